@@ -1,0 +1,180 @@
+"""The Python face of the suite."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.files import require_writable
+from ocl_bench.tasks.load import load_task
+
+if TYPE_CHECKING:
+    from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.score.result import Gap, Metric, Results
+
+__all__ = ["RunResult", "load_results", "load_task", "run"]
+
+DEFAULT_MODEL = "scratch:tiny"
+DEFAULT_TASK = "attributes"
+DEFAULT_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        results: what is in its results.json.
+    """
+
+    folder: Path
+    results: "Results"
+
+    @property
+    def gaps(self) -> "dict[str, dict[str, Gap]]":
+        """Gap → metric → mean, interval, p and n; for example `gaps["meta_ocl_gap"]["em_forced"].mean`."""
+        return self.results.gaps
+
+    @property
+    def metrics(self) -> "dict[str, dict[str, Metric]]":
+        """Subset → metric → mean, interval, chance and n."""
+        return self.results.metrics
+
+    def table(self, format: str = "simple") -> str:
+        """Subsets and gaps as text; `format` is any of tabulate's, such as `github` or `latex`."""
+        from ocl_bench.report.tables import result_table
+
+        return result_table(self.results, format)
+
+    def plot(self, path: Path | str | None = None) -> Path:
+        """Draw the learning curves; returns where (`curves.png` in the run folder unless `path` is given)."""
+        from ocl_bench.report.plots import plot_run
+
+        return plot_run(self.folder, Path(path) if path else None)
+
+
+def run(
+    model: str = DEFAULT_MODEL,
+    task: str = DEFAULT_TASK,
+    *,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    stage2_seeds: int | Sequence[int] = 1,
+    model_args: str = "",
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    include_path: Sequence[Path | str] = (),
+    trust_remote_code: bool = False,
+    device: str | None = None,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    curves: bool = True,
+    report_to: Sequence[str] = (),
+    output_path: Path | str = "runs",
+    progress: "Callable[[str, int], RunProgress] | None" = None,
+) -> RunResult:
+    """Finetune a model on a task's X1 and X2, evaluate it after each stage, and score the gaps.
+
+    Args:
+        model: a hub id, a folder, or `scratch:NAME`.
+        task: a task's name or file.
+        seeds: stage-1 seeds, or how many.
+        stage2_seeds: stage-2 seeds of each stage-1 seed, or how many.
+        model_args: `key=value,…` for loading the model, such as `dtype=bfloat16`.
+        recipe: a recipe's name or file; None takes the task's.
+        overrides: `key=value` with dotted keys of the task file, or `recipe.` and a key of the recipe.
+        include_path: folders with further task files, and recipes in `recipes/`.
+        trust_remote_code: run code that comes with the model.
+        device: cpu, cuda, cuda:N or mps; None takes the best there is.
+        batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
+        limit: questions per subset; the result cannot be submitted.
+        curves: record learning curves.
+        report_to: the Trainer's experiment trackers, such as `tensorboard`.
+        output_path: where run folders are made.
+        progress: shows progress; None shows nothing.
+
+    Raises:
+        OclBenchError: for bad input, before anything is trained; or if a seed fails.
+    """
+    passed = {key: value for key, value in locals().items() if key != "progress"}
+    from ocl_bench.runner.plan import choose, make_plan
+
+    folders = tuple(Path(folder) for folder in include_path)
+    chosen = choose(
+        model,
+        task,
+        model_args=model_args,
+        recipe=recipe,
+        overrides=overrides,
+        include_path=folders,
+        trust_remote_code=trust_remote_code,
+    )
+    seed_list, stage2_list = _seeds(seeds), _seeds(stage2_seeds)
+    for name, number in (("batch_size", batch_size), ("limit", limit)):
+        if number is not None and number < 1:
+            raise OclBenchError(f"{name} is {number}; give a number from 1 up.")
+    require_writable(Path(output_path))
+    shown = (progress or _Silent)(chosen[1].task, len(seed_list) * len(stage2_list))
+    with shown:
+        plan = make_plan(
+            *chosen,
+            seeds=seed_list,
+            stage2_seeds=stage2_list,
+            device=device,
+            batch_size=batch_size,
+            limit=limit,
+            curves=curves,
+            report_to=tuple(report_to),
+            on_built=shown.built,
+        )
+        from ocl_bench.runner.execute import execute
+
+        folder, results = execute(plan, Path(output_path), _plain(passed), shown)
+    result = RunResult(folder, results)
+    if curves:
+        result.plot()
+    return result
+
+
+def load_results(folder: Path | str) -> RunResult:
+    """Load a finished run, or any results.json."""
+    from ocl_bench.runner.folder import read_results
+
+    return RunResult(Path(folder), read_results(Path(folder)))
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise OclBenchError(f"seeds {seeds}: give at least one seed, none negative and none twice.")
+    return numbers
+
+
+def _plain(passed: dict[str, Any]) -> dict[str, Any]:
+    """What was passed, as JSON can hold it."""
+    return {
+        key: str(value) if isinstance(value, Path) else [str(item) if isinstance(item, Path) else item for item in value]
+        if isinstance(value, (list, tuple))
+        else value
+        for key, value in passed.items()
+    }
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def __init__(self, task: str, cells: int) -> None:
+        pass
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def built(self) -> None:
+        pass
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,17 @@
+"""The errors a user can cause. Each is one sentence: what is wrong, where, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class OclBenchError(Exception):
+    """A mistake in the input that one sentence explains; the command line prints it and exits with code 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which known names are nearest to `name`, or list them when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(repr(match) for match in near)}?"
+    return f"known: {', '.join(known)}" if known else "none is known"

@@ -1,0 +1,1 @@
+"""How a model is evaluated: prompts in, samples out."""

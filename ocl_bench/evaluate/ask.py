@@ -1,0 +1,100 @@
+"""Ask a model the questions of a dataset: records in, samples or a point of the learning curve out."""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from ocl_bench.evaluate.metrics import exact_match, f1
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
+from ocl_bench.models.encoding import Encoded, Encoder
+from ocl_bench.tasks.records import Record
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Test records with every accepted answer encoded, once for all evaluations of a run.
+
+    Attributes:
+        records: the test records.
+        encoded: for each record, its prompt with each accepted answer; the first is the one trained on.
+    """
+
+    records: list[Record]
+    encoded: list[list[Encoded]]
+
+    def subset_sample(self, per_subset: int, seed: int) -> "Questions":
+        """A fixed random sample of at most `per_subset` questions of each subset."""
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for number, record in enumerate(self.records):
+            numbers[record.subset].append(number)
+        rng = random.Random(f"questions {seed}")
+        kept = sorted(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
+        return Questions([self.records[n] for n in kept], [self.encoded[n] for n in kept])
+
+
+def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
+    """Encode the test records of a dataset."""
+    tests = [record for record in records if record.split == "test"]
+    pairs = [(record.prompt, f" {answer}\n") for record in tests for answer in record.answers]
+    encoded = iter(encoder(pairs))
+    return Questions(tests, [[next(encoded) for _ in record.answers] for record in tests])
+
+
+def _forced(engine: TorchEngine, questions: Questions) -> list[list[Forced]]:
+    flat = iter(engine.forced([one for answers in questions.encoded for one in answers]))
+    return [[next(flat) for _ in answers] for answers in questions.encoded]
+
+
+def ask(
+    engine: TorchEngine,
+    questions: Questions,
+    max_new_tokens: int,
+    chance: Mapping[str, float],
+    **where: Any,
+) -> list[Sample]:
+    """Answer every question by teacher forcing and by greedy generation.
+
+    Args:
+        engine: the model to ask.
+        questions: what to ask.
+        max_new_tokens: length limit of a generated answer; a longer accepted answer raises it.
+        chance: question group → chance level.
+        where: stage, seed and stage2_seed, for the samples.
+    """
+    longest = max((len(one.completion) for answers in questions.encoded for one in answers), default=1)
+    generated = engine.generate([answers[0] for answers in questions.encoded], max(max_new_tokens, longest))
+    return [
+        Sample(
+            id=record.id,
+            subset=record.subset,
+            group=record.group,
+            entity=record.entity,
+            chance=chance[record.group],
+            em_forced=float(any(one.greedy for one in forced)),
+            logprob=forced[0].logprob,
+            generated=text,
+            em=exact_match(text, record.answers),
+            f1=f1(text, record.answers),
+            **where,
+        )
+        for record, forced, text in zip(questions.records, _forced(engine, questions), generated, strict=True)
+    ]
+
+
+def curve_point(engine: TorchEngine, questions: Questions) -> dict[str, dict[str, float]]:
+    """Subset → mean `em_forced`, mean `logprob` and `n`: one forward pass, no generation."""
+    by_subset: dict[str, list[list[Forced]]] = defaultdict(list)
+    for record, forced in zip(questions.records, _forced(engine, questions), strict=True):
+        by_subset[record.subset].append(forced)
+    return {
+        subset: {
+            "em_forced": fmean(any(one.greedy for one in forced) for forced in rows),
+            "logprob": fmean(forced[0].logprob for forced in rows),
+            "n": len(rows),
+        }
+        for subset, rows in by_subset.items()
+    }

@@ -1,0 +1,31 @@
+"""Text metrics of an answer, as SQuAD defines them (Rajpurkar et al. 2016, arXiv 1606.05250) and the paper uses them."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize(text: str) -> str:
+    """Lower case, without punctuation, articles and extra white space."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(generated: str, answers: Sequence[str]) -> float:
+    """1.0 if the generated text equals one of the accepted answers after normalisation, else 0.0."""
+    return float(any(normalize(generated) == normalize(answer) for answer in answers))
+
+
+def f1(generated: str, answers: Sequence[str]) -> float:
+    """Harmonic mean of word precision and recall, the best over the accepted answers."""
+    return max(_f1(normalize(generated).split(), normalize(answer).split()) for answer in answers)
+
+
+def _f1(generated: list[str], answer: list[str]) -> float:
+    if not generated or not answer:
+        return float(generated == answer)
+    common = (Counter(generated) & Counter(answer)).total()
+    return 2 * common / (len(generated) + len(answer))

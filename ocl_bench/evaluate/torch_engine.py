@@ -1,0 +1,131 @@
+"""The torch engine: answers questions with a transformers model in this process."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ocl_bench.finetune.batches import Collator, Datapoint, datapoint
+from ocl_bench.finetune.stage import decoder_start
+from ocl_bench.models.encoding import Encoded, Encoder
+from ocl_bench.models.labelled_positions import LabelledPositions
+
+# A batch may hold this many tokens, and this many logits (128 MiB of them in float32).
+MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
+MAX_LOGITS = 2**25
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Outcome of teacher forcing: natural log-probability of the completion, and whether each token is the argmax."""
+
+    logprob: float
+    greedy: bool
+
+
+class TorchEngine:
+    """Scores and generates answers with `model`, which it leaves as it is.
+
+    Args:
+        model: a causal or seq2seq language model, already on its device, in eval mode.
+        encoder: the model's encoder.
+        bf16: compute under bf16 autocast.
+    """
+
+    def __init__(self, model: Any, encoder: Encoder, bf16: bool = False) -> None:
+        self.model = model
+        self.encoder = encoder
+        self.bf16 = bf16
+        self.device = model.device
+        self.max_tokens = MAX_TOKENS["cuda" if self.device.type == "cuda" else "cpu"]
+        self.collate = Collator(encoder.pad_id, decoder_start(model.config))
+
+    @torch.inference_mode()
+    def forced(self, encoded: Sequence[Encoded]) -> list[Forced]:
+        """Score completions by one forward pass each, batched by length. The order of the results is that of `encoded`.
+
+        A completion whose tokens are all the argmax is what greedy decoding would produce, token for token, because
+        greedy decoding sees the same prefix at each step.
+        """
+        results: list[Forced | None] = [None] * len(encoded)
+        labelled = LabelledPositions(self.model)
+        try:
+            with self._autocast():
+                for numbers, batch in self._batches(encoded):
+                    for number, forced in zip(numbers, self._forced_batch(labelled, batch), strict=True):
+                        results[number] = forced
+        finally:
+            labelled.close()
+        return [result for result in results if result is not None]
+
+    def _forced_batch(self, labelled: LabelledPositions, batch: list[Datapoint]) -> list[Forced]:
+        inputs = {name: tensor.to(self.device) for name, tensor in self.collate(batch).items()}
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        logits = labelled.logits(self.model, inputs, positions)
+        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)
+        hits = logits.argmax(dim=-1) == targets
+        lengths = [len(one.target) - max(one.label_start, 0) for one in batch]
+        return [
+            Forced(logprob=float(row_logprobs.sum()), greedy=bool(row_hits.all()))
+            for row_logprobs, row_hits in zip(
+                logprobs.cpu().split(lengths), hits.cpu().split(lengths), strict=True
+            )
+        ]
+
+    def _batches(self, encoded: Sequence[Encoded]) -> Iterator[tuple[list[int], list[Datapoint]]]:
+        """Datapoints in order of length, as many at a time as the limits allow."""
+        points = [datapoint(one, self.encoder.seq2seq, "completion") for one in encoded]
+        vocabulary = self.model.config.get_text_config().vocab_size
+        numbers: list[int] = []
+        labels = 0
+        for number in sorted(range(len(points)), key=lambda n: points[n].length):
+            new_labels = len(encoded[number].completion)
+            too_long = (len(numbers) + 1) * points[number].length > self.max_tokens
+            if numbers and (too_long or (labels + new_labels) * vocabulary > MAX_LOGITS):
+                yield numbers, [points[n] for n in numbers]
+                numbers, labels = [], 0
+            numbers.append(number)
+            labels += new_labels
+        if numbers:
+            yield numbers, [points[n] for n in numbers]
+
+    @torch.inference_mode()
+    def generate(self, encoded: Sequence[Encoded], max_new_tokens: int) -> list[str]:
+        """Greedy answers to the prompts of `encoded`, cut at the first newline.
+
+        Prompts of one length form a batch, so nothing is padded: recurrent models and models with absolute positions
+        answer as they would alone.
+        """
+        from transformers import GenerationConfig
+
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for number, one in enumerate(encoded):
+            by_length[len(one.prompt)].append(number)
+        config = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.encoder.stop_ids,
+            pad_token_id=self.encoder.pad_id,
+            decoder_start_token_id=decoder_start(self.model.config),
+        )
+        answers = [""] * len(encoded)
+        with self._autocast():
+            for length, numbers in sorted(by_length.items()):
+                size = max(1, self.max_tokens // (length + max_new_tokens))
+                for start in range(0, len(numbers), size):
+                    batch = numbers[start : start + size]
+                    prompts = torch.tensor([encoded[number].prompt for number in batch], device=self.device)
+                    output = self.model.generate(
+                        prompts, attention_mask=torch.ones_like(prompts), generation_config=config
+                    )
+                    new = output[:, 1:] if self.encoder.seq2seq else output[:, length:]
+                    for number, ids in zip(batch, new.tolist(), strict=True):
+                        answers[number] = self.encoder.decode_answer(ids)
+        return answers
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

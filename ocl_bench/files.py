@@ -1,0 +1,79 @@
+"""Files that are whole or absent: atomic writes, JSON lines, content hashes."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ocl_bench.errors import OclBenchError
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write `content` to a temporary file beside `path`, then rename it, so that no reader sees half a file."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+        inside = Path(name) / path.name
+        inside.mkdir()
+        yield inside
+        inside.replace(path)
+
+
+def to_json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """One compact JSON object a line, keys in the order given, UTF-8: the same bytes for the same rows."""
+    return "".join(json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n" for row in rows)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON lines; a line that is not a JSON object is an error that names the line."""
+    import jsonlines
+
+    try:
+        with jsonlines.open(path) as reader:
+            yield from reader.iter(type=dict)
+    except OSError as error:
+        raise OclBenchError(f"{path}: cannot be read ({error.strerror}).") from None
+    except jsonlines.InvalidLineError as error:
+        raise OclBenchError(f"{path} line {error.lineno}: not a JSON object.") from None
+
+
+def sha256(content: bytes | str) -> str:
+    """Hex SHA-256 of `content` (text as UTF-8)."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` and prove that a file can be written there. Raises OclBenchError if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OclBenchError(
+            f"cannot write to the output folder {folder} ({error.strerror}); choose another with --output_path."
+        ) from None

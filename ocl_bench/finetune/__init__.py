@@ -1,0 +1,1 @@
+"""How a model is finetuned: recipes as data, and one call per stage with transformers' Trainer underneath."""

@@ -1,0 +1,61 @@
+"""The recipe: how a stage is trained, as data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ocl_bench.contract import Contract, read_yaml
+from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.tasks.load import apply_override
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class Recipe(Contract):
+    """Everything about training that is not the data or the model. Names are those of transformers' TrainingArguments."""
+
+    recipe: str = Field(pattern=r"^[a-z0-9_]+$", description="the recipe's name")
+    description: str = Field(description="one sentence for `ocl-bench ls`")
+    epochs: tuple[int, ...] = Field(min_length=1, description="epochs of each stage, in the order of the task's stages")
+    effective_batch_size: int = Field(ge=1, description="datapoints per optimizer step, over all devices and micro-batches")
+    learning_rate: float = Field(gt=0, description="peak learning rate")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="learning-rate schedule within a stage"
+    )
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps over which the learning rate rises, per stage")
+    optim: Literal["adafactor", "adamw_torch", "adamw_torch_fused", "sgd"] = Field(description="optimizer")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0 for none")
+    loss: Literal["all", "completion"] = Field(
+        "all", description="which real tokens carry loss in a causal model: all, or those of the completion"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 computes under autocast; weights stay as loaded")
+    definition_share: float | None = Field(
+        None, gt=0, lt=1, description="share of definitions in a stage that mixes them with questions; null: as in the data"
+    )
+
+
+def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
+    """Every recipe's name and file: those of the suite, and `recipes/*.yaml` in the folders of `include_path`."""
+    folders = [RECIPE_FOLDER, *(folder / "recipes" for folder in include_path)]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence[Path] = ()) -> Recipe:
+    """Load a recipe by name or file, with `key=value` overrides. Raises OclBenchError with file, key and fix."""
+    files = recipe_files(include_path)
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    elif name in files:
+        path = files[name]
+    else:
+        raise OclBenchError(f"unknown recipe '{name}'; {did_you_mean(name, files)}")
+    data: dict[str, Any] = read_yaml(path)
+    for override in overrides:
+        apply_override(data, override)
+    recipe = Recipe.parse(data, f"{path} with --set {' '.join(overrides)}" if overrides else str(path))
+    if recipe.recipe != path.stem:
+        raise OclBenchError(f"{path}: recipe is '{recipe.recipe}', but the file is called {path.name}; make them agree.")
+    return recipe

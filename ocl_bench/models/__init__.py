@@ -1,0 +1,1 @@
+"""What is asked of: a model spec, and the model and tokenizer behind it."""

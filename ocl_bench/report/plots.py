@@ -1,0 +1,94 @@
+"""Learning curves of a run, as a picture."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.files import read_json_lines
+from ocl_bench.runner.folder import cells
+from ocl_bench.runner.manifest import RunConfig, read_manifest
+from ocl_bench.score.statistics import over_seeds
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.subsets import SUBSETS
+
+# Colour-blind-safe (Okabe and Ito); reliable tag blue, unreliable red, fresh orange, no definition grey.
+COLOURS = {
+    "d1_cons_qa": "#0072B2",
+    "d1_incons_qa": "#56B4E9",
+    "d2_incons_qa": "#D55E00",
+    "d2_cons_qa": "#CC79A7",
+    "random_tag_qa": "#F0E442",
+    "qa_only": "#666666",
+    "qa_unreplaced": "#009E73",
+    "d1_cons": "#0072B2",
+    "d2_cons": "#D55E00",
+    "d3_cons": "#E69F00",
+    "unseen": "#999999",
+}
+
+
+def plot_run(folder: Path, path: Path | None = None) -> Path:
+    """Draw the run's learning curves: em_forced of each subset against epochs, one panel a stage, mean and 95 % interval.
+
+    Args:
+        folder: a run folder.
+        path: the picture, `curves.png` in the run folder if None; its ending decides the format.
+
+    Raises:
+        OclBenchError: if the run recorded no curves.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    config = read_manifest(folder).config
+    curves = _read_curves(folder, config)
+    path = path or folder / "curves.png"
+    stages = [stage.name for stage in config.task.stages]
+    figure, axes = pyplot.subplots(1, len(stages), figsize=(5 * len(stages), 3.6), sharey=True, squeeze=False)
+    for axis, stage in zip(axes[0], stages, strict=True):
+        for subset in (name for name in SUBSETS if (stage, name) in curves):
+            _draw(axis, subset, curves[stage, subset])
+        axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
+        axis.axhline(fmean(chance_levels(config.task).values()), color="black", lw=0.8, ls=":", label="chance")
+        axis.legend(fontsize=7, frameon=False, loc="upper left", ncol=2)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("exact match (teacher-forced)")
+    seeds = len(config.seeds)
+    figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds} seed{'s' if seeds > 1 else ''}", fontsize=10)
+    figure.tight_layout()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
+    finally:
+        pyplot.close(figure)
+    return path
+
+
+# subset's curve: epoch → seed → values of its stage-2 seeds
+Curve = dict[int, dict[int, list[float]]]
+
+
+def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve]:
+    curves: dict[tuple[str, str], Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for cell, seed in zip(cells(config), (s for s in config.seeds for _ in config.stage2_seeds), strict=True):
+        path = folder / cell / "curves.jsonl"
+        for row in read_json_lines(path) if path.is_file() else ():
+            curves[row["stage"], row["subset"]][row["epoch"]][seed].append(row["em_forced"])
+    if not curves:
+        raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
+    return curves
+
+
+def _draw(axis: Any, subset: str, curve: Curve) -> None:
+    epochs = sorted(curve)
+    per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
+    axis.plot(epochs, [fmean(values) for values in per_seed], color=COLOURS[subset], label=subset)
+    if all(len(values) > 1 for values in per_seed):
+        intervals = [over_seeds(values).ci95 for values in per_seed]
+        axis.fill_between(epochs, *zip(*intervals, strict=True), color=COLOURS[subset], alpha=0.15, linewidth=0)

@@ -1,0 +1,202 @@
+"""Execute a plan: start workers, hand out seeds, watch them, score."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import psutil
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
+from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, hardware, versions
+from ocl_bench.runner.plan import Plan
+from ocl_bench.score.result import Results
+from ocl_bench.tasks.records import dataset_sha256
+
+ENGINE = "torch"
+WATCH_SECONDS = 0.5
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnEvent) -> tuple[Path, Results]:
+    """Run a plan to the end.
+
+    Args:
+        plan: from `make_plan`.
+        output_path: where run folders are made.
+        passed: what the user passed, for the manifest.
+        on_event: called with each event of the workers, in this thread.
+
+    Returns:
+        The run folder and the results in it.
+
+    Raises:
+        OclBenchError: if a seed fails; what finished before is kept.
+    """
+    start = time.monotonic()
+    folder = new_run_folder(output_path, plan.config)
+    manifest = _first_manifest(plan, passed)
+    write_data(folder, plan.records)
+    manifest.write(folder)
+    with _watched_memory() as memory:
+        try:
+            _train_all(folder, plan.config, on_event)
+            status = "complete"
+        except BaseException:
+            status = "failed"
+            raise
+        finally:
+            manifest = manifest.model_copy(
+                update={
+                    "status": status,
+                    "stages": read_stages(folder, plan.config),
+                    "wall_seconds": time.monotonic() - start,
+                    "peak_memory_bytes": memory[0],
+                }
+            )
+            manifest.write(folder)
+    results = score_run(folder)
+    write_results(folder, results)
+    return folder, results
+
+
+def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
+    commit, dirty = checkout_state()
+    return Manifest(
+        status="running",
+        passed=passed,
+        config=plan.config,
+        model_revision=plan.model_revision,
+        parameters=plan.parameters,
+        datasets={cell: dataset_sha256(records) for cell, records in plan.records.items()},
+        stages={},
+        engine=ENGINE,
+        versions=versions(),
+        commit=commit,
+        dirty=dirty,
+        hardware=hardware(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=None,
+        peak_memory_bytes=None,
+    )
+
+
+class Worker:
+    """A worker process and the thread that reads its events into a queue shared by all workers."""
+
+    def __init__(self, folder: Path, config: RunConfig, number: int, events: "Queue[tuple[Worker, dict[str, Any]]]"):
+        self.log = folder / f"worker-{number}.log"
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(config.threads),
+            "MKL_NUM_THREADS": str(config.threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        kind, _, index = config.device.partition(":")
+        if kind == "cuda" and index:
+            environment["CUDA_VISIBLE_DEVICES"] = index
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ocl_bench.runner.worker", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+            )
+        self._events = events
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._events.put((self, json.loads(line)))
+        self._events.put((self, {"event": "exit", "code": self.process.wait()}))
+
+    def send(self, text: str) -> None:
+        """Give the worker its next seed, or the word that there is none."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{text}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died; its exit event says so
+
+
+def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
+    waiting = deque(config.seeds)
+    events: Queue[tuple[Worker, dict[str, Any]]] = Queue()
+    workers = [Worker(folder, config, number, events) for number in range(config.workers)]
+    running = set(workers)
+    try:
+        while running:
+            worker, event = events.get()
+            match event["event"]:
+                case "ready" | "seed_done":
+                    worker.send(str(waiting.popleft()) if waiting else "end")
+                case "error":
+                    raise OclBenchError(_failure(event, worker.log))
+                case "exit":
+                    running.discard(worker)
+                    if event["code"] != 0:
+                        raise OclBenchError(
+                            f"a training process ended with code {event['code']} (negative: killed by that signal, "
+                            f"9 is often a lack of memory); see {worker.log}."
+                        )
+            on_event(event)
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            try:
+                worker.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+
+
+def _failure(event: dict[str, Any], log: Path) -> str:
+    message = str(event["message"]).strip().splitlines()[0]
+    if event["user"]:
+        return message
+    if "out of memory" in message.lower():
+        return f"the device ran out of memory; pass a smaller --batch_size (see {log})."
+    return f"training failed: {message} (see {log})"
+
+
+@contextmanager
+def _watched_memory() -> Iterator[list[int]]:
+    """Yield a one-element list that holds the highest memory of this process and its children, shared pages once."""
+    peak = [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not stop.wait(WATCH_SECONDS):
+            peak[0] = max(peak[0], sum(_memory(process) for process in (me, *me.children(recursive=True))))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", full.rss))
+    except psutil.Error:
+        return 0

@@ -1,0 +1,153 @@
+"""The manifest: everything that made a run's numbers."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ocl_bench.contract import Contract
+from ocl_bench.errors import OclBenchError
+from ocl_bench.files import write_atomic
+from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.models.spec import ModelSpec
+from ocl_bench.tasks.schema import Task
+
+PACKAGES = ("ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "scipy")
+
+
+class RunConfig(Contract):
+    """What a run does, resolved: every default is filled in."""
+
+    model: ModelSpec = Field(description="the model to finetune")
+    task: Task = Field(description="the task, with overrides applied")
+    recipe: Recipe = Field(description="the recipe, with overrides applied")
+    seeds: tuple[int, ...] = Field(min_length=1, description="stage-1 seeds")
+    stage2_seeds: tuple[int, ...] = Field(min_length=1, description="stage-2 seeds of each stage-1 seed")
+    device: str = Field(description="cpu, cuda, cuda:N or mps")
+    workers: int = Field(ge=1, description="seeds trained at the same time, each in a process of its own")
+    threads: int = Field(ge=1, description="torch threads of each worker; the numbers depend on it in the last digits")
+    batch_size: int | None = Field(description="datapoints per forward pass; null: chosen per stage")
+    limit: int | None = Field(description="questions per subset; null: all")
+    curves: bool = Field(description="whether learning curves are recorded")
+    report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")
+    overridden: bool = Field(description="whether task or recipe differ from what the task file names")
+
+
+class StageRecord(Contract):
+    """What one finetuning stage of one seed did."""
+
+    records: int = Field(description="training datapoints")
+    epochs: int = Field(description="epochs")
+    optimizer_steps: int = Field(description="optimizer steps taken")
+    micro_batch_size: int = Field(description="datapoints per forward pass")
+    effective_batch_size: int = Field(description="datapoints per optimizer step")
+    learning_rate_first: float = Field(description="learning rate of the first step")
+    learning_rate_peak: float = Field(description="highest learning rate used")
+    learning_rate_last: float = Field(description="learning rate of the last step")
+    train_loss: float = Field(description="mean training loss of the last epoch, in nats per labelled token")
+    real_tokens_per_epoch: int = Field(description="tokens of all datapoints, without padding")
+    seconds: float = Field(description="wall time of training, learning curve included")
+    curve_seconds: float = Field(description="part of it spent on the learning curve")
+    evaluate_seconds: float = Field(description="wall time of the evaluation at the end of the stage")
+    peak_memory_bytes: int = Field(description="the process's peak memory so far; on a GPU, the device's")
+    weights_sha256: dict[str, str] = Field(description="weight file → sha256")
+
+
+class Manifest(Contract):
+    """manifest.json."""
+
+    schema_version: Literal[1] = Field(1, description="version of this format")
+    status: Literal["running", "complete", "failed"] = Field(description="how far the run got")
+    passed: dict[str, Any] = Field(description="what the user passed, before any default")
+    config: RunConfig = Field(description="what was run")
+    model_revision: str | None = Field(description="commit of a hub model")
+    parameters: int = Field(description="the model's parameters")
+    datasets: dict[str, str] = Field(description="cell (seed, stage-2 seed) → sha256 of its data.jsonl")
+    stages: dict[str, dict[str, StageRecord]] = Field(description="cell → stage → what it did")
+    engine: str = Field(description="what answered the questions")
+    versions: dict[str, str] = Field(description="package → version")
+    commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
+    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    hardware: dict[str, str] = Field(description="processor, memory, accelerator")
+    started: str = Field(description="start, UTC, ISO 8601")
+    wall_seconds: float | None = Field(description="wall time of the whole run; null while it runs")
+    peak_memory_bytes: int | None = Field(description="highest resident memory of all the run's processes together")
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json into a run folder."""
+        write_atomic(folder / "manifest.json", self.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a run folder's manifest. Raises OclBenchError if the folder is no run or its format is another version."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise OclBenchError(f"{folder} is not a run folder: it has no manifest.json.")
+    from pydantic import ValidationError
+
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise OclBenchError(f"{path}: not a manifest of this version of ocl-bench ({str(error).splitlines()[0]}).") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on, and of Python."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def checkout_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this package runs from and whether it is dirty; (None, None) when it is installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None, None
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return commit, None if status is None else bool(status)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def hardware() -> dict[str, str]:
+    """What the run ran on."""
+    import psutil
+    import torch
+
+    found = {
+        "processor": _processor(),
+        "cores": str(available_cores()),
+        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
+        "system": platform.platform(),
+    }
+    if torch.cuda.is_available():
+        found["accelerator"] = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+    return found
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

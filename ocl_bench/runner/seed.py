@@ -1,0 +1,173 @@
+"""Run one stage-1 seed: finetune every stage, evaluate at the end of each, for every stage-2 seed."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from ocl_bench.evaluate.ask import Questions, ask, curve_point, encode_questions
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.files import folder_atomic, read_json_lines, sha256, sha256_of_file, to_json_lines, write_atomic
+from ocl_bench.finetune.batches import datapoint
+from ocl_bench.finetune.stage import train_stage
+from ocl_bench.models.encoding import Encoded, Encoder
+from ocl_bench.models.load import load_checkpoint, load_model, load_tokenizer
+from ocl_bench.runner.manifest import RunConfig, StageRecord
+from ocl_bench.runner.plan import cell_name
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Stage
+
+Emit = Callable[[dict[str, Any]], None]
+
+CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
+CURVE_SEED = 0
+
+
+def run_seed(folder: Path, config: RunConfig, seed: int, emit: Emit) -> None:
+    """Finetune and evaluate `seed` in the run folder, whose cells already hold their data.jsonl.
+
+    Stage-2 seeds share the stages before the first that trains on X2.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    first = SeedRun(folder, config, seed, config.stage2_seeds[0], emit)
+    model = load_model(config.model, first.tokenizer, seed)
+    branch = next((n for n, stage in enumerate(config.task.stages) if _trains_x2(stage)), len(config.task.stages))
+    first.run(model, range(len(config.task.stages)))
+    for stage2_seed in config.stage2_seeds[1:]:
+        cell = SeedRun(folder, config, seed, stage2_seed, emit)
+        if branch == 0:
+            model = load_model(config.model, cell.tokenizer, seed)
+        else:
+            model = load_checkpoint(first.folder / config.task.stages[branch - 1].name, config.model)
+        cell.run(model, range(branch, len(config.task.stages)))
+
+
+def _trains_x2(stage: Stage) -> bool:
+    return any(selector.split("/")[0] == "x2" for selector in stage.train)
+
+
+class SeedRun:
+    """One cell of a run: a stage-1 seed with a stage-2 seed.
+
+    Writes into the cell's folder: a checkpoint per stage, `samples.jsonl`, `curves.jsonl`.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, seed: int, stage2_seed: int, emit: Emit) -> None:
+        self.config, self.seed, self.stage2_seed = config, seed, stage2_seed
+        self.folder = folder / cell_name(seed, stage2_seed)
+        self.emit = emit
+        self.records = [
+            Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
+        ]
+        self.tokenizer = load_tokenizer(config.model, [record.prompt + record.completion for record in self.records])
+        self.chance: Mapping[str, float] = chance_levels(config.task)
+        self.samples: list[Sample] = []
+        self.curves: list[dict[str, Any]] = []
+
+    def run(self, model: Any, stages: range) -> None:
+        """Train `model` through `stages`, evaluating at the end of each."""
+        device = "cuda" if self.config.device.startswith("cuda") else self.config.device
+        model.to(device)
+        encoder = Encoder(self.tokenizer, model.config.is_encoder_decoder)
+        questions = encode_questions(self.records, encoder)
+        if self.config.limit is not None:
+            questions = questions.subset_sample(self.config.limit, seed=self.seed)
+        trained = [record for record in self.records if record.split != "test"]
+        encoded = dict(
+            zip(
+                (record.id for record in trained),
+                encoder([(record.prompt, record.completion) for record in trained]),
+                strict=True,
+            )
+        )
+        engine = TorchEngine(model, encoder, bf16=self.config.recipe.precision == "bf16")
+        for number in stages:
+            self._stage(number, engine, encoded, questions)
+
+    def _stage(
+        self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions
+    ) -> None:
+        config, stage = self.config, self.config.task.stages[number]
+        records = [record for record in self.records if _selected(record, stage)]
+        curve_questions = questions.subset_sample(config.task.evaluate.curve_questions, seed=CURVE_SEED)
+        epochs = config.recipe.epochs[number]
+        step = -(-epochs // CURVE_POINTS)
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            self.emit(self._event("epoch", stage=stage.name, epoch=epoch, epochs=epochs, loss=loss))
+            if config.curves and (epoch % step == 0 or epoch == epochs):
+                for subset, point in curve_point(engine, curve_questions).items():
+                    self.curves.append({"stage": stage.name, "epoch": epoch, "loss": loss, "subset": subset, **point})
+
+        report = train_stage(
+            engine.model,
+            [datapoint(encoded[record.id], engine.encoder.seq2seq, config.recipe.loss) for record in records],
+            [record.kind == "definition" for record in records],
+            recipe=config.recipe,
+            stage=number,
+            seed=stage_seed(self.seed, number, self.stage2_seed),
+            pad_id=engine.encoder.pad_id,
+            device=config.device,
+            batch_size=config.batch_size,
+            report_to=config.report_to,
+            run_name=f"{config.task.task}-{config.model.slug}-{self.folder.name}-{stage.name}",
+            on_epoch=on_epoch,
+        )
+        self.emit(self._event("evaluate", stage=stage.name))
+        start = time.perf_counter()
+        engine.model.eval()
+        self.samples += ask(
+            engine,
+            questions,
+            config.task.evaluate.max_new_tokens,
+            self.chance,
+            stage=stage.name,
+            seed=self.seed,
+            stage2_seed=self.stage2_seed,
+        )
+        evaluate_seconds = time.perf_counter() - start
+        self._save(stage.name, engine.model, {**asdict(report), "evaluate_seconds": evaluate_seconds})
+        self.emit(self._event("stage_done", stage=stage.name))
+
+    def _save(self, stage: str, model: Any, report: dict[str, Any]) -> None:
+        """Write samples and curves so far, then the checkpoint, whose presence says that the stage is finished."""
+        write_atomic(
+            self.folder / "samples.jsonl", to_json_lines(sample.model_dump(mode="json") for sample in self.samples)
+        )
+        write_atomic(self.folder / "curves.jsonl", to_json_lines(self.curves))
+        with folder_atomic(self.folder / stage) as inside:
+            model.save_pretrained(inside)
+            self.tokenizer.save_pretrained(inside)
+            weights = {path.name: sha256_of_file(path) for path in sorted(inside.glob("*.safetensors"))}
+            record = StageRecord(**report, weights_sha256=weights, peak_memory_bytes=peak_memory(self.config.device))
+            (inside / "stage.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def _event(self, kind: str, **details: Any) -> dict[str, Any]:
+        return {"event": kind, "seed": self.seed, "stage2_seed": self.stage2_seed, **details}
+
+
+def _selected(record: Record, stage: Stage) -> bool:
+    return record.split in stage.train or f"{record.split}/{record.kind}" in stage.train
+
+
+def stage_seed(seed: int, stage: int, stage2_seed: int) -> int:
+    """The training seed of one stage: a 32-bit number that differs for every seed, stage and stage-2 seed."""
+    return int(sha256(f"{seed} {stage} {stage2_seed}")[:8], 16)
+
+
+def peak_memory(device: str) -> int:
+    """Peak memory in bytes: of the accelerator if training runs there, else of this process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""From samples to accuracies and gaps, with intervals."""

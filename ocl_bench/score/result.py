@@ -1,0 +1,67 @@
+"""The result file: what a run found, under a versioned schema."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ocl_bench.contract import Contract
+
+SCHEMA_VERSION = 1
+
+Interval = Literal["seeds", "entities"]
+
+
+class Metric(Contract):
+    """One metric of one subset."""
+
+    mean: float = Field(description="mean over seeds")
+    ci95: tuple[float, float] = Field(description="95 % interval of the mean")
+    interval: Interval = Field(description="what the interval is about: new seeds, or new entities for the only seed")
+    n: int = Field(description="questions answered, over all seeds")
+    chance: float | None = Field(description="accuracy of the best guess that does not look at the entity")
+    seeds: int = Field(description="stage-1 seeds")
+    stage: str = Field(description="the stage at whose end it was measured")
+    per_seed: dict[str, float] = Field(description="seed → mean over its stage-2 seeds and questions")
+
+
+class Gap(Contract):
+    """The difference of two subsets in one metric, paired within a seed."""
+
+    mean: float = Field(description="mean difference over seeds")
+    ci95: tuple[float, float] = Field(description="95 % interval of the mean difference")
+    interval: Interval = Field(description="what the interval is about: new seeds, or new entities for the only seed")
+    p: float | None = Field(description="two-sided sign-flip permutation p over seeds; null for a single seed")
+    n: int = Field(description="questions answered in both subsets, over all seeds")
+    seeds: int = Field(description="stage-1 seeds")
+    per_seed: dict[str, float] = Field(description="seed → difference")
+
+
+class Disagreement(Contract):
+    """Questions on which teacher forcing and generation disagree: the same answer spelled with other tokens, say."""
+
+    n: int = Field(description="questions scored both ways")
+    differing: int = Field(description="questions whose em_forced and em differ")
+
+
+class Results(Contract):
+    """results.json."""
+
+    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="version of this format")
+    task: str = Field(description="task name")
+    task_version: int = Field(description="task version; results of different versions are not compared")
+    model: str = Field(description="the model, as given")
+    model_revision: str | None = Field(description="commit of a hub model")
+    recipe: str = Field(description="recipe name")
+    engine: str = Field(description="what answered the questions")
+    seeds: tuple[int, ...] = Field(description="stage-1 seeds")
+    stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds of each stage-1 seed")
+    submittable: bool = Field(description="whether the leaderboard could take it: nothing limited or overridden")
+    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value")
+    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value")
+    disagreement: Disagreement = Field(description="teacher forcing against generation")
+    notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
+
+
+def results_json_schema() -> dict[str, Any]:
+    """JSON Schema of results.json."""
+    return Results.model_json_schema()

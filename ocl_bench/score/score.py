@@ -1,0 +1,69 @@
+"""Score a run: samples in, results out. Needs no model and no torch."""
+
+from collections.abc import Sequence
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.score.gaps import score_gaps, score_metrics
+from ocl_bench.score.result import Disagreement, Results
+from ocl_bench.score.statistics import FEW_SEEDS
+from ocl_bench.tasks.schema import Task
+
+
+def score(
+    samples: Sequence[Sample],
+    task: Task,
+    *,
+    model: str,
+    model_revision: str | None,
+    recipe: str,
+    engine: str,
+    limit: int | None,
+    overridden: bool,
+) -> Results:
+    """Compute every metric and gap from `samples`.
+
+    Args:
+        samples: all samples of all seeds and stages.
+        task: decides which stage each subset is scored at.
+        model, model_revision, recipe, engine: copied into the result.
+        limit: questions per subset if they were limited.
+        overridden: whether anything differs from the task's and the recipe's files.
+
+    Raises:
+        OclBenchError: if there are no samples.
+    """
+    if not samples:
+        raise OclBenchError("there are no samples to score; the run has not finished any seed.")
+    seeds = tuple(sorted({sample.seed for sample in samples}))
+    differing = sum(sample.em != sample.em_forced for sample in samples)
+    return Results(
+        task=task.task,
+        task_version=task.version,
+        model=model,
+        model_revision=model_revision,
+        recipe=recipe,
+        engine=engine,
+        seeds=seeds,
+        stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
+        submittable=limit is None and not overridden,
+        metrics=score_metrics(samples, task),
+        gaps=score_gaps(samples, task),
+        disagreement=Disagreement(n=len(samples), differing=differing),
+        notes=tuple(_notes(len(seeds), limit, overridden)),
+    )
+
+
+def _notes(seeds: int, limit: int | None, overridden: bool) -> list[str]:
+    notes = []
+    if seeds == 1:
+        notes.append("one seed: intervals are over entities and say nothing about another training run")
+    elif seeds < FEW_SEEDS:
+        notes.append(f"{seeds} seeds: power is low, and p cannot be below {2 / 2**seeds:g}")
+    elif seeds < 10:
+        notes.append(f"{seeds} seeds: p cannot be below {2 / 2**seeds:g}; look at the intervals")
+    if limit is not None:
+        notes.append(f"limited to {limit} questions per subset: not submittable")
+    if overridden:
+        notes.append("task or recipe settings were overridden: not submittable to the standard division")
+    return notes

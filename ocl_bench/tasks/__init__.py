@@ -1,0 +1,1 @@
+"""What is asked: task files, their sources, and the records built from them."""

@@ -1,0 +1,34 @@
+"""The record: one datapoint, trained on or tested, as one JSON line."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ocl_bench.contract import Contract
+from ocl_bench.files import sha256, to_json_lines
+from ocl_bench.tasks.subsets import Split
+
+
+class Record(Contract):
+    """One datapoint. `prompt + completion` is the whole text; a seq2seq model reads the one and writes the other."""
+
+    id: str = Field(description="unique within a dataset, the same for the same task, seed and stage-2 seed")
+    subset: str = Field(description="the data subset it belongs to")
+    split: Split = Field(description="x1 or x2: trained on in that split; test: only asked")
+    kind: Literal["definition", "qa"] = Field(description="what kind of datapoint it is")
+    prompt: str = Field(description="the text before the part that is to be produced")
+    completion: str = Field(description="the text to be produced, with its leading space and its final newline")
+    answers: tuple[str, ...] = Field(min_length=1, description="accepted answers; training uses the first")
+    entity: str = Field(description="the entity that the datapoint is truly about")
+    variable: str = Field(description="the variable that stands for the entity")
+    group: str = Field(description="which question of the entity it is; empty for a definition")
+
+
+def serialize(records: list[Record]) -> str:
+    """The records as JSON lines: the bytes whose SHA-256 identifies a dataset."""
+    return to_json_lines(record.model_dump(mode="json") for record in records)
+
+
+def dataset_sha256(records: list[Record]) -> str:
+    """Identity of a dataset."""
+    return sha256(serialize(records))
