@@ -7,6 +7,14 @@ from collections.abc import Iterable
 class OclBenchError(Exception):
     """A mistake in the input that one sentence explains; the command line prints it and exits with code 2."""
 
+    exit_code = 2
+
+
+class RunFailed(OclBenchError):
+    """Training or evaluation failed although the input was right; the command line exits with code 1."""
+
+    exit_code = 1
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Say which known names are nearest to `name`, or list them when none is near."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
 from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, hardware, versions
 from ocl_bench.runner.plan import Plan
@@ -42,7 +42,7 @@ def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnE
         The run folder and the results in it.
 
     Raises:
-        OclBenchError: if a seed fails; what finished before is kept.
+        RunFailed: if a seed fails; what finished before is kept.
     """
     start = time.monotonic()
     folder = new_run_folder(output_path, plan.config)
@@ -146,11 +146,11 @@ def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
                 case "ready" | "seed_done":
                     worker.send(str(waiting.popleft()) if waiting else "end")
                 case "error":
-                    raise OclBenchError(_failure(event, worker.log))
+                    raise _failure(event, worker.log)
                 case "exit":
                     running.discard(worker)
                     if event["code"] != 0:
-                        raise OclBenchError(
+                        raise RunFailed(
                             f"a training process ended with code {event['code']} (negative: killed by that signal, "
                             f"9 is often a lack of memory); see {worker.log}."
                         )
@@ -165,13 +165,13 @@ def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
                 worker.process.kill()
 
 
-def _failure(event: dict[str, Any], log: Path) -> str:
+def _failure(event: dict[str, Any], log: Path) -> OclBenchError:
     message = str(event["message"]).strip().splitlines()[0]
     if event["user"]:
-        return message
+        return OclBenchError(message)
     if "out of memory" in message.lower():
-        return f"the device ran out of memory; pass a smaller --batch_size (see {log})."
-    return f"training failed: {message} (see {log})"
+        return RunFailed(f"the device ran out of memory; pass a smaller --batch_size (see {log}).")
+    return RunFailed(f"training failed: {message} (see {log})")
 
 
 @contextmanager

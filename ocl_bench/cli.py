@@ -1,0 +1,234 @@
+"""The command line: parses, calls, prints."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ocl_bench.errors import OclBenchError, did_you_mean
+
+
+class Group(click.Group):
+    """Commands whose options may be spelled with hyphens or underscores, and whose mistakes are one sentence."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OclBenchError as error:
+            click.echo(f"ocl-bench: {error}", err=True)
+            sys.exit(error.exit_code)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise OclBenchError(f"unknown command '{args[0]}'; {did_you_mean(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+SPELLING = {"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=Group, context_settings=SPELLING)
+@click.version_option(package_name="ocl-bench")
+def main() -> None:
+    """Measure out-of-context learning (OCL) and meta-OCL of a language model.
+
+    Try `ocl-bench run`: it trains tiny models from random weights and shows the effect within minutes.
+    """
+
+
+def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
+    """Options from a YAML file become defaults, so that those on the command line win."""
+    if path is None:
+        return
+    from ocl_bench.contract import read_yaml
+
+    known = {name.lstrip("-") for param in ctx.command.params for name in param.opts} - {"config", "json"}
+    names = {name.lstrip("-"): str(param.name) for param in ctx.command.params for name in param.opts}
+    defaults = {}
+    for key, value in read_yaml(path).items():
+        if key.replace("-", "_") not in known:
+            raise OclBenchError(f"{path}: unknown option '{key}'; {did_you_mean(key, known)}")
+        name = names[key.replace("-", "_")]
+        if name in ("seeds", "stage2_seeds", "tasks", "report_to") and isinstance(value, list):
+            value = ",".join(map(str, value)) + ("," if len(value) == 1 and "seeds" in name else "")
+        defaults[name] = value if isinstance(value, (bool, list)) else str(value)
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+@main.command()
+@click.option("--model", "-m", default="scratch:tiny", show_default=True, help="Hub id, folder, or scratch:NAME.")
+@click.option("--model_args", "-a", default="", help="key=value,… for loading it: revision, dtype, tokenizer, …")
+@click.option("--tasks", "--task", "-t", default="attributes", show_default=True, help="Task names or files, by comma.")
+@click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds: 0,1,2 or how many.")
+@click.option("--stage2_seeds", default="1", show_default=True, help="Stage-2 seeds of each: 0,1,2 or how many.")
+@click.option("--recipe", help="Recipe name or file; the task's if not given.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key, or recipe.KEY.")
+@click.option("--batch_size", default="auto", show_default=True, help="Datapoints per forward pass, or auto.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
+@click.option("--limit", type=int, help="Questions per subset; such a result cannot be submitted.")
+@click.option("--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For run folders.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
+    help="YAML file with any of these options.",
+)  # fmt: skip
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@click.option("--trust_remote_code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--report_to", default="none", show_default=True, help="tensorboard, wandb, … (the Trainer's), by comma.")
+@click.option("--no_curves", is_flag=True, help="Record no learning curves.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+def run(**options: Any) -> None:
+    """Finetune a model on X1, then X2, evaluate it after each, and show the gaps."""
+    from ocl_bench import api
+    from ocl_bench.runner.plan import parse_seeds
+    from ocl_bench.runner.progress import RunProgress
+
+    as_json, tasks = options.pop("as_json"), _names(options.pop("tasks"))
+    if not tasks:
+        raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
+    arguments = options | {
+        "seeds": parse_seeds(options["seeds"], "--seeds"),
+        "stage2_seeds": parse_seeds(options["stage2_seeds"], "--stage2_seeds"),
+        "batch_size": _batch_size(options["batch_size"]),
+        "report_to": [name for name in _names(options["report_to"]) if name != "none"],
+        "curves": not options.pop("no_curves"),
+    }
+    arguments.pop("no_curves", None)
+    for task in tasks:
+        result = api.run(task=task, progress=RunProgress, **arguments)
+        if as_json:
+            click.echo(result.results.model_dump_json(indent=2))
+        else:
+            _show(result, arguments)
+
+
+def _show(result: Any, arguments: dict[str, Any]) -> None:
+    from ocl_bench.runner.manifest import read_manifest
+
+    manifest = read_manifest(result.folder)
+    click.echo(f"\n{result.table()}\n")
+    click.echo(
+        f"took {manifest.wall_seconds:.0f} s and at most {manifest.peak_memory_bytes / 2**30:.1f} GiB on {manifest.config.device}"
+        f" ({manifest.config.workers} × {manifest.config.threads} threads)"
+    )
+    click.echo(f"run folder       {result.folder}")
+    if arguments["curves"]:
+        click.echo(f"learning curves  {result.folder / 'curves.png'}")
+    if arguments["model"].startswith("scratch:"):
+        click.echo("next             ocl-bench run --model EleutherAI/pythia-70m   (the same task on a pretrained model)")
+    else:
+        click.echo(f"next             ocl-bench run --model {arguments['model']} --seeds 10   (more seeds, narrower intervals)")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise OclBenchError(f"--batch_size {text}: give a number from 1 up, or auto.")
+    return int(text)
+
+
+@main.command()
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+def ls(include_path: tuple[Path, ...]) -> None:
+    """List tasks, recipes and models made from scratch."""
+    from ocl_bench.finetune.recipe import load_recipe, recipe_files
+    from ocl_bench.models.spec import scratch_models
+    from ocl_bench.tasks.load import all_tasks
+
+    click.echo("tasks")
+    for task in all_tasks(include_path):
+        click.echo(f"  {task.task:16s} {task.description}")
+    click.echo("recipes")
+    for name in sorted(recipe_files(include_path)):
+        click.echo(f"  {name:16s} {load_recipe(name, include_path=include_path).description}")
+    click.echo("models from random weights (any other: a hub id or a folder)")
+    for name, folder in scratch_models().items():
+        click.echo(f"  {'scratch:' + name:16s} {folder / 'config.json'}")
+
+
+@main.command()
+@click.argument("task_file", type=click.Path(path_type=Path))
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+def validate(task_file: Path, include_path: tuple[Path, ...]) -> None:
+    """Check a task file without running it."""
+    from ocl_bench.tasks.load import load_task
+
+    task = load_task(str(task_file), include_path=include_path)
+    click.echo(f"{task_file}: task '{task.task}' version {task.version} is valid.")
+
+
+@main.group()
+def data() -> None:
+    """Build or verify a task's data."""
+
+
+@data.command("build")
+@click.argument("task")
+@click.option("--seed", type=int, default=0, show_default=True, help="Stage-1 seed.")
+@click.option("--stage2_seed", type=int, default=0, show_default=True, help="Stage-2 seed.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for x1, x2 and test.jsonl.")
+def data_build(
+    task: str,
+    seed: int,
+    stage2_seed: int,
+    overrides: tuple[str, ...],
+    include_path: tuple[Path, ...],
+    output_path: Path,
+) -> None:
+    """Write a task's records as JSON lines, one file a split."""
+    from ocl_bench.files import require_writable
+    from ocl_bench.tasks.load import load_task
+    from ocl_bench.tasks.release import write_splits
+
+    require_writable(output_path)
+    for path, count in write_splits(load_task(task, overrides, include_path), seed, stage2_seed, output_path).items():
+        click.echo(f"{path}  {count} records")
+
+
+@data.command("verify")
+@click.argument("task")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
+    """Rebuild a task's released data and compare checksums; exit code 1 if any differs."""
+    from ocl_bench.tasks.release import verify
+
+    differing = False
+    for check in verify(task, include_path):
+        differing |= not check.agrees
+        click.echo(f"{'ok      ' if check.agrees else 'DIFFERS '} {check.name}  {check.detail}")
+    if differing:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+def score(run_folder: Path, as_json: bool) -> None:
+    """Score a run again from its samples; no model is loaded."""
+    from ocl_bench.report.tables import result_table
+    from ocl_bench.runner.folder import score_run, write_results
+
+    results = score_run(run_folder)
+    write_results(run_folder, results)
+    click.echo(results.model_dump_json(indent=2) if as_json else result_table(results))
+
+
+@main.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--output_path", type=click.Path(path_type=Path), help="The picture; its ending decides the format.")
+def plot(run_folder: Path, output_path: Path | None) -> None:
+    """Draw a run's learning curves."""
+    from ocl_bench.report.plots import plot_run
+
+    click.echo(plot_run(run_folder, output_path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Released data: a task's records for the standard seeds, with checksums that anyone can verify by rebuilding."""
+
+import gzip
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocl_bench.contract import read_yaml
+from ocl_bench.errors import OclBenchError
+from ocl_bench.files import sha256, write_atomic
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import load_task, task_files
+from ocl_bench.tasks.records import Record, serialize
+from ocl_bench.tasks.schema import Task
+
+STANDARD_SEEDS = (0, 1, 2, 3, 4)
+CHECKSUMS = "checksums.yaml"
+
+
+def splits(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by split, in file order."""
+    return {name: [one for one in records if one.split == name] for name in ("x1", "x2", "test")}
+
+
+def write_splits(task: Task, seed: int, stage2_seed: int, folder: Path) -> dict[Path, int]:
+    """Write x1.jsonl, x2.jsonl and test.jsonl; returns each file's number of records."""
+    counts = {}
+    for name, records in splits(build(task, seed, stage2_seed)).items():
+        write_atomic(folder / f"{name}.jsonl", serialize(records))
+        counts[folder / f"{name}.jsonl"] = len(records)
+    return counts
+
+
+def release(name: str) -> Path:
+    """Write a task's released data and checksums beside its task file; returns the checksum file.
+
+    The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
+    """
+    task, folder = load_task(name), task_files()[name].parent
+    lines = [f"# sha256 of the uncompressed JSON lines; check with: ocl-bench data verify {name}", f"version: {task.version}"]
+    for seed in STANDARD_SEEDS:
+        lines.append(f"seed-{seed}:")
+        for split, records in splits(build(task, seed)).items():
+            text = serialize(records)
+            write_atomic(folder / "data" / f"seed-{seed}" / f"{split}.jsonl.gz", gzip.compress(text.encode(), 9, mtime=0))
+            lines.append(f"  {split}: {sha256(text)}")
+    write_atomic(folder / CHECKSUMS, "\n".join(lines) + "\n")
+    return folder / CHECKSUMS
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of verifying one file."""
+
+    name: str
+    agrees: bool
+    detail: str
+
+
+def verify(name: str, include_path: Sequence[Path] = ()) -> Iterator[Check]:
+    """Rebuild every released file of a task and compare it, and the copy that lies there, with its checksum.
+
+    Raises:
+        OclBenchError: if the task has no released data, or it is of another version of the task.
+    """
+    task = load_task(name, include_path=include_path)
+    folder = task_files(include_path)[task.task].parent if not name.endswith((".yaml", ".yml")) else Path(name).parent
+    if not (folder / CHECKSUMS).is_file():
+        raise OclBenchError(f"task '{task.task}' has no released data: {folder / CHECKSUMS} is missing.")
+    released = read_yaml(folder / CHECKSUMS)
+    version = released.pop("version", None)
+    if version != task.version:
+        raise OclBenchError(f"{folder / CHECKSUMS} is of version {version}, the task is version {task.version}; release again.")
+    for cell, checksums in released.items():
+        rebuilt = splits(build(task, int(cell.removeprefix("seed-"))))
+        for split, checksum in checksums.items():
+            copy = folder / "data" / cell / f"{split}.jsonl.gz"
+            digests = {"rebuilt": sha256(serialize(rebuilt[split]))}
+            if copy.is_file():
+                digests["released file"] = _uncompressed_sha256(copy)
+            wrong = [what for what, digest in digests.items() if digest != checksum]
+            yield Check(f"{cell}/{split}", not wrong, f"{' and '.join(wrong)} differ" if wrong else checksum[:16])
+
+
+def _uncompressed_sha256(path: Path) -> str:
+    try:
+        return sha256(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError) as error:
+        return f"unreadable: {error}"

@@ -1,0 +1,148 @@
+"""Real parts for the tests: tiny models with random weights and tiny trained tokenizers, made in a temporary folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing in these tests may depend on a network
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Task
+
+SMALL = ("source_args.num_entities=60", "evaluate.curve_questions=10")
+
+SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+# architecture → its tokenizer and its configuration, without vocabulary and special tokens
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_neox": ("byte_bpe", {**SIZES, "max_position_embeddings": 128}),
+    "gpt2": (
+        "byte_bpe",
+        {
+            "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128,
+            "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+        },
+    ),
+    "opt": (
+        "byte_bpe_with_bos",
+        {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
+            "word_embed_proj_dim": 32, "max_position_embeddings": 128,
+        },
+    ),
+    "llama": ("unigram_with_bos", {**SIZES, "num_key_value_heads": 1, "max_position_embeddings": 128}),
+    "qwen3": ("byte_bpe", {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128}),
+    "gemma2": (
+        "unigram_with_bos",
+        {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "query_pre_attn_scalar": 16},
+    ),
+    "mamba": ("byte_bpe", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
+    "mixtral": (
+        "unigram_with_bos",
+        {**SIZES, "num_key_value_heads": 1, "num_local_experts": 2, "max_position_embeddings": 128},
+    ),
+    "t5": ("unigram_with_eos", {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}),
+    "bart": (
+        "byte_bpe_with_bos",
+        {
+            "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128,
+        },
+    ),
+    "byt5": ("bytes", {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_task() -> Task:
+    """The attributes task with 60 entities."""
+    return load_task("attributes", SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_records(small_task: Task) -> list[Record]:
+    return build(small_task, seed=0)
+
+
+def make_tokenizer(kind: str, texts: list[str]) -> Any:
+    """Train a small tokenizer of one of the kinds that pretrained models come with."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+    if kind == "bytes":
+        return ByT5Tokenizer(extra_ids=0)
+    if kind.startswith("byte_bpe"):
+        # As GPT-NeoX and GPT-2: no pad token, nothing put in front; OPT and BART put a bos token in front.
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<|endoftext|>", "<s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        if kind == "byte_bpe_with_bos":
+            tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+            return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", bos_token="<s>")
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    # As Llama and T5: a unigram model over text whose spaces are marks; T5's drops newlines.
+    with_bos = kind == "unigram_with_bos"
+    tokenizer = Tokenizer(models.Unigram())
+    if not with_bos:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("\n", " "), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300,
+        special_tokens=["<pad>", "<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        initial_alphabet=sorted({char for text in texts for char in text}),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if with_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def make_model(architecture: str, folder: Path, texts: list[str]) -> Path:
+    """Save a tiny random-weight model of `architecture` and its tokenizer in `folder`."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
+
+    kind, sizes = ARCHITECTURES[architecture]
+    tokenizer = make_tokenizer(kind, texts)
+    config = AutoConfig.for_model("t5" if architecture == "byt5" else architecture, **sizes)
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    if config.is_encoder_decoder:
+        config.pad_token_id = config.decoder_start_token_id = tokenizer.pad_token_id or 0
+    set_seed(0)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[Record]) -> Any:
+    """A function that gives the folder of a tiny model of an architecture, made once per session."""
+    texts = [record.prompt + record.completion for record in small_records]
+    made: dict[str, Path] = {}
+
+    def folder_of(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = make_model(architecture, tmp_path_factory.mktemp(architecture), texts)
+        return made[architecture]
+
+    return folder_of

@@ -1,0 +1,100 @@
+"""Any model that transformers loads is finetuned and evaluated, without code for its family."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import ARCHITECTURES
+from ocl_bench.evaluate.ask import ask, encode_questions
+from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.finetune.batches import datapoint
+from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.finetune.stage import StageReport, train_stage
+from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.load import load_config, load_model, load_tokenizer
+from ocl_bench.models.spec import parse_model
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Task
+
+
+def load(folder: Path) -> tuple[Any, Encoder]:
+    spec = parse_model(str(folder))
+    tokenizer = load_tokenizer(spec, [])
+    return load_model(spec, tokenizer, seed=0).eval(), Encoder(tokenizer, load_config(spec).is_encoder_decoder)
+
+
+def finetune(model: Any, encoder: Encoder, records: list[Record], epochs: int, rate: float, **recipe: Any) -> StageReport:
+    overrides = [f"epochs=[{epochs}]", f"learning_rate={rate}", "effective_batch_size=32", "precision=fp32"]
+    loaded = load_recipe("paper", [*overrides, *(f"{key}={value}" for key, value in recipe.items())])
+    encoded = encoder([(record.prompt, record.completion) for record in records])
+    return train_stage(
+        model,
+        [datapoint(one, encoder.seq2seq, loaded.loss) for one in encoded],
+        [record.kind == "definition" for record in records],
+        recipe=loaded, stage=0, seed=0, pad_id=encoder.pad_id, device="cpu", batch_size=None, report_to=(),
+        run_name="test", on_epoch=lambda epoch, loss: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_finetuning_teaches_the_answers_and_forced_scoring_agrees_with_generation(
+    architecture: str, model_folder: Any, small_task: Task, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    # Eight questions, trained on and then asked: a model that can be trained at all knows them by heart.
+    few = [record for record in small_records if record.kind == "qa" and record.split == "x1"][:8]
+    asked = encode_questions([record.model_copy(update={"split": "test"}) for record in few], encoder)
+    chance = chance_levels(small_task)
+    where = {"stage": "x1", "seed": 0, "stage2_seed": 0}
+    before = ask(TorchEngine(model, encoder), asked, 8, chance, **where)
+    report = finetune(model, encoder, few, epochs=200, rate=5e-3, optim="adamw_torch")
+    after = ask(TorchEngine(model.eval(), encoder), asked, 8, chance, **where)
+
+    assert report.optimizer_steps == 200
+    assert sum(sample.logprob for sample in after) > sum(sample.logprob for sample in before) + 8
+    assert sum(sample.em for sample in after) >= 7
+    for sample in after:
+        assert sample.em >= sample.em_forced, sample
+    assert sum(sample.em_forced for sample in after) >= 7
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_batched_scores_equal_those_of_each_prompt_alone(
+    architecture: str, model_folder: Any, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    records = [record for record in small_records if record.split == "test"][:12] + [
+        record for record in small_records if record.kind == "definition"
+    ][:4]
+    encoded = encoder([(record.prompt, record.completion) for record in records])
+    engine = TorchEngine(model, encoder)
+    together = engine.forced(encoded)
+    alone = [engine.forced([one])[0] for one in encoded]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert one.greedy == other.greedy
+    assert engine.generate(encoded, 6) == [engine.generate([one], 6)[0] for one in encoded]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_log_probability_is_that_of_the_plain_model(
+    architecture: str, model_folder: Any, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    record = next(record for record in small_records if record.split == "test")
+    (one,) = encoder([(record.prompt, record.completion)])
+    (scored,) = TorchEngine(model, encoder).forced([one])
+    completion = torch.tensor(one.completion)
+    with torch.no_grad():
+        if encoder.seq2seq:
+            start = model.config.decoder_start_token_id
+            logits = model(
+                input_ids=torch.tensor([one.prompt]), decoder_input_ids=torch.tensor([[start, *one.completion[:-1]]])
+            ).logits[0]
+        else:
+            logits = model(input_ids=torch.tensor([[*one.prompt, *one.completion]])).logits[0][len(one.prompt) - 1 : -1]
+    expected = torch.log_softmax(logits.float(), -1).gather(1, completion[:, None]).sum().item()
+    assert scored.logprob == pytest.approx(expected, abs=1e-3)
