@@ -1,0 +1,44 @@
+# Everything happens in .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run install test lint format bench release-data clean
+
+run: install
+	.venv/bin/ocl-bench run
+
+install: .venv/installed
+
+test: .venv/installed-test
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/installed-test
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: install
+	.venv/bin/python benchmarks/finetune.py
+	.venv/bin/python benchmarks/evaluate.py
+
+# Writes a task's released data and checksums again; only after a change that raised the task's version.
+release-data: install
+	.venv/bin/python -c "from ocl_bench.tasks.release import release; print(release('$(TASK)'))"
+
+# torch first: on machines whose index has a CPU build under this version, nothing of CUDA is downloaded.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,78 @@
+"""What the benchmarks share: the machine's limit, models of a stated shape, and a tokenizer of the pretrained kind."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
+
+from ocl_bench.runner.manifest import hardware, versions
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import Record
+
+RESULTS = Path(__file__).parent / "results"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Pythia's vocabulary: what the output layer of a pretrained model costs.
+VOCABULARY = 50304
+
+
+def records() -> list[Record]:
+    """The standard task's records."""
+    return build(load_task("attributes"), seed=0)
+
+
+def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that cuts `<|abcde|>` into about seven tokens, as those of GPT-2 and GPT-NeoX do.
+
+    It sees the variables' letters, but no bracket joined to another or to a letter, so it cannot merge them.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator((text.replace("<|", "< ").replace("|>", " ") for text in texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+def model(layers: int, width: int) -> Any:
+    """A GPT-NeoX of the given depth and width with Pythia's vocabulary and random weights."""
+    set_seed(0)
+    return AutoModelForCausalLM.from_config(
+        GPTNeoXConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64 if width >= 256 else 4,
+            intermediate_size=4 * width,
+            max_position_embeddings=64,
+        )
+    )
+
+
+def matmul_peak(precision: str, device: str = "cpu", seconds: float = 2.0) -> float:
+    """The machine's measured matrix-multiply rate in FLOP/s (2048 × 2048 on a CPU, 8192 × 8192 on an accelerator)."""
+    size = 2048 if device == "cpu" else 8192
+    left = torch.randn(size, size, dtype=DTYPES[precision], device=device)
+    best, start = 0.0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        began = time.perf_counter()
+        product = left @ left
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    assert product.isfinite().all()
+    return best
+
+
+def save(name: str, rows: list[dict[str, Any]]) -> Path:
+    """Write a benchmark's rows with hardware and versions."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"hardware": hardware(), "threads": torch.get_num_threads(), "versions": versions(), "rows": rows}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
