@@ -4,6 +4,7 @@ The three are measured alternating in one run, on a model that was finetuned bri
 """
 
 import time
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -43,6 +44,7 @@ def finetuned(layers: int, width: int, encoder: Encoder, train: list[Record]) ->
         batch_size=None,
         report_to=(),
         run_name="benchmark",
+        log_folder=Path("benchmark-logs"),
         on_epoch=lambda epoch, loss: None,
     )
     return network.eval()

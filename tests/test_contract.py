@@ -1,4 +1,4 @@
-"""Files are read strictly and written whole; registries refuse duplicates and answer a miss with the nearest names."""
+"""Files are read strictly and written whole; registries refuse duplicates and answer with nearest names."""
 
 import subprocess
 import sys
@@ -35,8 +35,8 @@ class Bicycle(Contract):
     ("text", "value"),
     [
         ("5e-5", 5e-5), ("1E3", 1000.0), ("+2.5e-3", 0.0025), ("-.5e1", -5.0), ("0.1", 0.1), ("3", 3),
-        ("'5e-5'", "5e-5"), ("5e", "5e"), ("e5", "e5"), ("v1e5", "v1e5"), ("true", True), ("null", None), ("", None),
-        ("[4, 4]", [4, 4]), ("{a: {b: 1e-1}}", {"a": {"b": 0.1}}),
+        ("'5e-5'", "5e-5"), ("5e", "5e"), ("e5", "e5"), ("v1e5", "v1e5"), ("true", True), ("null", None),
+        ("", None), ("[4, 4]", [4, 4]), ("{a: {b: 1e-1}}", {"a": {"b": 0.1}}),
     ],
 )  # fmt: skip
 def test_yaml_values_are_read_as_their_writer_meant(text: str, value: object) -> None:
@@ -48,7 +48,7 @@ def test_yaml_values_are_read_as_their_writer_meant(text: str, value: object) ->
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 1\nb: 2\na: 3\n", ["line 1", "'a'", "twice"]),
+        ("a: 1\nb: 2\na: 3\n", ["line 3", "'a'", "twice"]),
         ("top:\n  inner: {b: 1, b: 1}\n", ["line 2", "'b'", "twice"]),
         ("1: one\n", ["line 1", "key 1", "quote it"]),
         ("yes: one\n", ["key True", "quote it"]),
@@ -58,7 +58,7 @@ def test_yaml_values_are_read_as_their_writer_meant(text: str, value: object) ->
         ("a: *nothing\n", ["line 1", "nothing"]),
         ("a: !!python/name:os.system ''\n", ["line 1", "python/name"]),
         ("a: b\x00\n", ["not YAML"]),
-        ("[" * 2000, ["not YAML"]),
+        ("[" * 600, ["not YAML"]),
     ],
 )
 def test_yaml_mistakes_are_errors_that_name_file_and_line(text: str, words: list[str]) -> None:
@@ -144,7 +144,9 @@ def test_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "write_atomic(Path(sys.argv[1]), b'x' * 100_000)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
     assert "File too large" in done.stderr
     assert [item.name for item in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
@@ -223,7 +225,9 @@ def test_registry_refuses_duplicates_and_malformed_targets(name: str, target: st
     assert dict(registry) == {"decoder": "json:JSONDecoder"}
 
 
-@pytest.mark.parametrize(("miss", "answer"), [("decodr", "did you mean 'decoder'?"), ("zzz", "known: decoder, lint")])
+@pytest.mark.parametrize(
+    ("miss", "answer"), [("decodr", "did you mean 'decoder'?"), ("zzz", "known: decoder, lint")]
+)
 def test_registry_answers_a_miss_with_the_nearest_names(miss: str, answer: str) -> None:
     with pytest.raises(OclBenchError) as error:
         Registry("part", {"lint": "json:tool", "decoder": "json:JSONDecoder"}).load(miss)

@@ -1,10 +1,11 @@
 """One finetuning stage: a model and datapoints in, a trained model and a report out. transformers' Trainer does the work."""
 
+import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,6 +136,7 @@ def train_stage(
     batch_size: int | None,
     report_to: Sequence[str],
     run_name: str,
+    log_folder: Path,
     on_epoch: Callable[[int, float], None],
 ) -> StageReport:
     """Finetune `model` in place for one stage.
@@ -151,6 +153,7 @@ def train_stage(
         batch_size: datapoints per forward pass; None chooses.
         report_to: the Trainer's experiment trackers.
         run_name: the run's name in those trackers.
+        log_folder: where trackers write; removed again if none does.
         on_epoch: called after each epoch with the epoch's number and its mean training loss.
     """
     start = time.perf_counter()
@@ -159,50 +162,51 @@ def train_stage(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = max(1, effective // (micro * world_size))
     recorder = _Recorder(on_epoch)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=accumulation,
-            num_train_epochs=epochs,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type=recipe.lr_scheduler_type,
-            warmup_steps=recipe.warmup_steps,
-            optim=recipe.optim,
-            weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.max_grad_norm,
-            bf16=recipe.precision == "bf16",
-            use_cpu=device == "cpu",
-            seed=seed,
-            data_seed=seed,
-            save_strategy="no",
-            eval_strategy="no",
-            logging_strategy="epoch",
-            disable_tqdm=True,
-            report_to=list(report_to) or "none",
-            run_name=run_name,
-            remove_unused_columns=False,
-            dataloader_pin_memory=device.startswith("cuda"),
-        )
-        trainer = StageTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=StageDataset(datapoints),
-            data_collator=Collator(pad_id, decoder_start(model.config)),
-            callbacks=[recorder],
-            sampler=EpochSampler(
-                [one.length for one in datapoints],
-                micro * accumulation * world_size,
-                is_definition,
-                recipe.definition_share,
-                seed,
-            ),
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train()
-        finally:
-            trainer.labelled.close()
+    arguments = TrainingArguments(
+        output_dir=str(log_folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=epochs,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_steps,
+        optim=recipe.optim,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.precision == "bf16",
+        use_cpu=device == "cpu",
+        seed=seed,
+        data_seed=seed,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="epoch",
+        disable_tqdm=True,
+        report_to=list(report_to) or "none",
+        run_name=run_name,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.startswith("cuda"),
+    )
+    trainer = StageTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=StageDataset(datapoints),
+        data_collator=Collator(pad_id, decoder_start(model.config)),
+        callbacks=[recorder],
+        sampler=EpochSampler(
+            [one.length for one in datapoints],
+            micro * accumulation * world_size,
+            is_definition,
+            recipe.definition_share,
+            seed,
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train()
+    finally:
+        trainer.labelled.close()
+        with contextlib.suppress(OSError):  # absent, or not empty
+            log_folder.rmdir()
     rates = recorder.learning_rates
     return StageReport(
         records=len(datapoints),

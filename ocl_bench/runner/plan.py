@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.finetune.recipe import Recipe, load_recipe
 from ocl_bench.models.spec import ModelSpec, parse_model
 from ocl_bench.runner.manifest import RunConfig, available_cores
@@ -109,6 +109,7 @@ def make_plan(
             records[cell_name(seed, stage2_seed)] = build(task, seed, stage2_seed)
             on_built()
     model_config, parameters = _check_model(spec, task, records[cell_name(seeds[0], stage2_seeds[0])])
+    _check_trackers(report_to)
     device = _device(device)
     workers = _workers(device, len(seeds), parameters)
     config = RunConfig(
@@ -143,6 +144,19 @@ def _check_model(spec: ModelSpec, task: Task, records: Sequence[Record]) -> tupl
     encoded = encoder([(record.prompt, record.completion) for record in records])
     check_fit(spec, config, tokenizer, encoded, task.evaluate.max_new_tokens)
     return config, parameter_count(spec, config, tokenizer)
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise OclBenchError(f"--report_to: unknown tracker '{name}'; {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations():
+            raise OclBenchError(f"--report_to {name}: the tracker's package is not installed; pip install {name}.")
 
 
 def _device(requested: str | None) -> str:

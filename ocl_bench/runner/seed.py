@@ -121,6 +121,7 @@ class SeedRun:
             batch_size=config.batch_size,
             report_to=config.report_to,
             run_name=f"{config.task.task}-{config.model.slug}-{self.folder.name}-{stage.name}",
+            log_folder=self.folder / f"{stage.name}-logs",
             on_epoch=on_epoch,
         )
         self.emit(self._event("evaluate", stage=stage.name))

@@ -1,4 +1,4 @@
-"""The model spec: hub ids, folders and scratch shapes are told apart, and everything else is refused with the fix."""
+"""Hub ids, folders and scratch shapes are told apart, and everything else is refused with the fix."""
 
 import shutil
 import subprocess
@@ -21,7 +21,9 @@ def config_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "slug"), [("EleutherAI/pythia-1b", "EleutherAI__pythia-1b"), ("gpt2", "gpt2")])
+@pytest.mark.parametrize(
+    ("name", "slug"), [("EleutherAI/pythia-1b", "EleutherAI__pythia-1b"), ("gpt2", "gpt2")]
+)
 def test_hub_id_stays_as_it_is(name: str, slug: str) -> None:
     spec = parse_model(name)
     assert (spec.source, spec.location, spec.name, spec.slug) == ("hub", name, name, slug)
@@ -49,7 +51,11 @@ def test_slug_is_the_name_of_one_visible_folder(
 def test_scratch_takes_a_shape_of_the_suite_or_a_folder(config_folder: Path) -> None:
     assert parse_model("scratch:tiny").location == str(scratch_models()["tiny"])
     spec = parse_model(f"scratch:{config_folder}")
-    assert (spec.source, spec.location, spec.slug) == ("scratch", str(config_folder.resolve()), "scratch__my-model")
+    assert (spec.source, spec.location, spec.slug) == (
+        "scratch",
+        str(config_folder.resolve()),
+        "scratch__my-model",
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +125,9 @@ def test_code_of_a_model_is_trusted_only_when_asked_to() -> None:
 def test_code_that_comes_with_a_model_is_not_run(config_folder: Path) -> None:
     marker = config_folder / "executed"
     (config_folder / "own.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
-    (config_folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
+    (config_folder / "config.json").write_text(
+        '{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}'
+    )
     with pytest.raises(OclBenchError, match="--trust_remote_code"):
         load_config(parse_model(str(config_folder)))
     assert not marker.exists()
@@ -141,7 +149,9 @@ def test_unreadable_configuration_is_refused_by_name(config_folder: Path) -> Non
 
 
 def test_hub_model_that_is_not_there_is_refused_by_name() -> None:
-    with pytest.raises(OclBenchError, match="--model no-such-org/no-such-model: .*neither the hub nor the local cache"):
+    with pytest.raises(
+        OclBenchError, match=r"--model no-such-org/no-such-model: .*neither the hub nor the local cache"
+    ):
         load_config(parse_model("no-such-org/no-such-model"))
 
 
@@ -154,7 +164,7 @@ def test_scratch_model_without_a_tokenizer_reads_words_of_the_data() -> None:
 
 def test_specs_are_parsed_without_importing_torch() -> None:
     code = (
-        "import sys; from ocl_bench.models.spec import parse_model; parse_model('scratch:tiny', 'dtype=bfloat16')\n"
+        "import sys; from ocl_bench.models.spec import parse_model; parse_model('scratch:tiny')\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -35,7 +35,7 @@ def finetune(model: Any, encoder: Encoder, records: list[Record], epochs: int, r
         [datapoint(one, encoder.seq2seq, loaded.loss) for one in encoded],
         [record.kind == "definition" for record in records],
         recipe=loaded, stage=0, seed=0, pad_id=encoder.pad_id, device="cpu", batch_size=None, report_to=(),
-        run_name="test", on_epoch=lambda epoch, loss: None,
+        run_name="test", log_folder=Path("test-logs"), on_epoch=lambda epoch, loss: None,
     )  # fmt: skip
 
 

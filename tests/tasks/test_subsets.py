@@ -12,11 +12,18 @@ from ocl_bench.tasks.subsets import CROSSED, SUBSETS, deal, derangement, subset_
 X2 = [name for name, subset in SUBSETS.items() if subset.split == "x2"]
 SEEDS = st.integers(0, 2**32)
 in_any_time = settings(deadline=None)
-# Whole-number weights of up to ten make shares of at least 1/110, so that every subset of 250 entities has two.
+# Whole weights of up to ten make shares of at least 1/110, so that every subset of 250 entities has two.
 FRACTIONS = st.dictionaries(st.sampled_from(list(SUBSETS)), st.integers(1, 10), min_size=1).map(
     lambda weights: {name: weight / sum(weights.values()) for name, weight in weights.items()}
 )
-TWO_STAGE = {"d1_cons_qa": 0.25, "d2_incons_qa": 0.3, "qa_only": 0.15, "d1_cons": 0.1, "d2_cons": 0.1, "unseen": 0.1}
+TWO_STAGE = {
+    "d1_cons_qa": 0.25,
+    "d2_incons_qa": 0.3,
+    "qa_only": 0.15,
+    "d1_cons": 0.1,
+    "d2_cons": 0.1,
+    "unseen": 0.1,
+}
 
 
 @in_any_time
@@ -36,7 +43,11 @@ def test_sizes_are_the_shares_rounded_by_largest_remainder(fractions: dict[str, 
     ("fractions", "total", "sizes"),
     [
         ({"qa_only": 0.29, "unseen": 0.71}, 100, {"qa_only": 29, "unseen": 71}),  # .29 * 100 is 28.999…
-        ({"qa_only": 1 / 3, "d1_cons": 1 / 3, "unseen": 1 / 3}, 10, {"qa_only": 4, "d1_cons": 3, "unseen": 3}),
+        (
+            {"qa_only": 1 / 3, "d1_cons": 1 / 3, "unseen": 1 / 3},
+            10,
+            {"qa_only": 4, "d1_cons": 3, "unseen": 3},
+        ),
         ({"qa_only": 0.06, "unseen": 0.94}, 40, {"qa_only": 2, "unseen": 38}),
         ({"qa_only": 0.0, "unseen": 1.0}, 7, {"unseen": 7}),
     ],
@@ -118,7 +129,12 @@ def test_subset_without_enough_entities_is_refused_with_the_fix(
 ) -> None:
     with pytest.raises(OclBenchError) as error:
         subset_sizes(fractions, 1.0, total)
-    for words in (f"'{empty}'", f"needs {needs}", "raise source_args.num_entities", f"design.fractions.{empty}"):
+    for words in (
+        f"'{empty}'",
+        f"needs {needs}",
+        "raise source_args.num_entities",
+        f"design.fractions.{empty}",
+    ):
         assert words in str(error.value)
 
 

@@ -1,0 +1,47 @@
+"""Recipes are data, and a wrong one is refused in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.recipe import load_recipe, recipe_files
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = load_recipe("paper")
+    assert (recipe.optim, recipe.learning_rate, recipe.lr_scheduler_type) == ("adafactor", 5e-5, "linear")
+    assert (recipe.warmup_steps, recipe.effective_batch_size, recipe.epochs) == (0, 256, (20, 10))
+    assert (recipe.loss, recipe.precision, recipe.definition_share) == ("all", "bf16", None)
+
+
+def test_every_recipe_of_the_suite_is_valid() -> None:
+    assert {load_recipe(name).recipe for name in recipe_files()} == set(recipe_files())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=[1,1]", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("epochs=3", "epochs"),
+        ("learning_rate=fast", "learning_rate.*valid number"),
+        ("learning_rate=-1", "learning_rate.*greater than 0"),
+        ("loss=some", "loss.*'all' or 'completion'"),
+        ("definition_share=1", "definition_share.*less than 1"),
+    ],
+)
+def test_a_wrong_value_names_the_key(override: str, message: str) -> None:
+    with pytest.raises(OclBenchError, match=message):
+        load_recipe("tiny", [override])
+
+
+def test_an_unknown_recipe_gets_the_nearest_name() -> None:
+    with pytest.raises(OclBenchError, match="unknown recipe 'papper'; did you mean 'paper'"):
+        load_recipe("papper")
+
+
+def test_recipes_of_an_include_path_are_found(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    text = Path(recipe_files()["tiny"]).read_text().replace("recipe: tiny", "recipe: mine")
+    (tmp_path / "recipes" / "mine.yaml").write_text(text)
+    assert load_recipe("mine", include_path=[tmp_path]).recipe == "mine"

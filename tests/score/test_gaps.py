@@ -1,0 +1,102 @@
+"""Gaps and metrics are those of hand-computed cases."""
+
+from typing import Any
+
+import pytest
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.score.gaps import GAPS, final_stages
+from ocl_bench.score.result import Results
+from ocl_bench.score.score import score
+from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.schema import Task
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("attributes")
+
+
+def sample(subset: str, seed: int, hit: float, *, stage: str = "x2", number: int = 0, stage2_seed: int = 0) -> Sample:
+    return Sample(
+        id=f"{subset}/qa/{number}", subset=subset, group="colour", entity=f"e{number}", stage=stage, seed=seed,
+        stage2_seed=stage2_seed, chance=0.1, em_forced=hit, logprob=-1.0 + hit, generated="x", em=hit, f1=hit,
+    )  # fmt: skip
+
+
+def scored(samples: list[Sample], task: Task, **options: Any) -> Results:
+    defaults = {"model": "m", "model_revision": None, "recipe": "tiny", "engine": "torch", "limit": None, "overridden": False}
+    return score(samples, task, **(defaults | options))
+
+
+def test_gap_is_the_mean_over_seeds_of_differences_within_a_seed(task: Task) -> None:
+    hits = {("d1_cons", 0): [1, 1], ("d2_cons", 0): [1, 0], ("d1_cons", 1): [1, 0], ("d2_cons", 1): [0, 0]}
+    samples = [
+        sample(subset, seed, hit, number=number)
+        for (subset, seed), row in hits.items()
+        for number, hit in enumerate(row)
+    ]
+    gap = scored(samples, task).gaps["meta_ocl_gap"]["em"]
+    assert gap.per_seed == {"0": 0.5, "1": 0.5}
+    assert (gap.mean, gap.n, gap.seeds, gap.p) == (0.5, 8, 2, 0.5)
+    assert gap.ci95 == pytest.approx((0.5, 0.5))
+
+
+def test_a_subset_is_scored_after_the_last_stage_that_trains_on_it(task: Task) -> None:
+    samples = [sample("d1_cons_qa", 0, 1.0, stage="x1"), sample("d1_cons_qa", 0, 0.0, stage="x2")]
+    samples += [sample("d1_cons", 0, 0.0, stage="x1"), sample("d1_cons", 0, 1.0, stage="x2")]
+    metrics = scored(samples, task).metrics
+    assert metrics["d1_cons_qa"]["em"].mean == 1.0
+    assert metrics["d1_cons"]["em"].mean == 1.0
+    assert final_stages(task)["unseen"] == "x2"
+
+
+def test_stage_2_seeds_are_averaged_within_their_stage_1_seed(task: Task) -> None:
+    # Seed 0 has two stage-2 seeds (means 0 and 1), seed 1 has one (mean 0): the mean is .25, not 1/3.
+    samples = [sample("d1_cons", 0, 0.0), sample("d1_cons", 0, 1.0, stage2_seed=1), sample("d1_cons", 1, 0.0)]
+    metric = scored(samples, task).metrics["d1_cons"]["em"]
+    assert (metric.mean, metric.seeds, metric.n) == (0.25, 2, 3)
+
+
+def test_every_gap_of_the_design_is_reported_on_every_metric(task: Task) -> None:
+    samples = [
+        sample(subset, seed, float(number % 2), number=number, stage=stage)
+        for subset, stage in final_stages(task).items()
+        for seed in (0, 1)
+        for number in range(4)
+    ]
+    gaps = scored(samples, task).gaps
+    assert set(gaps) == set(GAPS)
+    assert all(set(metrics) == {"em", "em_forced", "f1", "logprob"} for metrics in gaps.values())
+
+
+def test_a_gap_without_one_of_its_subsets_is_left_out(task: Task) -> None:
+    assert set(scored([sample("d1_cons", 0, 1.0)], task).gaps) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "submittable", "note"),
+    [({}, True, "one seed"), ({"limit": 5}, False, "limited to 5"), ({"overridden": True}, False, "overridden")],
+)
+def test_limits_and_overrides_are_told_and_cannot_be_submitted(
+    options: dict[str, Any], submittable: bool, note: str, task: Task
+) -> None:
+    results = scored([sample("d1_cons", 0, 1.0)], task, **options)
+    assert results.submittable is submittable
+    assert note in " ".join(results.notes)
+
+
+def test_disagreement_counts_answers_that_only_one_way_finds_right(task: Task) -> None:
+    samples = [sample("d1_cons", 0, 1.0, number=n).model_copy(update={"em_forced": float(n)}) for n in (0, 1)]
+    assert scored(samples, task).disagreement.differing == 1
+
+
+def test_no_samples_is_an_error(task: Task) -> None:
+    with pytest.raises(OclBenchError, match="no samples"):
+        scored([], task)
+
+
+def test_alpha_fills_subsets_that_are_scored_after_stage_x1() -> None:
+    stages = final_stages(load_task("attributes", ["design.alpha=0.9"]))
+    assert stages["d1_incons_qa"] == stages["d2_cons_qa"] == "x1"

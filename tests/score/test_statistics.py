@@ -1,0 +1,80 @@
+"""Intervals cover what they say they cover, p-values are uniform under no effect, and both agree with scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ocl_bench.score.statistics import over_entities, over_seeds, sign_flip_p
+
+SEEDS, ENTITIES, SIMULATIONS = 5, 200, 3000
+EFFECT = 0.1
+
+
+def simulated_gaps(between_seeds: float) -> np.ndarray:
+    """Gaps of (simulation, seed): accuracies of two subsets of 0/1 answers, whose true difference varies over seeds."""
+    rng = np.random.default_rng(0)
+    effects = EFFECT + between_seeds * rng.standard_normal((SIMULATIONS, SEEDS))
+    upper = rng.binomial(ENTITIES, np.clip(0.4 + effects, 0, 1)) / ENTITIES
+    lower = rng.binomial(ENTITIES, 0.4, size=(SIMULATIONS, SEEDS)) / ENTITIES
+    return upper - lower
+
+
+def hierarchical_bootstrap(gaps: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """Percentile interval over resampled seeds, each with the sampling noise of resampled entities."""
+    resampled = gaps[rng.integers(SEEDS, size=(500, SEEDS))]
+    noise = np.sqrt(2 * 0.4 * 0.6 / ENTITIES) * rng.standard_normal(resampled.shape)
+    low, high = np.quantile((resampled + noise).mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.02, 0.15])
+def test_95_percent_interval_of_5_seeds_covers_the_truth_93_to_97_percent_of_the_time(between_seeds: float) -> None:
+    intervals = [over_seeds(gaps.tolist()).ci95 for gaps in simulated_gaps(between_seeds)]
+    coverage = np.mean([low <= EFFECT <= high for low, high in intervals])
+    assert 0.93 <= coverage <= 0.97
+
+
+def test_hierarchical_bootstrap_of_5_seeds_does_not_cover_which_is_why_it_is_not_used() -> None:
+    rng = np.random.default_rng(1)
+    coverage = {}
+    for between_seeds in (0.0, 0.15):
+        intervals = [hierarchical_bootstrap(gaps, rng) for gaps in simulated_gaps(between_seeds)[:1000]]
+        coverage[between_seeds] = np.mean([low <= EFFECT <= high for low, high in intervals])
+    print(f"coverage of the hierarchical bootstrap: {coverage}")
+    assert coverage[0.0] > 0.97
+    assert coverage[0.15] < 0.93
+
+
+def test_interval_is_that_of_scipys_t_test() -> None:
+    values = [0.1, 0.3, 0.25, 0.18, 0.02]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert over_seeds(values).ci95 == pytest.approx((expected.low, expected.high))
+    assert over_seeds(values).mean == pytest.approx(0.17)
+
+
+def test_interval_of_two_seeds_by_hand() -> None:
+    # mean .2, standard error .1, t of one degree of freedom 12.706
+    assert over_seeds([0.1, 0.3]).ci95 == pytest.approx((0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [5, 8])
+def test_p_is_uniform_under_no_effect(seeds: int) -> None:
+    rng = np.random.default_rng(0)
+    p_values = np.array([sign_flip_p(rng.standard_normal(seeds).tolist()) for _ in range(1000)])
+    for level in (2 / 2**5, 0.25, 0.5, 0.75):  # the levels that enumerated sign flips can reach exactly
+        assert np.mean(p_values <= level + 1e-12) == pytest.approx(level, abs=0.04)
+
+
+@pytest.mark.parametrize(("values", "p"), [([0.1] * 5, 2 / 32), ([0.3, 0.2], 2 / 4), ([0.2, -0.2], 1.0), ([0.1], None)])
+def test_p_of_small_cases_by_hand(values: list[float], p: float | None) -> None:
+    assert sign_flip_p(values) == (None if p is None else pytest.approx(p))
+
+
+def test_interval_of_a_single_seed_is_over_entities_and_says_so() -> None:
+    groups = [{f"e{n}": float(n % 2) for n in range(400)}, {f"e{n}": float(n % 4 == 0) for n in range(400)}]
+    estimate = over_entities(lambda means: means[0] - means[1], groups)
+    assert estimate.interval == "entities"
+    assert estimate.mean == pytest.approx(0.25)
+    # two independent proportions, .5 and .25 of 400
+    half = 1.96 * np.sqrt(0.25 / 400 + 0.1875 / 400)
+    assert estimate.ci95 == pytest.approx((0.25 - half, 0.25 + half), abs=0.01)
