@@ -28,6 +28,9 @@ COLOURS = {
     "unseen": "#999999",
 }
 
+# Subsets trained in X1 are dashed, those of X2 solid, those never trained on dotted.
+STYLES = {"x1": "--", "x2": "-", "test": ":"}
+
 
 def plot_run(folder: Path, path: Path | None = None) -> Path:
     """Draw the run's learning curves: em_forced of each subset against epochs, one panel a stage, mean and 95 % interval.
@@ -48,18 +51,22 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     curves = _read_curves(folder, config)
     path = path or folder / "curves.png"
     stages = [stage.name for stage in config.task.stages]
-    figure, axes = pyplot.subplots(1, len(stages), figsize=(5 * len(stages), 3.6), sharey=True, squeeze=False)
+    shown = [name for name in SUBSETS if any((stage, name) in curves for stage in stages)]
+    chance = fmean(chance_levels(config.task).values())
+    figure, axes = pyplot.subplots(
+        1, len(stages), figsize=(4 * len(stages) + 1.8, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, stage in zip(axes[0], stages, strict=True):
-        for subset in (name for name in SUBSETS if (stage, name) in curves):
+        for subset in shown:
             _draw(axis, subset, curves[stage, subset])
+        axis.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
         axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
-        axis.axhline(fmean(chance_levels(config.task).values()), color="black", lw=0.8, ls=":", label="chance")
-        axis.legend(fontsize=7, frameon=False, loc="upper left", ncol=2)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("exact match (teacher-forced)")
-    seeds = len(config.seeds)
-    figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds} seed{'s' if seeds > 1 else ''}", fontsize=10)
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
+    seeds = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}"
+    band = ", mean and 95 % interval" if len(config.seeds) > 1 else ""
+    figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds}{band}", fontsize=10)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
@@ -88,7 +95,8 @@ def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve
 def _draw(axis: Any, subset: str, curve: Curve) -> None:
     epochs = sorted(curve)
     per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
-    axis.plot(epochs, [fmean(values) for values in per_seed], color=COLOURS[subset], label=subset)
+    style = STYLES[SUBSETS[subset].split]
+    axis.plot(epochs, [fmean(values) for values in per_seed], style, color=COLOURS[subset], label=subset)
     if all(len(values) > 1 for values in per_seed):
         intervals = [over_seeds(values).ci95 for values in per_seed]
         axis.fill_between(epochs, *zip(*intervals, strict=True), color=COLOURS[subset], alpha=0.15, linewidth=0)

@@ -25,7 +25,7 @@ def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     for folder in (TASK_FOLDER, *include_path):
         if not folder.is_dir():
             raise OclBenchError(f"--include_path {folder}: there is no such folder.")
-        for path in sorted(folder.rglob("*.yaml")):
+        for path in sorted(path for path in folder.rglob("*.yaml") if path.parent.name != "recipes"):
             if path.stem in found:
                 raise OclBenchError(f"task '{path.stem}' is in both {found[path.stem]} and {path}; rename one.")
             found[path.stem] = path

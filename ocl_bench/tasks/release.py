@@ -1,11 +1,12 @@
 """Released data: a task's records for the standard seeds, with checksums that anyone can verify by rebuilding."""
 
 import gzip
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ocl_bench.contract import read_yaml
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256, write_atomic
 from ocl_bench.tasks.build import build
@@ -14,7 +15,7 @@ from ocl_bench.tasks.records import Record, serialize
 from ocl_bench.tasks.schema import Task
 
 STANDARD_SEEDS = (0, 1, 2, 3, 4)
-CHECKSUMS = "checksums.yaml"
+CHECKSUMS = "checksums.json"
 
 
 def splits(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -37,14 +38,15 @@ def release(name: str) -> Path:
     The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
     """
     task, folder = load_task(name), task_files()[name].parent
-    lines = [f"# sha256 of the uncompressed JSON lines; check with: ocl-bench data verify {name}", f"version: {task.version}"]
+    checksums: dict[str, Any] = {"version": task.version}
     for seed in STANDARD_SEEDS:
-        lines.append(f"seed-{seed}:")
+        checksums[f"seed-{seed}"] = {}
         for split, records in splits(build(task, seed)).items():
             text = serialize(records)
-            write_atomic(folder / "data" / f"seed-{seed}" / f"{split}.jsonl.gz", gzip.compress(text.encode(), 9, mtime=0))
-            lines.append(f"  {split}: {sha256(text)}")
-    write_atomic(folder / CHECKSUMS, "\n".join(lines) + "\n")
+            path = folder / "data" / f"seed-{seed}" / f"{split}.jsonl.gz"
+            write_atomic(path, gzip.compress(text.encode(), 9, mtime=0))
+            checksums[f"seed-{seed}"][split] = sha256(text)
+    write_atomic(folder / CHECKSUMS, json.dumps(checksums, indent=2) + "\n")
     return folder / CHECKSUMS
 
 
@@ -65,9 +67,12 @@ def verify(name: str, include_path: Sequence[Path] = ()) -> Iterator[Check]:
     """
     task = load_task(name, include_path=include_path)
     folder = task_files(include_path)[task.task].parent if not name.endswith((".yaml", ".yml")) else Path(name).parent
-    if not (folder / CHECKSUMS).is_file():
-        raise OclBenchError(f"task '{task.task}' has no released data: {folder / CHECKSUMS} is missing.")
-    released = read_yaml(folder / CHECKSUMS)
+    try:
+        released: dict[str, Any] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OclBenchError(f"task '{task.task}' has no released data: {folder / CHECKSUMS} is missing.") from None
+    except ValueError as error:
+        raise OclBenchError(f"{folder / CHECKSUMS}: not JSON ({error}).") from None
     version = released.pop("version", None)
     if version != task.version:
         raise OclBenchError(f"{folder / CHECKSUMS} is of version {version}, the task is version {task.version}; release again.")

@@ -193,3 +193,8 @@ def test_a_failing_worker_is_one_sentence_and_the_run_says_so(model_folder: Any,
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     (manifest,) = (tmp_path / "out").rglob("manifest.json")
     assert json.loads(manifest.read_text())["status"] == "failed"
+
+
+def test_the_shipped_json_schema_is_that_of_the_code() -> None:
+    path = Path(ocl_bench.__file__).parent / "score" / "results.schema.json"
+    assert json.loads(path.read_text()) == results_json_schema()
