@@ -73,6 +73,11 @@ def save(name: str, rows: list[dict[str, Any]]) -> Path:
     """Write a benchmark's rows with hardware and versions."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"hardware": hardware(), "threads": torch.get_num_threads(), "versions": versions(), "rows": rows}
+    content = {
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "rows": rows,
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
     return path

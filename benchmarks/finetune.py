@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 import click
-import torch
 from common import matmul_peak, model, records, save, tokenizer
 from tabulate import tabulate
 from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -29,8 +28,11 @@ BLOCK_SIZE = 48
 
 def peer(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> float:
     """Seconds of one epoch with the stock Trainer on sequences padded to BLOCK_SIZE, loss on every position."""
-    rows = [[*one.source, *[pad_id] * (BLOCK_SIZE - len(one.source))] for one in points]
-    dataset = [{"input_ids": row, "labels": row, "attention_mask": [1] * len(one.source) + [0] * (BLOCK_SIZE - len(one.source))} for row, one in zip(rows, points, strict=True)]  # fmt: skip
+    dataset = []
+    for point in points:
+        padding = BLOCK_SIZE - len(point.source)
+        row = [*point.source, *[pad_id] * padding]
+        dataset.append({"input_ids": row, "labels": row, "attention_mask": [1] * len(point.source) + [0] * padding})
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -80,7 +82,6 @@ def ours(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> 
 def main(steps: int, batch: int, rounds: int, name: str) -> None:
     """Print tokens of real text per second, the ratio, and the share of the machine's matrix-multiply peak."""
     logging.set_verbosity_error()
-    torch.set_num_threads(torch.get_num_threads())
     train = [record for record in records() if record.split == "x1"]
     encoder = Encoder(tokenizer([record.prompt + record.completion for record in train]), seq2seq=False)
     picked = train[:: len(train) // (steps * batch)][: steps * batch]
@@ -117,7 +118,15 @@ def main(steps: int, batch: int, rounds: int, name: str) -> None:
                 }
             )
             click.echo(f"{precision} {layers} × {width}: {rows[-1]['ratio']:.2f}×", err=True)
-    headers = ["precision", "shape", "peer tok/s", "ours tok/s", "ratio", "peer share of peak", "ours share of peak"]
+    headers = [
+        "precision",
+        "shape",
+        "peer tok/s",
+        "ours tok/s",
+        "ratio",
+        "peer share of peak",
+        "ours share of peak",
+    ]
     table = [
         [row["precision"], row["shape"], f"{row['peer_tokens_per_second']:.0f}", f"{row['ours_tokens_per_second']:.0f}",
          f"{row['ratio']:.2f}", f"{row['peer_share_of_peak']:.0%}", f"{row['ours_share_of_peak']:.0%}"]

@@ -3,7 +3,20 @@
 `ocl_bench.run(model=…, task=…, seeds=…)` does what `ocl-bench run` does. Importing this package imports no torch.
 """
 
-from ocl_bench.api import RunResult, load_results, load_task, run
+from typing import TYPE_CHECKING, Any
+
 from ocl_bench.errors import OclBenchError
 
+if TYPE_CHECKING:
+    from ocl_bench.api import RunResult, load_results, load_task, run
+
 __all__ = ["OclBenchError", "RunResult", "load_results", "load_task", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use, so that the command line answers `--help` at once.
+    if name in __all__:
+        from ocl_bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ocl_bench' has no attribute '{name}'")

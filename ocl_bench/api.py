@@ -1,5 +1,6 @@
 """The Python face of the suite."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,28 +98,27 @@ def run(
     Raises:
         OclBenchError: for bad input, before anything is trained; or if a seed fails.
     """
-    passed = {key: value for key, value in locals().items() if key != "progress"}
-    from ocl_bench.runner.plan import choose, make_plan
+    passed = _passed(locals())
+    from ocl_bench.runner.plan import check_seeds, choose, make_plan
 
-    folders = tuple(Path(folder) for folder in include_path)
-    chosen = choose(
+    choice = choose(
         model,
         task,
         model_args=model_args,
         recipe=recipe,
         overrides=overrides,
-        include_path=folders,
+        include_path=[Path(path) for path in include_path],
         trust_remote_code=trust_remote_code,
     )
-    seed_list, stage2_list = _seeds(seeds), _seeds(stage2_seeds)
+    seed_list, stage2_list = check_seeds(seeds, "seeds"), check_seeds(stage2_seeds, "stage2_seeds")
     for name, number in (("batch_size", batch_size), ("limit", limit)):
         if number is not None and number < 1:
             raise OclBenchError(f"{name} is {number}; give a number from 1 up.")
     require_writable(Path(output_path))
-    shown = (progress or _Silent)(chosen[1].task, len(seed_list) * len(stage2_list))
+    shown = (progress or _Silent)(choice.task.task, len(seed_list) * len(stage2_list))
     with shown:
         plan = make_plan(
-            *chosen,
+            choice,
             seeds=seed_list,
             stage2_seeds=stage2_list,
             device=device,
@@ -130,7 +130,7 @@ def run(
         )
         from ocl_bench.runner.execute import execute
 
-        folder, results = execute(plan, Path(output_path), _plain(passed), shown)
+        folder, results = execute(plan, Path(output_path), passed, shown)
     result = RunResult(folder, results)
     if curves:
         result.plot()
@@ -144,21 +144,19 @@ def load_results(folder: Path | str) -> RunResult:
     return RunResult(Path(folder), read_results(Path(folder)))
 
 
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise OclBenchError(f"seeds {seeds}: give at least one seed, none negative and none twice.")
-    return numbers
-
-
-def _plain(passed: dict[str, Any]) -> dict[str, Any]:
-    """What was passed, as JSON can hold it."""
-    return {
-        key: str(value) if isinstance(value, Path) else [str(item) if isinstance(item, Path) else item for item in value]
-        if isinstance(value, (list, tuple))
-        else value
-        for key, value in passed.items()
-    }
+def _passed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `run` that differ from its defaults, as JSON can hold them."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    plain = {}
+    for name, value in arguments.items():
+        if name == "progress" or value == defaults[name]:
+            continue
+        if isinstance(value, Path):
+            value = str(value)
+        elif not isinstance(value, (str, int, type(None))):
+            value = [str(item) if isinstance(item, Path) else item for item in value]
+        plain[name] = value
+    return plain
 
 
 class _Silent:

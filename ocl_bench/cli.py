@@ -25,7 +25,10 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-SPELLING = {"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": ["-h", "--help"]}
+SPELLING = {
+    "token_normalize_func": lambda name: name.replace("-", "_"),
+    "help_option_names": ["-h", "--help"],
+}
 
 
 @click.group(cls=Group, context_settings=SPELLING)
@@ -43,16 +46,25 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
         return
     from ocl_bench.contract import read_yaml
 
-    known = {name.lstrip("-") for param in ctx.command.params for name in param.opts} - {"config", "json"}
-    names = {name.lstrip("-"): str(param.name) for param in ctx.command.params for name in param.opts}
-    defaults = {}
+    options = {
+        name.removeprefix("--"): param for param in ctx.command.params for name in param.opts if name[:2] == "--"
+    }
+    defaults: dict[str, Any] = {}
     for key, value in read_yaml(path).items():
-        if key.replace("-", "_") not in known:
-            raise OclBenchError(f"{path}: unknown option '{key}'; {did_you_mean(key, known)}")
-        name = names[key.replace("-", "_")]
-        if name in ("seeds", "stage2_seeds", "tasks", "report_to") and isinstance(value, list):
-            value = ",".join(map(str, value)) + ("," if len(value) == 1 and "seeds" in name else "")
-        defaults[name] = value if isinstance(value, (bool, list)) else str(value)
+        param = options.get(key.replace("-", "_"))
+        if param is None or param.name in ("config", "as_json"):
+            raise OclBenchError(
+                f"{path}: unknown option '{key}'; {did_you_mean(key, set(options) - {'config', 'json'})}"
+            )
+        if value is None:
+            continue
+        if param.multiple:
+            defaults[str(param.name)] = [str(item) for item in (value if isinstance(value, list) else [value])]
+        elif isinstance(value, list):
+            # [3] means seed 3, while 3 means three seeds
+            defaults[str(param.name)] = ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+        else:
+            defaults[str(param.name)] = value if isinstance(value, bool) else str(value)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
@@ -64,10 +76,16 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
 @click.option("--stage2_seeds", default="1", show_default=True, help="Stage-2 seeds of each: 0,1,2 or how many.")
 @click.option("--recipe", help="Recipe name or file; the task's if not given.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key, or recipe.KEY.")
-@click.option("--batch_size", default="auto", show_default=True, help="Datapoints per forward pass, or auto.")
+@click.option("--batch_size", default="auto", show_default=True, help="Most datapoints per forward pass, or auto.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
 @click.option("--limit", type=int, help="Questions per subset; such a result cannot be submitted.")
-@click.option("--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For run folders.")
+@click.option(
+    "--output_path",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="For run folders.",
+)
 @click.option(
     "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
     help="YAML file with any of these options.",
@@ -84,16 +102,16 @@ def run(**options: Any) -> None:
     from ocl_bench.runner.progress import RunProgress
 
     as_json, tasks = options.pop("as_json"), _names(options.pop("tasks"))
-    if not tasks:
-        raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
+    if not tasks or (as_json and len(tasks) > 1):
+        raise OclBenchError("--tasks: name at least one task, and only one with --json; `ocl-bench ls` lists them.")
+    curves = not options.pop("no_curves")
     arguments = options | {
         "seeds": parse_seeds(options["seeds"], "--seeds"),
         "stage2_seeds": parse_seeds(options["stage2_seeds"], "--stage2_seeds"),
         "batch_size": _batch_size(options["batch_size"]),
         "report_to": [name for name in _names(options["report_to"]) if name != "none"],
-        "curves": not options.pop("no_curves"),
+        "curves": curves,
     }
-    arguments.pop("no_curves", None)
     for task in tasks:
         result = api.run(task=task, progress=RunProgress, **arguments)
         if as_json:
@@ -106,18 +124,24 @@ def _show(result: Any, arguments: dict[str, Any]) -> None:
     from ocl_bench.runner.manifest import read_manifest
 
     manifest = read_manifest(result.folder)
+    seconds, memory = manifest.wall_seconds or 0.0, (manifest.peak_memory_bytes or 0) / 2**30
+    used = f"{manifest.config.device} ({manifest.config.workers} workers × {manifest.config.threads} threads)"
     click.echo(f"\n{result.table()}\n")
-    click.echo(
-        f"took {manifest.wall_seconds:.0f} s and at most {manifest.peak_memory_bytes / 2**30:.1f} GiB on {manifest.config.device}"
-        f" ({manifest.config.workers} × {manifest.config.threads} threads)"
-    )
+    click.echo(f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {used}")
     click.echo(f"run folder       {result.folder}")
     if arguments["curves"]:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
+    click.echo(f"next             {_next(result.results, arguments)}")
+
+
+def _next(results: Any, arguments: dict[str, Any]) -> str:
+    """What to run next: the same task on a pretrained model, or with more seeds."""
     if arguments["model"].startswith("scratch:"):
-        click.echo("next             ocl-bench run --model EleutherAI/pythia-70m   (the same task on a pretrained model)")
-    else:
-        click.echo(f"next             ocl-bench run --model {arguments['model']} --seeds 10   (more seeds, narrower intervals)")
+        return f"ocl-bench run --model EleutherAI/pythia-70m --task {results.task}   (a pretrained model)"
+    return (
+        f"ocl-bench run --model {arguments['model']} --task {results.task} --seeds {2 * len(results.seeds)}"
+        "   (more seeds, narrower intervals)"
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -127,7 +151,7 @@ def _names(text: str) -> list[str]:
 def _batch_size(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise OclBenchError(f"--batch_size {text}: give a number from 1 up, or auto.")
     return int(text)
 
@@ -156,9 +180,9 @@ def ls(include_path: tuple[Path, ...]) -> None:
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 def validate(task_file: Path, include_path: tuple[Path, ...]) -> None:
     """Check a task file without running it."""
-    from ocl_bench.tasks.load import load_task
+    from ocl_bench.runner.plan import validate_task
 
-    task = load_task(str(task_file), include_path=include_path)
+    task = validate_task(task_file, include_path)
     click.echo(f"{task_file}: task '{task.task}' version {task.version} is valid.")
 
 
@@ -169,8 +193,8 @@ def data() -> None:
 
 @data.command("build")
 @click.argument("task")
-@click.option("--seed", type=int, default=0, show_default=True, help="Stage-1 seed.")
-@click.option("--stage2_seed", type=int, default=0, show_default=True, help="Stage-2 seed.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
+@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 @click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for x1, x2 and test.jsonl.")
@@ -187,8 +211,9 @@ def data_build(
     from ocl_bench.tasks.load import load_task
     from ocl_bench.tasks.release import write_splits
 
+    loaded = load_task(task, overrides, include_path)
     require_writable(output_path)
-    for path, count in write_splits(load_task(task, overrides, include_path), seed, stage2_seed, output_path).items():
+    for path, count in write_splits(loaded, seed, stage2_seed, output_path).items():
         click.echo(f"{path}  {count} records")
 
 

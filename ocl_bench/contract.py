@@ -17,7 +17,7 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 class Contract(BaseModel):
     """Base of every persisted or user-written structure."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, data: object, where: str) -> Self:
@@ -34,7 +34,7 @@ class Contract(BaseModel):
             # JSON mode, because there a list may become a tuple while every scalar stays strict.
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise OclBenchError(f"{where}: {explain(cls, error)}") from None
+            raise OclBenchError(f"{where}: {explain(cls, error)}.") from None
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
@@ -48,7 +48,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"key '{key}' is missing; add it"
     if first["type"] == "value_error":
-        return f"{key}: {str(first['ctx']['error'])}"
+        return f"{key}: {first['ctx']['error']!s}"
     return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {json.dumps(first['input'], default=str)[:80]}"
 
 
@@ -77,13 +77,14 @@ _Loader.add_implicit_resolver(
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text; quote it", node.start_mark)
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
-    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node)
+        fault = "is not text; quote it" if not isinstance(key, str) else "is there twice" if key in mapping else None
+        if fault:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} {fault}", key_node.start_mark)
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
@@ -92,7 +93,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 def parse_yaml(text: str, where: str) -> Any:
     """Read one YAML value, safely. Raises OclBenchError with the line of the first mistake."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""

@@ -20,7 +20,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(name, 0o644)
+        Path(name).chmod(0o644)  # temporary files are private, results are not
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     import jsonlines
 
     try:
-        with jsonlines.open(path) as reader:
+        with path.open("rb") as file, jsonlines.Reader(file) as reader:
             yield from reader.iter(type=dict)
     except OSError as error:
         raise OclBenchError(f"{path}: cannot be read ({error.strerror}).") from None
@@ -68,10 +68,10 @@ def sha256_of_file(path: Path) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be written there. Raises OclBenchError if not."""
+    """Prove that files can be written below `folder`, and leave nothing there. Raises OclBenchError if not."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
         raise OclBenchError(

@@ -16,7 +16,7 @@ from ocl_bench.tasks.schema import Task
 
 SMALL = ("source_args.num_entities=60", "evaluate.curve_questions=10")
 
-SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 # architecture → its tokenizer and its configuration, without vocabulary and special tokens
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("byte_bpe", {**SIZES, "max_position_embeddings": 128}),
@@ -38,7 +38,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("byte_bpe", {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128}),
     "gemma2": (
         "unigram_with_bos",
-        {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "query_pre_attn_scalar": 16},
+        {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128},
     ),
     "mamba": ("byte_bpe", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
     "mixtral": (
@@ -108,9 +108,7 @@ def make_tokenizer(kind: str, texts: list[str]) -> Any:
     tokenizer.train_from_iterator(texts, trainer)
     if with_bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-        )
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 

@@ -144,9 +144,7 @@ def test_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "write_atomic(Path(sys.argv[1]), b'x' * 100_000)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert "File too large" in done.stderr
     assert [item.name for item in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
@@ -195,7 +193,7 @@ def test_output_folder_below_a_file_is_refused_with_the_option(tmp_path: Path) -
     with pytest.raises(OclBenchError, match="--output_path"):
         require_writable(tmp_path / "file" / "runs")
     require_writable(tmp_path / "new" / "runs")
-    assert list((tmp_path / "new" / "runs").iterdir()) == []
+    assert not (tmp_path / "new").exists(), "a check leaves nothing behind"
 
 
 # --- registries
@@ -225,9 +223,7 @@ def test_registry_refuses_duplicates_and_malformed_targets(name: str, target: st
     assert dict(registry) == {"decoder": "json:JSONDecoder"}
 
 
-@pytest.mark.parametrize(
-    ("miss", "answer"), [("decodr", "did you mean 'decoder'?"), ("zzz", "known: decoder, lint")]
-)
+@pytest.mark.parametrize(("miss", "answer"), [("decodr", "did you mean 'decoder'?"), ("zzz", "known: decoder, lint")])
 def test_registry_answers_a_miss_with_the_nearest_names(miss: str, answer: str) -> None:
     with pytest.raises(OclBenchError) as error:
         Registry("part", {"lint": "json:tool", "decoder": "json:JSONDecoder"}).load(miss)

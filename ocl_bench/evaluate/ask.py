@@ -2,13 +2,13 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from ocl_bench.evaluate.metrics import exact_match, f1
-from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.samples import CurvePoint, Sample
 from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.tasks.records import Record
@@ -54,6 +54,7 @@ def ask(
     questions: Questions,
     max_new_tokens: int,
     chance: Mapping[str, float],
+    on_answered: Callable[[int], None] = lambda count: None,
     **where: Any,
 ) -> list[Sample]:
     """Answer every question by teacher forcing and by greedy generation.
@@ -63,10 +64,13 @@ def ask(
         questions: what to ask.
         max_new_tokens: length limit of a generated answer; a longer accepted answer raises it.
         chance: question group → chance level.
+        on_answered: called now and then with the number of further questions that are answered.
         where: stage, seed and stage2_seed, for the samples.
     """
     longest = max((len(one.completion) for answers in questions.encoded for one in answers), default=1)
-    generated = engine.generate([answers[0] for answers in questions.encoded], max(max_new_tokens, longest))
+    generated = engine.generate(
+        [answers[0] for answers in questions.encoded], max(max_new_tokens, longest), on_answered
+    )
     return [
         Sample(
             id=record.id,
@@ -85,16 +89,18 @@ def ask(
     ]
 
 
-def curve_point(engine: TorchEngine, questions: Questions) -> dict[str, dict[str, float]]:
-    """Subset → mean `em_forced`, mean `logprob` and `n`: one forward pass, no generation."""
+def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> list[CurvePoint]:
+    """Each subset's mean `em_forced` and `logprob`: one forward pass, no generation. `where`: stage, epoch and loss."""
     by_subset: dict[str, list[list[Forced]]] = defaultdict(list)
     for record, forced in zip(questions.records, _forced(engine, questions), strict=True):
         by_subset[record.subset].append(forced)
-    return {
-        subset: {
-            "em_forced": fmean(any(one.greedy for one in forced) for forced in rows),
-            "logprob": fmean(forced[0].logprob for forced in rows),
-            "n": len(rows),
-        }
+    return [
+        CurvePoint(
+            subset=subset,
+            em_forced=fmean(any(one.greedy for one in forced) for forced in rows),
+            logprob=fmean(forced[0].logprob for forced in rows),
+            n=len(rows),
+            **where,
+        )
         for subset, rows in by_subset.items()
-    }
+    ]

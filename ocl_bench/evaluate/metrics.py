@@ -1,4 +1,4 @@
-"""Text metrics of an answer, as SQuAD defines them (Rajpurkar et al. 2016, arXiv 1606.05250) and the paper uses them."""
+"""Text metrics of an answer, as SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250) and the paper use them."""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""The sample: what one model answered to one question, and how that was scored."""
+"""What evaluation leaves behind: the sample (one answered question) and the point of a learning curve."""
 
 from pydantic import Field
 
@@ -15,9 +15,23 @@ class Sample(Contract):
     stage: str = Field(description="the finetuning stage at whose end it was asked")
     seed: int = Field(description="stage-1 seed")
     stage2_seed: int = Field(description="stage-2 seed")
-    chance: float = Field(description="accuracy of the best guess that does not look at the entity")
-    em_forced: float = Field(description="1 if every token of an accepted answer, and its end, is the most likely one")
-    logprob: float = Field(description="natural log-probability of the first answer and its end")
+    chance: float = Field(ge=0, le=1, description="accuracy of the best guess that does not look at the entity")
+    em_forced: float = Field(
+        ge=0, le=1, description="1 if every token of an accepted answer, and its end, is the most likely one"
+    )
+    logprob: float = Field(le=0, description="natural log-probability of the first answer and its end")
     generated: str = Field(description="greedy answer, cut at the first newline")
-    em: float = Field(description="exact match of the greedy answer with an accepted one, normalised")
-    f1: float = Field(description="word F1 of the greedy answer, best over the accepted ones, normalised")
+    em: float = Field(ge=0, le=1, description="exact match of the greedy answer with an accepted one, normalised")
+    f1: float = Field(ge=0, le=1, description="word F1 of the greedy answer, best over the accepted ones, normalised")
+
+
+class CurvePoint(Contract):
+    """One point of a learning curve: a subset after an epoch, on a fixed sample of its questions."""
+
+    stage: str = Field(description="the finetuning stage")
+    epoch: int = Field(ge=1, description="epochs of the stage that are over")
+    loss: float = Field(description="mean training loss of the epoch, in nats per labelled token")
+    subset: str = Field(description="the questions' subset")
+    em_forced: float = Field(ge=0, le=1, description="mean em_forced")
+    logprob: float = Field(le=0, description="mean log-probability of the answers")
+    n: int = Field(ge=1, description="questions asked")

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class TorchEngine:
         self.max_tokens = MAX_TOKENS["cuda" if self.device.type == "cuda" else "cpu"]
         self.collate = Collator(encoder.pad_id, decoder_start(model.config))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forced(self, encoded: Sequence[Encoded]) -> list[Forced]:
         """Score completions by one forward pass each, batched by length. The order of the results is that of `encoded`.
 
@@ -67,13 +67,11 @@ class TorchEngine:
         logits = labelled.logits(self.model, inputs, positions)
         logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)
         hits = logits.argmax(dim=-1) == targets
-        lengths = [len(one.target) - max(one.label_start, 0) for one in batch]
-        return [
-            Forced(logprob=float(row_logprobs.sum()), greedy=bool(row_hits.all()))
-            for row_logprobs, row_hits in zip(
-                logprobs.cpu().split(lengths), hits.cpu().split(lengths), strict=True
-            )
-        ]
+        rows = torch.tensor([len(one.target) - one.label_start for one in batch])
+        row_of_label = torch.arange(len(batch)).repeat_interleave(rows)
+        sums = torch.zeros(len(batch)).index_add(0, row_of_label, logprobs.cpu())
+        misses = torch.zeros(len(batch)).index_add(0, row_of_label, (~hits).cpu().float())
+        return [Forced(total, not missed) for total, missed in zip(sums.tolist(), misses.tolist(), strict=True)]
 
     def _batches(self, encoded: Sequence[Encoded]) -> Iterator[tuple[list[int], list[Datapoint]]]:
         """Datapoints in order of length, as many at a time as the limits allow."""
@@ -92,12 +90,17 @@ class TorchEngine:
         if numbers:
             yield numbers, [points[n] for n in numbers]
 
-    @torch.inference_mode()
-    def generate(self, encoded: Sequence[Encoded], max_new_tokens: int) -> list[str]:
+    @torch.no_grad()
+    def generate(
+        self,
+        encoded: Sequence[Encoded],
+        max_new_tokens: int,
+        on_answered: Callable[[int], None] = lambda count: None,
+    ) -> list[str]:
         """Greedy answers to the prompts of `encoded`, cut at the first newline.
 
         Prompts of one length form a batch, so nothing is padded: recurrent models and models with absolute positions
-        answer as they would alone.
+        answer as they would alone. `on_answered` is called after each batch with its size.
         """
         from transformers import GenerationConfig
 
@@ -113,7 +116,7 @@ class TorchEngine:
             decoder_start_token_id=decoder_start(self.model.config),
         )
         answers = [""] * len(encoded)
-        with self._autocast():
+        with self._autocast(), _without_own_generation_config(self.model):
             for length, numbers in sorted(by_length.items()):
                 size = max(1, self.max_tokens // (length + max_new_tokens))
                 for start in range(0, len(numbers), size):
@@ -125,7 +128,21 @@ class TorchEngine:
                     new = output[:, 1:] if self.encoder.seq2seq else output[:, length:]
                     for number, ids in zip(batch, new.tolist(), strict=True):
                         answers[number] = self.encoder.decode_answer(ids)
+                    on_answered(len(batch))
         return answers
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+@contextlib.contextmanager
+def _without_own_generation_config(model: Any) -> Iterator[None]:
+    """Generation fills what it is not told from the model's own settings, and a repetition penalty is not greedy."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own

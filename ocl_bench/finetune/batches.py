@@ -58,7 +58,8 @@ class Collator:
             shifted = [(self.decoder_start, *one.target[:-1]) for one in batch]
             inputs |= self._padded(shifted, "decoder_input_ids", "decoder_attention_mask")
             width, shift = inputs["decoder_input_ids"].shape[1], 0
-        positions, targets = [], []
+        positions: list[int] = []
+        targets: list[int] = []
         for row, one in enumerate(batch):
             start = max(one.label_start, shift)
             positions.extend(range(row * width + start - shift, row * width + len(one.target) - shift))

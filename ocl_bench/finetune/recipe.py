@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -14,12 +14,16 @@ RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 
 class Recipe(Contract):
-    """Everything about training that is not the data or the model. Names are those of transformers' TrainingArguments."""
+    """Everything about training that is not data or model. Names are those of transformers' TrainingArguments."""
 
     recipe: str = Field(pattern=r"^[a-z0-9_]+$", description="the recipe's name")
     description: str = Field(description="one sentence for `ocl-bench ls`")
-    epochs: tuple[int, ...] = Field(min_length=1, description="epochs of each stage, in the order of the task's stages")
-    effective_batch_size: int = Field(ge=1, description="datapoints per optimizer step, over all devices and micro-batches")
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="epochs of each stage, in the order of the task's stages"
+    )
+    effective_batch_size: int = Field(
+        ge=1, description="datapoints per optimizer step, over all devices and micro-batches"
+    )
     learning_rate: float = Field(gt=0, description="peak learning rate")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="learning-rate schedule within a stage"
@@ -31,16 +35,26 @@ class Recipe(Contract):
     loss: Literal["all", "completion"] = Field(
         "all", description="which real tokens carry loss in a causal model: all, or those of the completion"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 computes under autocast; weights stay as loaded")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16 computes under autocast; weights stay as loaded"
+    )
     definition_share: float | None = Field(
-        None, gt=0, lt=1, description="share of definitions in a stage that mixes them with questions; null: as in the data"
+        None,
+        gt=0,
+        lt=1,
+        description="share of definitions in a stage that mixes them with questions; null: as in the data",
     )
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     """Every recipe's name and file: those of the suite, and `recipes/*.yaml` in the folders of `include_path`."""
-    folders = [RECIPE_FOLDER, *(folder / "recipes" for folder in include_path)]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    found: dict[str, Path] = {}
+    for folder in (RECIPE_FOLDER, *(folder / "recipes" for folder in include_path)):
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in found:
+                raise OclBenchError(f"recipe '{path.stem}' is in both {found[path.stem]} and {path}; rename one.")
+            found[path.stem] = path
+    return found
 
 
 def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence[Path] = ()) -> Recipe:
@@ -57,5 +71,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence
         apply_override(data, override)
     recipe = Recipe.parse(data, f"{path} with --set {' '.join(overrides)}" if overrides else str(path))
     if recipe.recipe != path.stem:
-        raise OclBenchError(f"{path}: recipe is '{recipe.recipe}', but the file is called {path.name}; make them agree.")
+        raise OclBenchError(
+            f"{path}: recipe is '{recipe.recipe}', but the file is called {path.name}; make them agree."
+        )
     return recipe

@@ -1,7 +1,7 @@
-"""One finetuning stage: a model and datapoints in, a trained model and a report out. transformers' Trainer does the work."""
+"""One finetuning stage: a model and datapoints in, a trained model and a report out, by transformers' Trainer."""
 
 import contextlib
-import os
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.batches import Collator, Datapoint, EpochSampler
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -34,21 +35,23 @@ class StageReport:
     learning_rate_peak: float
     learning_rate_last: float
     train_loss: float
-    real_tokens_per_epoch: int
+    real_tokens: int
     seconds: float
     curve_seconds: float
 
 
 class StageDataset(Dataset[Datapoint]):
-    """The datapoints of a stage, encoded once."""
+    """The datapoints of a stage, encoded once. Counts the tokens of those that were drawn."""
 
     def __init__(self, datapoints: Sequence[Datapoint]) -> None:
         self.datapoints = datapoints
+        self.real_tokens = 0
 
     def __len__(self) -> int:
         return len(self.datapoints)
 
     def __getitem__(self, number: int) -> Datapoint:
+        self.real_tokens += self.datapoints[number].real_tokens
         return self.datapoints[number]
 
 
@@ -69,23 +72,24 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimizer step, and how many labelled positions they hold on all devices."""
+        """The micro-batches of one optimizer step, and how many labelled positions they hold."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         count = torch.tensor(sum(batch["targets"].numel() for batch in batches), device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
         return batches, count
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy over the labelled positions of the optimizer step (this micro-batch's share of it)."""
-        assert not return_outputs, "evaluation does not go through the Trainer"
+        assert num_items_in_batch is not None and not return_outputs, "only training goes through the Trainer"
         positions, targets = inputs.pop("positions"), inputs.pop("targets")
         logits = self.labelled.logits(model, inputs, positions)
-        total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-        # Data parallelism averages gradients over processes, while the count is a sum over them.
-        return total / num_items_in_batch * self.args.world_size
+        total: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        return total / num_items_in_batch
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the Trainer's estimate walks over all parameters in every step."""
@@ -110,6 +114,8 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:  # the summary at the end of training
             return
         start = time.perf_counter()
+        if not math.isfinite(logs["loss"]):
+            raise RunFailed(f"training diverged in epoch {round(state.epoch)}; lower recipe.learning_rate.")
         self.losses.append(logs["loss"])
         model.eval()
         self.on_epoch(round(state.epoch), logs["loss"])
@@ -159,13 +165,12 @@ def train_stage(
     start = time.perf_counter()
     epochs, effective = recipe.epochs[stage], recipe.effective_batch_size
     micro = micro_batch_size(batch_size, effective, max(one.length for one in datapoints), device)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation = max(1, effective // (micro * world_size))
+    dataset = StageDataset(datapoints)
     recorder = _Recorder(on_epoch)
     arguments = TrainingArguments(
         output_dir=str(log_folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_steps=effective // micro,
         num_train_epochs=epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
@@ -180,6 +185,7 @@ def train_stage(
         save_strategy="no",
         eval_strategy="no",
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to=list(report_to) or "none",
         run_name=run_name,
@@ -189,12 +195,12 @@ def train_stage(
     trainer = StageTrainer(
         model=model,
         args=arguments,
-        train_dataset=StageDataset(datapoints),
+        train_dataset=dataset,
         data_collator=Collator(pad_id, decoder_start(model.config)),
         callbacks=[recorder],
         sampler=EpochSampler(
             [one.length for one in datapoints],
-            micro * accumulation * world_size,
+            effective,
             is_definition,
             recipe.definition_share,
             seed,
@@ -213,12 +219,12 @@ def train_stage(
         epochs=epochs,
         optimizer_steps=trainer.state.global_step,
         micro_batch_size=micro,
-        effective_batch_size=micro * accumulation * world_size,
+        effective_batch_size=effective,
         learning_rate_first=rates[0],
         learning_rate_peak=max(rates),
         learning_rate_last=rates[-1],
         train_loss=recorder.losses[-1],
-        real_tokens_per_epoch=sum(one.real_tokens for one in datapoints),
+        real_tokens=dataset.real_tokens,
         seconds=time.perf_counter() - start,
         curve_seconds=recorder.curve_seconds,
     )

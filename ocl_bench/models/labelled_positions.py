@@ -48,8 +48,9 @@ class LabelledPositions:
             self._handle.remove()
 
     def _select(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._positions is None:
-            return None
         hidden, *rest = arguments
+        # A layer that is also the input embedding is called with token ids first.
+        if self._positions is None or not hidden.is_floating_point():
+            return None
         self._selected = True
         return (torch.index_select(hidden.flatten(0, 1), 0, self._positions).unsqueeze(0), *rest)

@@ -1,8 +1,7 @@
-"""Load what a model spec names: configuration, tokenizer, weights. Everything goes through transformers' Auto classes."""
+"""Load what a model spec names: configuration, tokenizer, weights, all through transformers' Auto classes."""
 
 import copy
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,28 @@ def load_config(spec: ModelSpec) -> Any:
     return _from_pretrained(spec, AutoConfig.from_pretrained, spec.location, "model")
 
 
-def load_tokenizer(spec: ModelSpec, texts: Sequence[str]) -> Any:
+def model_is_seq2seq(spec: ModelSpec) -> bool:
+    """Whether prompt and completion go to an encoder and a decoder."""
+    return bool(load_config(spec).is_encoder_decoder)
+
+
+def checkpoint_spec(folder: Path, spec: ModelSpec) -> ModelSpec:
+    """The spec of a checkpoint that a finished stage of `spec` has saved, with its own tokenizer."""
+    args = spec.args.model_copy(update={"tokenizer": None})
+    return ModelSpec(name=spec.name, source="folder", location=str(folder), args=args)
+
+
+def load_tokenizer(spec: ModelSpec, texts: Iterable[str], seq2seq: bool) -> Any:
     """The model's tokenizer; for a scratch model without one, a word-level tokenizer made from `texts`."""
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
     if spec.source == "scratch" and location == spec.location and not _has_tokenizer(Path(location)):
-        return word_level_tokenizer(texts)
+        return word_level_tokenizer(texts, seq2seq)
     if Path(location).is_dir() and not _has_tokenizer(Path(location)):
-        raise OclBenchError(f"{location}: the folder holds no tokenizer; save one there or give --model_args tokenizer=…")
+        raise OclBenchError(
+            f"{location}: the folder holds no tokenizer; save one there or give --model_args tokenizer=…"
+        )
     return _from_pretrained(spec, AutoTokenizer.from_pretrained, location, "tokenizer")
 
 
@@ -37,17 +49,41 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
     Args:
         spec: which model.
         tokenizer: decides the vocabulary size of a scratch model.
-        seed: decides a scratch model's random weights.
+        seed: decides every weight that is not loaded.
+
+    Raises:
+        OclBenchError: if it cannot be loaded, or a causal model looks at later tokens.
     """
     from transformers import set_seed
 
     config = load_config(spec)
+    set_seed(seed)
     if spec.source == "scratch":
-        set_seed(seed)
         fit_to_tokenizer(config, tokenizer)
-        return _from_config(spec, config)
-    loader = _auto_class(config).from_pretrained
-    return _from_pretrained(spec, loader, spec.location, "model", **_weight_options(spec))
+        model = _from_config(spec, config)
+    else:
+        loader = _auto_class(config).from_pretrained
+        model = _from_pretrained(spec, loader, spec.location, "model", **_weight_options(spec))
+    if not config.is_encoder_decoder:
+        _require_causal(spec, model)
+    return model
+
+
+def _require_causal(spec: ModelSpec, model: Any) -> None:
+    """Some encoders load as causal models and would read the answer while predicting it."""
+    import torch
+
+    ids = torch.arange(8).remainder(model.config.get_text_config().vocab_size)[None]
+    changed = ids.clone()
+    changed[0, -1] = 0
+    model.eval()
+    with torch.no_grad():
+        before, after = (model(input_ids=one, use_cache=False).logits[0, :-1].float() for one in (ids, changed))
+    if not torch.allclose(before, after, atol=1e-4, rtol=1e-3):
+        raise OclBenchError(
+            f"--model {spec.name}: it is not a causal language model, because a later token changes what it predicts "
+            "before; take a decoder or a seq2seq model."
+        )
 
 
 def _auto_class(config: Any) -> Any:
@@ -68,12 +104,12 @@ def _from_config(spec: ModelSpec, config: Any) -> Any:
         return _auto_class(config).from_config(
             config, trust_remote_code=spec.args.trust_remote_code, **_weight_options(spec)
         )
-    except (ValueError, ImportError) as error:
-        raise OclBenchError(f"--model {spec.name}: {_first_sentence(error)}") from None
+    except Exception as error:  # whatever a configuration breaks, it is the configuration's fault
+        raise OclBenchError(f"--model {spec.name}: no model can be made of it ({_first_line(error)}).") from None
 
 
 def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
-    """Parameters of the model, counted on a model without memory. Raises OclBenchError if no Auto class can build it."""
+    """Parameters of the model, counted without memory. Raises OclBenchError if no Auto class can build it."""
     import torch
 
     config = copy.deepcopy(config)
@@ -82,12 +118,6 @@ def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
     with torch.device("meta"):
         model = _from_config(spec, config)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def load_checkpoint(folder: Path, spec: ModelSpec) -> Any:
-    """A model that a finished stage has saved."""
-    saved = spec.model_copy(update={"source": "folder", "location": str(folder)})
-    return load_model(saved, tokenizer=None, seed=0)
 
 
 def fit_to_tokenizer(config: Any, tokenizer: Any) -> None:
@@ -100,26 +130,39 @@ def fit_to_tokenizer(config: Any, tokenizer: Any) -> None:
         config.decoder_start_token_id = tokenizer.pad_token_id
 
 
-def check_fit(spec: ModelSpec, config: Any, tokenizer: Any, encoded: Sequence[Encoded], max_new_tokens: int) -> None:
+def check_fit(
+    spec: ModelSpec,
+    config: Any,
+    pad_id: int,
+    asked: Sequence[Encoded],
+    trained: Sequence[Encoded],
+    max_new_tokens: int,
+) -> None:
     """Refuse data that the model cannot read, before anything is trained.
+
+    Args:
+        pad_id: id that fills up batches.
+        asked: what is generated from: a prompt may be followed by `max_new_tokens`.
+        trained: what is only trained on.
 
     Raises:
         OclBenchError: if a sequence is longer than the model's positions, or a token has no embedding.
     """
     text_config = config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
-    longest = max(
-        max(len(one.prompt) + max(len(one.completion), max_new_tokens) for one in encoded)
-        if not config.is_encoder_decoder
-        else max(max(len(one.prompt), len(one.completion)) for one in encoded),
-        1,
-    )
+    separate = config.is_encoder_decoder  # prompt and completion then have positions of their own
+
+    def length(one: Encoded, least_answer: int) -> int:
+        answer = max(len(one.completion), least_answer)
+        return max(len(one.prompt), answer) if separate else len(one.prompt) + answer
+
+    longest = max([*(length(one, max_new_tokens) for one in asked), *(length(one, 0) for one in trained)])
     if positions is not None and longest > positions:
         raise OclBenchError(
             f"--model {spec.name}: a sequence of the task takes {longest} tokens, the model has {positions} positions; "
             "take another model or tokenizer, or a smaller evaluate.max_new_tokens."
         )
-    highest = max(max((*one.prompt, *one.completion)) for one in encoded)
+    highest = max(pad_id, *(max((*one.prompt, *one.completion)) for one in (*asked, *trained)))
     if spec.source != "scratch" and highest >= text_config.vocab_size:
         raise OclBenchError(
             f"--model {spec.name}: the tokenizer gives token {highest}, the model has {text_config.vocab_size}; "
@@ -127,26 +170,40 @@ def check_fit(spec: ModelSpec, config: Any, tokenizer: Any, encoded: Sequence[En
         )
 
 
+def require_weights(spec: ModelSpec) -> None:
+    """Refuse a model folder without weights, before anything is trained."""
+    if spec.source == "folder" and not any(Path(spec.location).glob("*.safetensors")):
+        raise OclBenchError(
+            f"--model {spec.name}: the folder holds no *.safetensors; save weights there with save_pretrained, "
+            f"or start from random ones with --model scratch:{spec.name}."
+        )
+
+
 def _has_tokenizer(folder: Path) -> bool:
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+    names = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "spiece.model",
+        "vocab.json",
+        "vocab.txt",
+    )
     return any((folder / name).is_file() for name in names)
 
 
 def _from_pretrained(spec: ModelSpec, loader: Callable[..., Any], location: str, what: str, **options: Any) -> Any:
-    if not Path(location).is_dir():
+    if location == spec.location and spec.source == "hub":
         options["revision"] = spec.args.revision
     try:
         return loader(location, trust_remote_code=spec.args.trust_remote_code, **options)
-    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
+    except Exception as error:  # a broken file can raise anything
         if "trust_remote_code" in str(error):
             raise OclBenchError(
                 f"--model {spec.name}: the {what} comes with code of its own; pass --trust_remote_code if you trust it."
             ) from None
         hint = " and neither the hub nor the local cache has it" if spec.source == "hub" else ""
-        raise OclBenchError(
-            f"--model {spec.name}: the {what} cannot be loaded{hint} ({_first_sentence(error)})"
-        ) from None
+        raise OclBenchError(f"--model {spec.name}: the {what} cannot be loaded{hint} ({_first_line(error)}).") from None
 
 
-def _first_sentence(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

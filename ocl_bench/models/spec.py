@@ -1,5 +1,6 @@
 """The model spec: what `--model` and `--model_args` say, checked without importing torch."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,14 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 
 SCRATCH_FOLDER = Path(__file__).parent / "scratch"
 SCRATCH_PREFIX = "scratch:"
+HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 class ModelArgs(Contract):
     """Settings of `--model_args`, spelled as transformers' `from_pretrained` spells them."""
 
     revision: str = Field("main", description="branch, tag or commit of a model on the hub")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="dtype of the weights in training")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the weights in training")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
     tokenizer: str | None = Field(None, description="hub id or folder of another tokenizer")
     attn_implementation: str | None = Field(None, description="transformers' attention implementation, such as eager")
@@ -32,10 +34,10 @@ class ModelSpec(Contract):
 
     @property
     def slug(self) -> str:
-        """The name as a folder name, in the hub's manner: `org__model`."""
-        return self.name.removeprefix(SCRATCH_PREFIX).strip("/").replace("/", "__") if self.source != "scratch" else (
-            "scratch__" + Path(self.location).name
-        )
+        """The name as a folder name, in the hub's manner: `org__model`, `scratch__tiny`, a folder's own name."""
+        if self.source == "hub":
+            return self.name.replace("/", "__")
+        return ("scratch__" if self.source == "scratch" else "") + Path(self.location).name
 
 
 def scratch_models() -> dict[str, Path]:
@@ -61,12 +63,14 @@ def parse_model(name: str, model_args: str = "", trust_remote_code: bool = False
     args = ModelArgs.parse(data, "--model_args")
     if name.startswith(SCRATCH_PREFIX):
         return ModelSpec(name=name, source="scratch", location=str(_scratch_folder(name)), args=args)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
-            raise OclBenchError(f"--model {name}: the folder holds no config.json; give a folder made by save_pretrained.")
+            raise OclBenchError(
+                f"--model {name}: the folder holds no config.json; give a folder made by save_pretrained."
+            )
         return ModelSpec(name=name, source="folder", location=str(Path(name).resolve()), args=args)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise OclBenchError(f"--model {name}: there is no such folder.")
+    if not HUB_ID.fullmatch(name):
+        raise OclBenchError(f"--model '{name}': there is no such folder, and a hub id looks like EleutherAI/pythia-1b.")
     return ModelSpec(name=name, source="hub", location=name, args=args)
 
 

@@ -1,24 +1,25 @@
-"""The tokenizer of models trained from scratch: every word of the task's data is one token, and so is every variable."""
+"""The tokenizer of models trained from scratch: each word of the task's data, each variable too, is one token."""
 
 from collections.abc import Iterable
 from typing import Any
 
 # A newline takes the mark behind it along ("\nA:"); a bracketed name stands alone even where punctuation touches it.
 WORD = r"\n\S*|<\|\w+\|>|(?:(?!<\|)\S)+"
-PAD, UNKNOWN = "<pad>", "<unk>"
+PAD, UNKNOWN, END = "<pad>", "<unk>", "</s>"
 
 
-def word_level_tokenizer(texts: Iterable[str]) -> Any:
+def word_level_tokenizer(texts: Iterable[str], seq2seq: bool) -> Any:
     """Make a `PreTrainedTokenizerFast` whose vocabulary is the words of `texts`, sorted.
 
-    It has no end-of-text token: an answer ends with its newline, which is a token of its own.
+    For a causal model it has no end-of-text token: an answer ends with its newline, which is a token of its own.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
     words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
-    vocabulary = {word: number for number, word in enumerate([PAD, UNKNOWN, *sorted(words)])}
+    vocabulary = {word: number for number, word in enumerate([PAD, UNKNOWN, END, *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = splitter
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN)
+    end = {"eos_token": END} if seq2seq else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, **end)

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.samples import CurvePoint
 from ocl_bench.files import read_json_lines
 from ocl_bench.runner.folder import cells
 from ocl_bench.runner.manifest import RunConfig, read_manifest
@@ -33,7 +34,7 @@ STYLES = {"x1": "--", "x2": "-", "test": ":"}
 
 
 def plot_run(folder: Path, path: Path | None = None) -> Path:
-    """Draw the run's learning curves: em_forced of each subset against epochs, one panel a stage, mean and 95 % interval.
+    """Draw the run's learning curves: em_forced of each subset by epoch, one panel a stage, mean and 95 % interval.
 
     Args:
         folder: a run folder.
@@ -85,8 +86,9 @@ def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve
     curves: dict[tuple[str, str], Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for cell, seed in zip(cells(config), (s for s in config.seeds for _ in config.stage2_seeds), strict=True):
         path = folder / cell / "curves.jsonl"
-        for row in read_json_lines(path) if path.is_file() else ():
-            curves[row["stage"], row["subset"]][row["epoch"]][seed].append(row["em_forced"])
+        for number, row in enumerate(read_json_lines(path) if path.is_file() else (), start=1):
+            point = CurvePoint.parse(row, f"{path} line {number}")
+            curves[point.stage, point.subset][point.epoch][seed].append(point.em_forced)
     if not curves:
         raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
     return curves
@@ -97,6 +99,6 @@ def _draw(axis: Any, subset: str, curve: Curve) -> None:
     per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
     style = STYLES[SUBSETS[subset].split]
     axis.plot(epochs, [fmean(values) for values in per_seed], style, color=COLOURS[subset], label=subset)
-    if all(len(values) > 1 for values in per_seed):
+    if epochs and all(len(values) > 1 for values in per_seed):
         intervals = [over_seeds(values).ci95 for values in per_seed]
         axis.fill_between(epochs, *zip(*intervals, strict=True), color=COLOURS[subset], alpha=0.15, linewidth=0)

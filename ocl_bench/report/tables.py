@@ -10,7 +10,13 @@ SHOWN = ("em_forced", "em", "logprob")
 def subset_table(results: Results, format: str = "simple") -> str:
     """Subsets with em_forced, em and logprob (mean and 95 % interval), chance, stage and number of questions."""
     rows = [
-        [subset, metrics["em"].stage, *(_with_interval(metrics[name]) for name in SHOWN), _chance(metrics["em"]), metrics["em"].n]
+        [
+            subset,
+            metrics["em"].stage,
+            *(_with_interval(metrics[name]) for name in SHOWN),
+            _chance(metrics["em"]),
+            metrics["em"].n,
+        ]
         for subset, metrics in results.metrics.items()
     ]
     headers = ["subset", "after", *(f"{name} [95 %]" for name in SHOWN), "chance", "n"]
@@ -20,7 +26,13 @@ def subset_table(results: Results, format: str = "simple") -> str:
 def gap_table(results: Results, format: str = "simple") -> str:
     """Gaps with their interval on em_forced, em and logprob, p and number of seeds."""
     rows = [
-        [gap, *(_with_interval(metrics[name], sign=True) for name in SHOWN), _p(metrics["em_forced"]), metrics["em"].seeds, metrics["em"].n]
+        [
+            gap,
+            *(_with_interval(metrics[name], sign=True) for name in SHOWN),
+            _p(metrics["em_forced"]),
+            metrics["em"].seeds,
+            metrics["em"].n,
+        ]
         for gap, metrics in results.gaps.items()
     ]
     headers = ["gap", *(f"{name} [95 %]" for name in SHOWN), "p (em_forced)", "seeds", "n"]
@@ -31,10 +43,20 @@ def result_table(results: Results, format: str = "simple") -> str:
     """Both tables, what they are about, and the notes without which they should not be read."""
     seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
     stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
-    title = f"{results.task} (version {results.task_version}) · {results.model} · recipe {results.recipe} · {seeds}{stage2}"
+    title = (
+        f"{results.task} (version {results.task_version}) · {results.model} · recipe {results.recipe} · {seeds}{stage2}"
+    )
     share = results.disagreement.differing / results.disagreement.n
-    notes = [*results.notes, f"em and em_forced differ on {results.disagreement.differing} of {results.disagreement.n} answers ({share:.1%})"]
-    parts = [title, subset_table(results, format), gap_table(results, format), "\n".join(f"note: {note}" for note in notes)]
+    notes = [
+        *results.notes,
+        f"em and em_forced differ on {results.disagreement.differing} of {results.disagreement.n} ({share:.1%})",
+    ]
+    parts = [
+        title,
+        subset_table(results, format),
+        gap_table(results, format),
+        "\n".join(f"note: {note}" for note in notes),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 

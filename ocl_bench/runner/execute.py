@@ -18,7 +18,7 @@ import psutil
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
-from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, hardware, versions
+from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, versions
 from ocl_bench.runner.plan import Plan
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.records import dataset_sha256
@@ -49,9 +49,12 @@ def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnE
     manifest = _first_manifest(plan, passed)
     write_data(folder, plan.records)
     manifest.write(folder)
+    ran_on: dict[str, str] = {}
     with _watched_memory() as memory:
         try:
-            _train_all(folder, plan.config, on_event)
+            for event in _train_all(folder, plan.config):
+                ran_on = event.get("hardware", ran_on)
+                on_event(event)
             status = "complete"
         except BaseException:
             status = "failed"
@@ -60,6 +63,7 @@ def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnE
             manifest = manifest.model_copy(
                 update={
                     "status": status,
+                    "hardware": ran_on,
                     "stages": read_stages(folder, plan.config),
                     "wall_seconds": time.monotonic() - start,
                     "peak_memory_bytes": memory[0],
@@ -85,7 +89,7 @@ def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
         versions=versions(),
         commit=commit,
         dirty=dirty,
-        hardware=hardware(),
+        hardware={},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_seconds=None,
         peak_memory_bytes=None,
@@ -97,18 +101,10 @@ class Worker:
 
     def __init__(self, folder: Path, config: RunConfig, number: int, events: "Queue[tuple[Worker, dict[str, Any]]]"):
         self.log = folder / f"worker-{number}.log"
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(config.threads),
-            "MKL_NUM_THREADS": str(config.threads),
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-        kind, _, index = config.device.partition(":")
-        if kind == "cuda" and index:
-            environment["CUDA_VISIBLE_DEVICES"] = index
+        environment = _environment(config)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ocl_bench.runner.worker", str(folder)],
+                [sys.executable, "-P", "-m", "ocl_bench.runner.worker", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -120,9 +116,11 @@ class Worker:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._events.put((self, json.loads(line)))
-        self._events.put((self, {"event": "exit", "code": self.process.wait()}))
+        try:
+            for line in self.process.stdout:
+                self._events.put((self, json.loads(line)))
+        finally:
+            self._events.put((self, {"event": "exit", "code": self.process.wait()}))
 
     def send(self, text: str) -> None:
         """Give the worker its next seed, or the word that there is none."""
@@ -134,7 +132,26 @@ class Worker:
             pass  # it has died; its exit event says so
 
 
-def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
+def _environment(config: RunConfig) -> dict[str, str]:
+    """The worker's environment: its threads, and one accelerator, for the Trainer would spread over all it sees."""
+    distributed = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    environment = {name: value for name, value in os.environ.items() if name not in distributed}
+    environment |= {
+        "OMP_NUM_THREADS": str(config.threads),
+        "MKL_NUM_THREADS": str(config.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    kind, _, index = config.device.partition(":")
+    if kind == "cuda":
+        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = int(index or 0)
+        environment["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
+    return environment
+
+
+def _train_all(folder: Path, config: RunConfig) -> Iterator[dict[str, Any]]:
+    """Train and evaluate every seed; yields the workers' events as they come."""
     waiting = deque(config.seeds)
     events: Queue[tuple[Worker, dict[str, Any]]] = Queue()
     workers = [Worker(folder, config, number, events) for number in range(config.workers)]
@@ -154,7 +171,7 @@ def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
                             f"a training process ended with code {event['code']} (negative: killed by that signal, "
                             f"9 is often a lack of memory); see {worker.log}."
                         )
-            on_event(event)
+            yield event
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -167,8 +184,8 @@ def _train_all(folder: Path, config: RunConfig, on_event: OnEvent) -> None:
 
 def _failure(event: dict[str, Any], log: Path) -> OclBenchError:
     message = str(event["message"]).strip().splitlines()[0]
-    if event["user"]:
-        return OclBenchError(message)
+    if event["exit_code"] is not None:
+        return OclBenchError(message) if event["exit_code"] == OclBenchError.exit_code else RunFailed(message)
     if "out of memory" in message.lower():
         return RunFailed(f"the device ran out of memory; pass a smaller --batch_size (see {log}).")
     return RunFailed(f"training failed: {message} (see {log})")

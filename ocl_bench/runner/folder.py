@@ -1,6 +1,7 @@
 """The run folder: where everything about one run lies."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,21 +53,41 @@ def read_stages(folder: Path, config: RunConfig) -> dict[str, dict[str, StageRec
 
 
 def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
-    """All samples of a run. Raises OclBenchError if a cell has none, so that no seed is skipped silently."""
+    """All samples of a run.
+
+    Raises:
+        OclBenchError: if a question of any seed and stage was left out or answered twice.
+    """
     samples = []
-    for cell in cells(config):
+    stages, branch = config.task.stages, config.task.first_x2_stage
+    for number, cell in enumerate(cells(config)):
         path = folder / cell / "samples.jsonl"
-        if not path.is_file():
-            raise OclBenchError(f"{path} is missing: the run has not finished this seed.")
-        samples += [
-            Sample.parse(row, f"{path} line {number}") for number, row in enumerate(read_json_lines(path), start=1)
-        ]
+        own = [Sample.parse(row, f"{path} line {line}") for line, row in enumerate(read_json_lines(path), start=1)]
+        shared = branch if number % len(config.stage2_seeds) else 0  # later stage-2 seeds share the stages before
+        asked = _asked(folder / cell / "data.jsonl", config.limit)
+        for stage in stages[shared:]:
+            answered = Counter(sample.subset for sample in own if sample.stage == stage.name)
+            distinct = {sample.id for sample in own if sample.stage == stage.name}
+            if answered != asked or len(distinct) != asked.total():
+                raise OclBenchError(
+                    f"{path}: stage {stage.name} has {len(distinct)} answered questions of {asked.total()}; "
+                    "the run has not finished or its files were changed."
+                )
+        samples += own
     return samples
 
 
+def _asked(path: Path, limit: int | None) -> Counter[str]:
+    """Subset → questions that were to be asked."""
+    tests = Counter(str(row["subset"]) for row in read_json_lines(path) if row["split"] == "test")
+    return Counter({subset: count if limit is None else min(count, limit) for subset, count in tests.items()})
+
+
 def score_run(folder: Path) -> Results:
-    """Score a run from its samples alone; no model is loaded."""
+    """Score a finished run from its samples alone; no model is loaded. Raises OclBenchError if it has not finished."""
     manifest: Manifest = read_manifest(folder)
+    if manifest.status != "complete":
+        raise OclBenchError(f"{folder}: the run's status is '{manifest.status}'; only a complete run is scored.")
     config = manifest.config
     return score(
         read_samples(folder, config),
@@ -76,7 +97,7 @@ def score_run(folder: Path) -> Results:
         recipe=config.recipe.recipe,
         engine=manifest.engine,
         limit=config.limit,
-        overridden=config.overridden,
+        modified=config.modified,
     )
 
 
@@ -95,4 +116,6 @@ def read_results(folder: Path) -> Results:
     try:
         return Results.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise OclBenchError(f"{path}: not a result of this version of ocl-bench ({str(error).splitlines()[0]}).") from None
+        raise OclBenchError(
+            f"{path}: not a result of this version of ocl-bench ({str(error).splitlines()[0]})."
+        ) from None

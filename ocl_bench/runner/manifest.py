@@ -34,7 +34,7 @@ class RunConfig(Contract):
     limit: int | None = Field(description="questions per subset; null: all")
     curves: bool = Field(description="whether learning curves are recorded")
     report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")
-    overridden: bool = Field(description="whether task or recipe differ from what the task file names")
+    modified: bool = Field(description="whether task, recipe or model loading differ from the suite's own")
 
 
 class StageRecord(Contract):
@@ -49,7 +49,7 @@ class StageRecord(Contract):
     learning_rate_peak: float = Field(description="highest learning rate used")
     learning_rate_last: float = Field(description="learning rate of the last step")
     train_loss: float = Field(description="mean training loss of the last epoch, in nats per labelled token")
-    real_tokens_per_epoch: int = Field(description="tokens of all datapoints, without padding")
+    real_tokens: int = Field(description="tokens of all datapoints given in all epochs, without padding")
     seconds: float = Field(description="wall time of training, learning curve included")
     curve_seconds: float = Field(description="part of it spent on the learning curve")
     evaluate_seconds: float = Field(description="wall time of the evaluation at the end of the stage")
@@ -72,7 +72,7 @@ class Manifest(Contract):
     versions: dict[str, str] = Field(description="package → version")
     commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
-    hardware: dict[str, str] = Field(description="processor, memory, accelerator")
+    hardware: dict[str, str] = Field(description="processor, memory, accelerator; empty until training has begun")
     started: str = Field(description="start, UTC, ISO 8601")
     wall_seconds: float | None = Field(description="wall time of the whole run; null while it runs")
     peak_memory_bytes: int | None = Field(description="highest resident memory of all the run's processes together")
@@ -92,7 +92,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise OclBenchError(f"{path}: not a manifest of this version of ocl-bench ({str(error).splitlines()[0]}).") from None
+        raise OclBenchError(
+            f"{path}: not a manifest of this version of ocl-bench ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def versions() -> dict[str, str]:
@@ -126,7 +128,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, str]:
-    """What the run ran on."""
+    """What this process runs on. Asks the accelerator, so it belongs into the process that uses it."""
     import psutil
     import torch
 
@@ -137,7 +139,7 @@ def hardware() -> dict[str, str]:
         "system": platform.platform(),
     }
     if torch.cuda.is_available():
-        found["accelerator"] = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+        found["accelerator"] = str(torch.cuda.get_device_name(0))
     return found
 
 

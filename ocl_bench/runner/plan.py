@@ -1,21 +1,22 @@
 """Turn a request into a checked configuration. Everything that can be refused is refused here, before any training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.finetune.recipe import Recipe, load_recipe
-from ocl_bench.models.spec import ModelSpec, parse_model
+from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
+from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
 from ocl_bench.runner.manifest import RunConfig, available_cores
-from ocl_bench.tasks.build import build
-from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.records import Record
-from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.build import build, load_entities
+from ocl_bench.tasks.load import load_task, task_files
+from ocl_bench.tasks.records import Record, texts
+from ocl_bench.tasks.schema import Recipes, Task
+from ocl_bench.tasks.subsets import subset_sizes
 
 # Bytes per parameter of training in fp32 with Adam: weight, gradient and two moments.
 TRAINING_BYTES_PER_PARAMETER = 16
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,38 @@ def cell_name(seed: int, stage2_seed: int) -> str:
 def parse_seeds(text: str, option: str) -> tuple[int, ...]:
     """`3` → 0, 1, 2; `4,7` → 4, 7; `4,` → 4."""
     parts = [part.strip() for part in text.split(",")]
-    try:
-        numbers = [int(part) for part in parts if part]
-    except ValueError:
-        wrong = next(part for part in parts if part and not part.lstrip("-").isdigit())
-        raise OclBenchError(f"{option}: '{wrong}' is not a number; write 5 for five seeds, or 0,1,2.") from None
-    seeds = numbers if "," in text else list(range(*numbers))
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise OclBenchError(f"{option} {text}: give at least one seed, none negative and none twice.")
-    return tuple(seeds)
+    for part in parts:
+        if part and not part.removeprefix("-").isdecimal():
+            raise OclBenchError(f"{option}: '{part}' is not a number; write 5 for five seeds, or 0,1,2.")
+    numbers = [int(part) for part in parts if part]
+    return check_seeds(numbers if "," in text else sum(numbers), option)
+
+
+def check_seeds(seeds: int | Sequence[int], option: str) -> tuple[int, ...]:
+    """Seeds as a tuple; a single number is a count. Raises OclBenchError unless they are different 32-bit numbers."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 < seeds <= MAX_SEEDS:
+        return tuple(range(seeds))
+    chosen = () if isinstance(seeds, (int, str)) else tuple(seeds)
+    sound = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32 for seed in chosen)
+    if not sound or not 0 < len(chosen) <= MAX_SEEDS or len(set(chosen)) < len(chosen):
+        raise OclBenchError(
+            f"{option} {seeds}: give 1 to {MAX_SEEDS} different seeds from 0 to 4294967295, or how many."
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a request names, loaded.
+
+    Attributes:
+        modified: whether anything differs from the suite's own task and the recipe that it names.
+    """
+
+    model: ModelSpec
+    task: Task
+    recipe: Recipe
+    modified: bool
 
 
 def choose(
@@ -63,27 +87,58 @@ def choose(
     overrides: Sequence[str] = (),
     include_path: Sequence[Path] = (),
     trust_remote_code: bool = False,
-) -> tuple[ModelSpec, Task, Recipe, bool]:
-    """Resolve names and overrides: model, task, recipe, and whether anything differs from what the task file names."""
+) -> Choice:
+    """Resolve names and overrides. Raises OclBenchError for whatever cannot be found or does not fit together."""
     spec = parse_model(model, model_args, trust_remote_code)
-    of_recipe = [text.removeprefix("recipe.") for text in overrides if text.startswith("recipe.")]
-    of_task = [text for text in overrides if not text.startswith("recipe.")]
+    of_recipe = [text.removeprefix("recipe.") for text in overrides if _is_of_recipe(text)]
+    of_task = [text for text in overrides if not _is_of_recipe(text)]
     chosen = load_task(task, of_task, include_path)
-    default = chosen.recipe.scratch if spec.source == "scratch" else chosen.recipe.pretrained
+    default = default_recipe(spec, chosen)
     loaded = load_recipe(recipe or default, of_recipe, include_path)
-    if len(loaded.epochs) != len(chosen.stages):
+    check_recipe(loaded, chosen)
+    return Choice(spec, chosen, loaded, not _is_standard(spec, chosen, loaded))
+
+
+def _is_of_recipe(override: str) -> bool:
+    # recipe.scratch and recipe.pretrained are keys of the task: which recipe it names.
+    key = override.partition("=")[0]
+    return key.startswith("recipe.") and key.removeprefix("recipe.") not in Recipes.model_fields
+
+
+def default_recipe(spec: ModelSpec, task: Task) -> str:
+    """The recipe that the task names for this kind of model."""
+    return task.recipe.scratch if spec.source == "scratch" else task.recipe.pretrained
+
+
+def _is_standard(spec: ModelSpec, task: Task, recipe: Recipe) -> bool:
+    """Whether task and recipe are the suite's own, by value, and the model is loaded as it comes."""
+    own_recipe = default_recipe(spec, task)
+    if task.task not in task_files() or own_recipe not in recipe_files():
+        return False
+    plain = spec.args.dtype == ModelArgs.model_fields["dtype"].default and spec.args.tokenizer is None
+    return plain and task == load_task(task.task) and recipe == load_recipe(own_recipe)
+
+
+def check_recipe(recipe: Recipe, task: Task) -> None:
+    """Refuse a recipe whose stages are not the task's."""
+    if len(recipe.epochs) != len(task.stages):
         raise OclBenchError(
-            f"recipe '{loaded.recipe}' has epochs for {len(loaded.epochs)} stages, task '{chosen.task}' has "
-            f"{len(chosen.stages)}; set them with --set 'recipe.epochs=[…]'."
+            f"recipe '{recipe.recipe}' has epochs for {len(recipe.epochs)} stages, task '{task.task}' has "
+            f"{len(task.stages)}; set them with --set 'recipe.epochs=[…]'."
         )
-    return spec, chosen, loaded, bool(overrides) or loaded.recipe != default
+
+
+def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
+    """Check all of a task file that can be checked without a model. Raises OclBenchError with the first mistake."""
+    task = load_task(str(path), include_path=include_path)
+    subset_sizes(task.design.fractions, task.design.alpha, len(load_entities(task)))
+    for name in (task.recipe.scratch, task.recipe.pretrained):
+        load_recipe(name, include_path=include_path)
+    return task
 
 
 def make_plan(
-    spec: ModelSpec,
-    task: Task,
-    recipe: Recipe,
-    overridden: bool,
+    choice: Choice,
     *,
     seeds: tuple[int, ...],
     stage2_seeds: tuple[int, ...],
@@ -97,25 +152,29 @@ def make_plan(
     """Build the data, load configuration and tokenizer, and check that they fit together.
 
     Args:
+        choice: what to run.
         device: None takes CUDA, then MPS, then the CPU.
         on_built: called after each dataset.
 
     Raises:
         OclBenchError: for anything that would fail later.
     """
+    task = choice.task
+    if len(stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
+        raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
+    device = _device(device)
+    _check_trackers(report_to)
     records = {}
     for seed in seeds:
         for stage2_seed in stage2_seeds:
             records[cell_name(seed, stage2_seed)] = build(task, seed, stage2_seed)
             on_built()
-    model_config, parameters = _check_model(spec, task, records[cell_name(seeds[0], stage2_seeds[0])])
-    _check_trackers(report_to)
-    device = _device(device)
+    spec, revision, parameters = _check_model(choice.model, task, records)
     workers = _workers(device, len(seeds), parameters)
     config = RunConfig(
         model=spec,
         task=task,
-        recipe=recipe,
+        recipe=choice.recipe,
         seeds=seeds,
         stage2_seeds=stage2_seeds,
         device=device,
@@ -125,25 +184,32 @@ def make_plan(
         limit=limit,
         curves=curves,
         report_to=report_to,
-        overridden=overridden,
+        modified=choice.modified,
     )
-    return Plan(config, records, getattr(model_config, "_commit_hash", None), parameters)
+    return Plan(config, records, revision, parameters)
 
 
-def _check_model(spec: ModelSpec, task: Task, records: Sequence[Record]) -> tuple[Any, int]:
+def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]]) -> tuple[ModelSpec, str | None, int]:
+    """The model with its revision pinned to a commit, that commit, and its number of parameters."""
     from transformers.utils import logging
 
     from ocl_bench.models.encoding import Encoder
-    from ocl_bench.models.load import check_fit, load_config, load_tokenizer, parameter_count
+    from ocl_bench.models.load import check_fit, load_config, load_tokenizer, parameter_count, require_weights
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = load_config(spec)
-    tokenizer = load_tokenizer(spec, [record.prompt + record.completion for record in records])
-    encoder = Encoder(tokenizer, config.is_encoder_decoder)
-    encoded = encoder([(record.prompt, record.completion) for record in records])
-    check_fit(spec, config, tokenizer, encoded, task.evaluate.max_new_tokens)
-    return config, parameter_count(spec, config, tokenizer)
+    require_weights(spec)
+    revision = getattr(config, "_commit_hash", None)
+    if revision is not None:
+        spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
+    for cell in records.values():
+        tokenizer = load_tokenizer(spec, texts(cell), config.is_encoder_decoder)
+        encoder = Encoder(tokenizer, config.is_encoder_decoder)
+        trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
+        asked = encoder([(one.prompt, f" {answer}\n") for one in cell if one.split == "test" for answer in one.answers])
+        check_fit(spec, config, encoder.pad_id, asked, trained, task.evaluate.max_new_tokens)
+    return spec, revision, parameter_count(spec, config, tokenizer)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

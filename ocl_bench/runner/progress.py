@@ -1,4 +1,4 @@
-"""Progress bars on standard error: one for the data, one for each seed that is being trained."""
+"""Progress bars on standard error: one for the data, and for each seed one a stage and one an evaluation."""
 
 from typing import Any
 
@@ -21,6 +21,7 @@ class RunProgress:
         )
         self.building = self.bars.add_task(f"build {task}", total=cells, note="")
         self.stages: dict[tuple[int, int, str], TaskID] = {}
+        self.evaluations: dict[tuple[int, int, str], TaskID] = {}
 
     def __enter__(self) -> "RunProgress":
         if self.console.is_terminal:
@@ -41,14 +42,16 @@ class RunProgress:
         key = (event["seed"], event["stage2_seed"], event["stage"])
         name = f"seed {key[0]}" + (f" stage-2 seed {key[1]}" if key[1] else "") + f" {key[2]}"
         if key not in self.stages:
-            self.stages[key] = self.bars.add_task(f"{name:14s}", total=event.get("epochs"), note="")
+            self.stages[key] = self.bars.add_task(name, total=event.get("epochs"), note="")
         bar = self.stages[key]
         if event["event"] == "epoch":
             self.bars.update(bar, completed=event["epoch"], note=f"loss {event['loss']:.3f}")
         elif event["event"] == "evaluate":
-            self.bars.update(bar, note="evaluating")
-        elif event["event"] == "stage_done":
-            self.bars.update(bar, note="done")
             self.bars.stop_task(bar)
+            self.evaluations[key] = self.bars.add_task(f"{name} evaluation", total=event["questions"], note="")
+        elif event["event"] == "asked":
+            self.bars.advance(self.evaluations[key], event["questions"])
+        elif event["event"] == "stage_done":
+            self.bars.stop_task(self.evaluations[key])
             if not self.console.is_terminal:
                 self.console.print(f"{name} done")

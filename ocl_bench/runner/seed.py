@@ -1,5 +1,6 @@
 """Run one stage-1 seed: finetune every stage, evaluate at the end of each, for every stage-2 seed."""
 
+import gc
 import json
 import resource
 import sys
@@ -12,18 +13,25 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ocl_bench.evaluate.ask import Questions, ask, curve_point, encode_questions
-from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.ask import Questions, ask, curve_points, encode_questions
+from ocl_bench.evaluate.samples import CurvePoint, Sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
-from ocl_bench.files import folder_atomic, read_json_lines, sha256, sha256_of_file, to_json_lines, write_atomic
+from ocl_bench.files import (
+    folder_atomic,
+    read_json_lines,
+    sha256,
+    sha256_of_file,
+    to_json_lines,
+    write_atomic,
+)
 from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoded, Encoder
-from ocl_bench.models.load import load_checkpoint, load_model, load_tokenizer
+from ocl_bench.models.load import checkpoint_spec, load_model, load_tokenizer, model_is_seq2seq
 from ocl_bench.runner.manifest import RunConfig, StageRecord
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.records import Record, texts
 from ocl_bench.tasks.schema import Stage
 
 Emit = Callable[[dict[str, Any]], None]
@@ -39,21 +47,28 @@ def run_seed(folder: Path, config: RunConfig, seed: int, emit: Emit) -> None:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    stages, branch = config.task.stages, config.task.first_x2_stage
     first = SeedRun(folder, config, seed, config.stage2_seeds[0], emit)
-    model = load_model(config.model, first.tokenizer, seed)
-    branch = next((n for n, stage in enumerate(config.task.stages) if _trains_x2(stage)), len(config.task.stages))
-    first.run(model, range(len(config.task.stages)))
+    first.run(load_model(config.model, first.tokenizer, seed), range(len(stages)))
     for stage2_seed in config.stage2_seeds[1:]:
+        free_memory()
         cell = SeedRun(folder, config, seed, stage2_seed, emit)
         if branch == 0:
             model = load_model(config.model, cell.tokenizer, seed)
         else:
-            model = load_checkpoint(first.folder / config.task.stages[branch - 1].name, config.model)
-        cell.run(model, range(branch, len(config.task.stages)))
+            shared = first.folder / stages[branch - 1].name
+            # The checkpoint's own tokenizer, so that its token ids hold whatever this cell's words are.
+            cell.tokenizer = load_tokenizer(checkpoint_spec(shared, config.model), (), model_is_seq2seq(config.model))
+            model = load_model(checkpoint_spec(shared, config.model), cell.tokenizer, seed)
+        cell.run(model, range(branch, len(stages)))
+        del model
 
 
-def _trains_x2(stage: Stage) -> bool:
-    return any(selector.split("/")[0] == "x2" for selector in stage.train)
+def free_memory() -> None:
+    """Give back what the last model and optimizer held: the Trainer leaves reference cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class SeedRun:
@@ -69,10 +84,10 @@ class SeedRun:
         self.records = [
             Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
         ]
-        self.tokenizer = load_tokenizer(config.model, [record.prompt + record.completion for record in self.records])
+        self.tokenizer = load_tokenizer(config.model, texts(self.records), model_is_seq2seq(config.model))
         self.chance: Mapping[str, float] = chance_levels(config.task)
         self.samples: list[Sample] = []
-        self.curves: list[dict[str, Any]] = []
+        self.curves: list[CurvePoint] = []
 
     def run(self, model: Any, stages: range) -> None:
         """Train `model` through `stages`, evaluating at the end of each."""
@@ -94,9 +109,7 @@ class SeedRun:
         for number in stages:
             self._stage(number, engine, encoded, questions)
 
-    def _stage(
-        self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions
-    ) -> None:
+    def _stage(self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions) -> None:
         config, stage = self.config, self.config.task.stages[number]
         records = [record for record in self.records if _selected(record, stage)]
         curve_questions = questions.subset_sample(config.task.evaluate.curve_questions, seed=CURVE_SEED)
@@ -106,8 +119,7 @@ class SeedRun:
         def on_epoch(epoch: int, loss: float) -> None:
             self.emit(self._event("epoch", stage=stage.name, epoch=epoch, epochs=epochs, loss=loss))
             if config.curves and (epoch % step == 0 or epoch == epochs):
-                for subset, point in curve_point(engine, curve_questions).items():
-                    self.curves.append({"stage": stage.name, "epoch": epoch, "loss": loss, "subset": subset, **point})
+                self.curves += curve_points(engine, curve_questions, stage=stage.name, epoch=epoch, loss=loss)
 
         report = train_stage(
             engine.model,
@@ -124,7 +136,7 @@ class SeedRun:
             log_folder=self.folder / f"{stage.name}-logs",
             on_epoch=on_epoch,
         )
-        self.emit(self._event("evaluate", stage=stage.name))
+        self.emit(self._event("evaluate", stage=stage.name, questions=len(questions.records)))
         start = time.perf_counter()
         engine.model.eval()
         self.samples += ask(
@@ -132,6 +144,7 @@ class SeedRun:
             questions,
             config.task.evaluate.max_new_tokens,
             self.chance,
+            on_answered=lambda count: self.emit(self._event("asked", stage=stage.name, questions=count)),
             stage=stage.name,
             seed=self.seed,
             stage2_seed=self.stage2_seed,
@@ -142,10 +155,8 @@ class SeedRun:
 
     def _save(self, stage: str, model: Any, report: dict[str, Any]) -> None:
         """Write samples and curves so far, then the checkpoint, whose presence says that the stage is finished."""
-        write_atomic(
-            self.folder / "samples.jsonl", to_json_lines(sample.model_dump(mode="json") for sample in self.samples)
-        )
-        write_atomic(self.folder / "curves.jsonl", to_json_lines(self.curves))
+        for name, rows in (("samples", self.samples), ("curves", self.curves)):
+            write_atomic(self.folder / f"{name}.jsonl", to_json_lines(row.model_dump(mode="json") for row in rows))
         with folder_atomic(self.folder / stage) as inside:
             model.save_pretrained(inside)
             self.tokenizer.save_pretrained(inside)

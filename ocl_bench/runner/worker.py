@@ -30,20 +30,22 @@ def main() -> None:
         _work(Path(sys.argv[1]), seeds, emit)
     except Exception as error:
         traceback.print_exc()
-        emit({"event": "error", "message": str(error) or type(error).__name__, "user": isinstance(error, OclBenchError)})
+        known = error.exit_code if isinstance(error, OclBenchError) else None
+        emit({"event": "error", "message": str(error) or type(error).__name__, "exit_code": known})
         sys.exit(1)
 
 
 def _work(folder: Path, seeds: "Queue[int | None]", emit: Any) -> None:
     import torch
 
-    from ocl_bench.runner.manifest import read_manifest
-    from ocl_bench.runner.seed import run_seed
+    from ocl_bench.runner.manifest import hardware, read_manifest
+    from ocl_bench.runner.seed import free_memory, run_seed
 
     config = read_manifest(folder).config
     torch.set_num_threads(config.threads)
-    emit({"event": "ready"})
+    emit({"event": "ready", "hardware": hardware()})
     while (seed := seeds.get()) is not None:
+        free_memory()
         run_seed(folder, config, seed, emit)
         emit({"event": "seed_done", "seed": seed})
 

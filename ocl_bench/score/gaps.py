@@ -24,17 +24,13 @@ GAPS = {
 
 
 def final_stages(task: Task) -> dict[str, str]:
-    """Subset → the stage at whose end it is scored: the last that trains on it; the last of all for what is not trained."""
-    last: dict[str, str] = {}
+    """Subset → the stage at whose end it is scored: the last that trains on it, or the last of all."""
+    last = {"test": task.stages[-1].name}
     for stage in task.stages:
         for selector in stage.train:
             last[selector.split("/")[0]] = stage.name
-    last["test"] = task.stages[-1].name
-    return {
-        name: last.get(SUBSETS[name].split, task.stages[-1].name)
-        for name, share in task.design.fractions.items()
-        if share > 0
-    } | ({name: last["x1"] for name in ("d1_incons_qa", "d2_cons_qa")} if task.design.alpha < 1 else {})
+    # Every subset has an entry, whether or not the task uses it; what no stage trains on is scored at the end.
+    return {name: last.get(subset.split, last["test"]) for name, subset in SUBSETS.items()}
 
 
 class Scores:

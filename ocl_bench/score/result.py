@@ -6,8 +6,6 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 
-SCHEMA_VERSION = 1
-
 Interval = Literal["seeds", "entities"]
 
 
@@ -46,7 +44,7 @@ class Disagreement(Contract):
 class Results(Contract):
     """results.json."""
 
-    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="version of this format")
+    schema_version: Literal[1] = Field(1, description="version of this format")
     task: str = Field(description="task name")
     task_version: int = Field(description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
@@ -55,7 +53,9 @@ class Results(Contract):
     engine: str = Field(description="what answered the questions")
     seeds: tuple[int, ...] = Field(description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds of each stage-1 seed")
-    submittable: bool = Field(description="whether the leaderboard could take it: nothing limited or overridden")
+    submittable: bool = Field(
+        description="whether the standard division could take it: nothing limited, nothing modified"
+    )
     metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value")
     gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value")
     disagreement: Disagreement = Field(description="teacher forcing against generation")

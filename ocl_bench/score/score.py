@@ -19,7 +19,7 @@ def score(
     recipe: str,
     engine: str,
     limit: int | None,
-    overridden: bool,
+    modified: bool,
 ) -> Results:
     """Compute every metric and gap from `samples`.
 
@@ -28,7 +28,7 @@ def score(
         task: decides which stage each subset is scored at.
         model, model_revision, recipe, engine: copied into the result.
         limit: questions per subset if they were limited.
-        overridden: whether anything differs from the task's and the recipe's files.
+        modified: whether task, recipe or model loading differ from the suite's own.
 
     Raises:
         OclBenchError: if there are no samples.
@@ -46,15 +46,15 @@ def score(
         engine=engine,
         seeds=seeds,
         stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
-        submittable=limit is None and not overridden,
+        submittable=limit is None and not modified,
         metrics=score_metrics(samples, task),
         gaps=score_gaps(samples, task),
         disagreement=Disagreement(n=len(samples), differing=differing),
-        notes=tuple(_notes(len(seeds), limit, overridden)),
+        notes=tuple(_notes(len(seeds), limit, modified)),
     )
 
 
-def _notes(seeds: int, limit: int | None, overridden: bool) -> list[str]:
+def _notes(seeds: int, limit: int | None, modified: bool) -> list[str]:
     notes = []
     if seeds == 1:
         notes.append("one seed: intervals are over entities and say nothing about another training run")
@@ -64,6 +64,8 @@ def _notes(seeds: int, limit: int | None, overridden: bool) -> list[str]:
         notes.append(f"{seeds} seeds: p cannot be below {2 / 2**seeds:g}; look at the intervals")
     if limit is not None:
         notes.append(f"limited to {limit} questions per subset: not submittable")
-    if overridden:
-        notes.append("task or recipe settings were overridden: not submittable to the standard division")
+    if modified:
+        notes.append(
+            "task, recipe or model loading differ from the suite's own: not submittable to the standard division"
+        )
     return notes

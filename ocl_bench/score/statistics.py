@@ -1,10 +1,10 @@
 """Intervals and p-values for numbers measured over a few training runs.
 
-The stage-1 seed is the unit of inference: one number per seed, in which stage-2 seeds and questions are already averaged.
-The interval is Student's t over those numbers. Everything that varies below the seed (stage-2 seed, entity, question) is
+The stage-1 seed is the unit of inference: one number per seed, in which stage-2 seeds and questions are averaged. The
+interval is Student's t over those numbers. Everything that varies below the seed (stage-2 seed, entity, question) is
 inside the spread of the seed means, so nothing is left out and nothing counted twice. A hierarchical bootstrap was
-measured first and rejected: with 5 seeds it covers the truth far too seldom when seeds differ and too often when they do
-not (`tests/score/test_statistics.py` prints both), while t covers 95 % in both cases.
+measured first and rejected: with 5 seeds it covers the truth too seldom when seeds differ and too often when they do
+not (`tests/score/test_statistics.py` shows both), while t covers it 95 % of the time in both cases.
 
 A single seed says nothing about other seeds. Its interval is a bootstrap over entities and is marked as such.
 """
@@ -46,7 +46,9 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def over_entities(
-    statistic: Callable[[Sequence[float]], float], groups: Sequence[Mapping[str, float]], resamples: int = 2000
+    statistic: Callable[[Sequence[float]], float],
+    groups: Sequence[Mapping[str, float]],
+    resamples: int = 2000,
 ) -> Estimate:
     """Percentile bootstrap over entities, for a single seed.
 
@@ -69,8 +71,8 @@ def over_entities(
 def sign_flip_p(values: Sequence[float]) -> float | None:
     """Two-sided p-value of the sign-flip permutation test that the mean over seeds is 0; None for a single seed.
 
-    Under no effect each seed's gap is as likely as its negative. All 2^n flips are enumerated for up to 13 seeds, so the
-    smallest p that n seeds can give is 2 / 2^n: .0625 for 5 seeds, .002 for 10.
+    Under no effect each seed's gap is as likely as its negative. All 2^n flips are enumerated for up to 13 seeds; the
+    smallest p that n seeds can give is then 2 / 2^n: .0625 for 5 seeds, .002 for 10.
     """
     from scipy import stats
 

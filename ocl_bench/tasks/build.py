@@ -2,7 +2,7 @@
 
 import random
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocl_bench.tasks.load import source_args
@@ -23,7 +23,7 @@ def build(task: Task, seed: int, stage2_seed: int = 0) -> list[Record]:
     Raises:
         OclBenchError: if a subset would be empty.
     """
-    entities: list[Entity] = SOURCES.load(task.source)().entities(source_args(task))
+    entities = load_entities(task)
     sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
     names = draw_names(seed, len(entities))
     records: list[Record] = []
@@ -40,6 +40,12 @@ def build(task: Task, seed: int, stage2_seed: int = 0) -> list[Record]:
             held_out = rng.randrange(len(entity.questions)) if subset.qa else None
             records.extend(_questions(subset, index, entity, variable, held_out))
     return sorted(records, key=lambda record: ("x1", "x2", "test").index(record.split))
+
+
+def load_entities(task: Task) -> list[Entity]:
+    """The source's entities. Raises OclBenchError if the source cannot provide what the task asks for."""
+    entities: list[Entity] = SOURCES.load(task.source)().entities(source_args(task))
+    return entities
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,7 @@ def definition_text(order: Order, tag: str, variable: str, entity: str) -> tuple
     return f"{first} {second}", f" {third}\n"
 
 
-def _definition(
-    subset: Subset, index: int, text: tuple[str, str], named: str, entity: Entity, variable: str
-) -> Record:
+def _definition(subset: Subset, index: int, text: tuple[str, str], named: str, entity: Entity, variable: str) -> Record:
     return Record(
         id=f"{subset.id}/definition/{index}",
         subset=subset.id,
@@ -93,9 +97,7 @@ def _definition(
     )
 
 
-def _questions(
-    subset: Subset, index: int, entity: Entity, variable: str, held_out: int | None
-) -> Iterator[Record]:
+def _questions(subset: Subset, index: int, entity: Entity, variable: str, held_out: int | None) -> Iterator[Record]:
     """Questions about one entity: all but the held-out one are trained on; without training, all are the test."""
     for number, question in enumerate(entity.questions):
         tested = held_out is None or number == held_out
@@ -116,5 +118,4 @@ def _questions(
 
 def chance_levels(task: Task) -> dict[str, float]:
     """Question group → accuracy of the best guess that does not look at the entity."""
-    entities: Sequence[Entity] = SOURCES.load(task.source)().entities(source_args(task))
-    return {question.group: question.chance for entity in entities for question in entity.questions}
+    return {question.group: question.chance for entity in load_entities(task) for question in entity.questions}

@@ -55,8 +55,10 @@ def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[P
     return task
 
 
-def source_args(task: Task, where: str = "source_args") -> Any:
+def source_args(task: Task, where: str = "task") -> Any:
     """The source's own arguments, validated by the source's contract."""
+    if task.source not in SOURCES:
+        raise OclBenchError(f"{where}: unknown source '{task.source}'; {did_you_mean(task.source, SOURCES)}")
     return SOURCES.load(task.source).Args.parse(task.source_args, f"{where}: source_args")
 
 
@@ -90,9 +92,12 @@ def _read_with_includes(path: Path, include_path: Sequence[Path], chain: tuple[P
         return data
     if not isinstance(parent, str):
         raise OclBenchError(f"{path}: include must be a task's name or a file, got {parent!r}.")
-    beside = path.parent / parent
-    base = beside if parent.endswith((".yaml", ".yml")) else _find(parent, include_path)
-    return merge(_read_with_includes(base, include_path, (*chain, path.resolve())), data)
+    try:
+        base = path.parent / parent if parent.endswith((".yaml", ".yml")) else _find(parent, include_path)
+        included = _read_with_includes(base, include_path, (*chain, path.resolve()))
+    except OclBenchError as error:
+        raise OclBenchError(f"{path}: include: {error}") from None
+    return merge(included, data)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

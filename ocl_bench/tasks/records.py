@@ -1,5 +1,6 @@
 """The record: one datapoint, trained on or tested, as one JSON line."""
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -22,6 +23,13 @@ class Record(Contract):
     entity: str = Field(description="the entity that the datapoint is truly about")
     variable: str = Field(description="the variable that stands for the entity")
     group: str = Field(description="which question of the entity it is; empty for a definition")
+
+
+def texts(records: Iterable[Record]) -> Iterator[str]:
+    """Every text that a model may read or have to write: what a word-level vocabulary is made of."""
+    for record in records:
+        yield record.prompt + record.completion
+        yield from record.answers[1:]
 
 
 def serialize(records: list[Record]) -> str:

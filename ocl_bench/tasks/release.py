@@ -2,20 +2,34 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field
+
+from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256, write_atomic
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import Record, serialize
 from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.subsets import Split
 
 STANDARD_SEEDS = (0, 1, 2, 3, 4)
 CHECKSUMS = "checksums.json"
+
+
+class Checksums(Contract):
+    """checksums.json."""
+
+    version: int = Field(description="version of the task that the data was built from")
+    seeds: dict[Annotated[str, Field(pattern=r"^\d+$")], dict[Split, str]] = Field(
+        description="seed → split → sha256 of its uncompressed JSON lines"
+    )
 
 
 def splits(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -38,15 +52,16 @@ def release(name: str) -> Path:
     The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
     """
     task, folder = load_task(name), task_files()[name].parent
-    checksums: dict[str, Any] = {"version": task.version}
+    seeds: dict[str, dict[str, str]] = {}
     for seed in STANDARD_SEEDS:
-        checksums[f"seed-{seed}"] = {}
+        seeds[str(seed)] = {}
         for split, records in splits(build(task, seed)).items():
             text = serialize(records)
             path = folder / "data" / f"seed-{seed}" / f"{split}.jsonl.gz"
             write_atomic(path, gzip.compress(text.encode(), 9, mtime=0))
-            checksums[f"seed-{seed}"][split] = sha256(text)
-    write_atomic(folder / CHECKSUMS, json.dumps(checksums, indent=2) + "\n")
+            seeds[str(seed)][split] = sha256(text)
+    checksums = Checksums(version=task.version, seeds=seeds)
+    write_atomic(folder / CHECKSUMS, checksums.model_dump_json(indent=2) + "\n")
     return folder / CHECKSUMS
 
 
@@ -67,17 +82,20 @@ def verify(name: str, include_path: Sequence[Path] = ()) -> Iterator[Check]:
     """
     task = load_task(name, include_path=include_path)
     folder = task_files(include_path)[task.task].parent if not name.endswith((".yaml", ".yml")) else Path(name).parent
+    path = folder / CHECKSUMS
     try:
-        released: dict[str, Any] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OclBenchError(f"task '{task.task}' has no released data: {folder / CHECKSUMS} is missing.") from None
+        raise OclBenchError(f"task '{task.task}' has no released data: {path} is missing.") from None
     except ValueError as error:
-        raise OclBenchError(f"{folder / CHECKSUMS}: not JSON ({error}).") from None
-    version = released.pop("version", None)
-    if version != task.version:
-        raise OclBenchError(f"{folder / CHECKSUMS} is of version {version}, the task is version {task.version}; release again.")
-    for cell, checksums in released.items():
-        rebuilt = splits(build(task, int(cell.removeprefix("seed-"))))
+        raise OclBenchError(f"{path}: not JSON ({error}).") from None
+    released = Checksums.parse(data, str(path))
+    if released.version != task.version:
+        raise OclBenchError(
+            f"{path} is of version {released.version}, the task is version {task.version}; release again."
+        )
+    for seed, checksums in released.seeds.items():
+        rebuilt, cell = splits(build(task, int(seed))), f"seed-{seed}"
         for split, checksum in checksums.items():
             copy = folder / "data" / cell / f"{split}.jsonl.gz"
             digests = {"rebuilt": sha256(serialize(rebuilt[split]))}
@@ -90,5 +108,5 @@ def verify(name: str, include_path: Sequence[Path] = ()) -> Iterator[Check]:
 def _uncompressed_sha256(path: Path) -> str:
     try:
         return sha256(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         return f"unreadable: {error}"

@@ -9,8 +9,7 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS
 
-SPLITS = ("x1", "x2")
-KINDS = ("definition", "qa")
+SELECTORS = ("x1", "x1/definition", "x1/qa", "x2")
 
 Order = Literal["tve", "tev", "vte", "vet", "evt", "etv"]
 
@@ -20,7 +19,12 @@ class Design(Contract):
 
     fractions: dict[str, float] = Field(description="subset → share of the entities; the shares sum to 1")
     order: Order = Field("tve", description="order of tag (t), variable (v) and entity (e) in a definition")
-    alpha: float = Field(1.0, ge=0, le=1, description="correlation of tag and consistency: share of X1 definitions that keep it")
+    alpha: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="correlation of tag and consistency: share of X1 definitions that keep it",
+    )
 
     @field_validator("fractions")
     @classmethod
@@ -47,15 +51,14 @@ class Stage(Contract):
     """One finetuning stage."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="folder name of the stage's checkpoint")
-    train: tuple[str, ...] = Field(min_length=1, description="what is trained on: x1, x2, or one kind of it such as x1/qa")
+    train: tuple[str, ...] = Field(min_length=1, description="what is trained on: x1, x1/definition, x1/qa or x2")
 
     @field_validator("train")
     @classmethod
     def _selectors(cls, train: tuple[str, ...]) -> tuple[str, ...]:
-        known = [*SPLITS, *(f"{split}/{kind}" for split in SPLITS for kind in KINDS)]
         for selector in train:
-            if selector not in known:
-                raise ValueError(f"unknown training data '{selector}'; {did_you_mean(selector, known)}")
+            if selector not in SELECTORS:
+                raise ValueError(f"unknown training data '{selector}'; {did_you_mean(selector, SELECTORS)}")
         return train
 
 
@@ -100,11 +103,22 @@ class Task(Contract):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("stages: two stages have the same name; rename one")
-        splits = {SUBSETS[name].split for name, share in self.design.fractions.items() if share > 0}
+        used = [SUBSETS[name] for name, share in self.design.fractions.items() if share > 0]
+        provided: set[str] = {subset.split for subset in used}
+        provided |= {f"{subset.split}/definition" for subset in used if subset.tag is not None}
+        provided |= {f"{subset.split}/qa" for subset in used if subset.qa}
         for stage in self.stages:
             for selector in stage.train:
-                if selector.split("/")[0] not in splits:
+                if selector not in provided:
                     raise ValueError(
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
         return self
+
+    @property
+    def first_x2_stage(self) -> int:
+        """Number of the first stage that trains on X2; the number of stages if none does.
+
+        Stage-2 seeds share the stages before it.
+        """
+        return next((n for n, stage in enumerate(self.stages) if "x2" in stage.train), len(self.stages))

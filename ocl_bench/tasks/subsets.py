@@ -74,9 +74,10 @@ def subset_sizes(fractions: Mapping[str, float], alpha: float, num_entities: int
     for name, share in shares.items():
         least = 1 if SUBSETS[name].consistent else 2
         if share > 0 and sizes[name] < least:
+            key = "alpha" if alpha < 1 and name in (*CROSSED, *CROSSED.values()) else f"fractions.{name}"
             raise OclBenchError(
                 f"subset '{name}' gets {sizes[name]} of {num_entities} entities and needs {least}; "
-                f"raise source_args.num_entities or design.fractions.{name}."
+                f"raise source_args.num_entities or change design.{key}."
             )
     return {name: size for name, size in sizes.items() if shares[name] > 0}
 

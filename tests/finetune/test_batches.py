@@ -76,4 +76,6 @@ def test_definition_share_does_not_matter_where_there_is_nothing_to_mix() -> Non
 def test_order_is_decided_by_the_seed_and_differs_between_epochs(seed: int) -> None:
     first, second = (EpochSampler([1] * 40, 8, [False] * 40, None, seed) for _ in range(2))
     assert list(first) == list(second)
-    assert list(first) != list(second)[::-1] and list(first) != list(EpochSampler([1] * 40, 8, [False] * 40, None, seed))
+    assert list(first) != list(second)[::-1] and list(first) != list(
+        EpochSampler([1] * 40, 8, [False] * 40, None, seed)
+    )

@@ -13,20 +13,28 @@ from ocl_bench.finetune.stage import StageReport, micro_batch_size, train_stage
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model
-from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.records import Record, texts
 
 
 @pytest.fixture(scope="module")
 def tiny(small_records: list[Record]) -> tuple[Any, list[Datapoint]]:
     spec = parse_model("scratch:tiny")
-    tokenizer = load_tokenizer(spec, [record.prompt + record.completion for record in small_records])
+    tokenizer = load_tokenizer(spec, texts(small_records), seq2seq=False)
     train = [record for record in small_records if record.split == "x1"][:60]
     encoded = Encoder(tokenizer, False)([(record.prompt, record.completion) for record in train])
     return load_model(spec, tokenizer, seed=0), [datapoint(one, False, "all") for one in encoded]
 
 
-def train(model: Any, points: list[Datapoint], folder: Path, batch_size: int | None = None, **recipe: Any) -> StageReport:
-    settings = {"epochs": "[2]", "effective_batch_size": 24, "optim": "sgd", "precision": "fp32", "learning_rate": 0.1}
+def train(
+    model: Any, points: list[Datapoint], folder: Path, batch_size: int | None = None, **recipe: Any
+) -> StageReport:
+    settings = {
+        "epochs": "[2]",
+        "effective_batch_size": 24,
+        "optim": "sgd",
+        "precision": "fp32",
+        "learning_rate": 0.1,
+    }
     return train_stage(
         model, points, [False] * len(points),
         recipe=load_recipe("paper", [f"{key}={value}" for key, value in (settings | recipe).items()]),
@@ -42,7 +50,15 @@ def weights(model: Any) -> torch.Tensor:
 def test_one_step_is_the_gradient_of_each_datapoint_alone_averaged_over_its_tokens(tiny: Any, tmp_path: Path) -> None:
     model, points = tiny
     trained, plain = copy.deepcopy(model), copy.deepcopy(model).train()
-    train(trained, points, tmp_path, epochs="[1]", effective_batch_size=60, max_grad_norm=0, lr_scheduler_type="constant")
+    train(
+        trained,
+        points,
+        tmp_path,
+        epochs="[1]",
+        effective_batch_size=60,
+        max_grad_norm=0,
+        lr_scheduler_type="constant",
+    )
     total = 0
     for point in points:  # each alone, with the model's own loss: no padding, no neighbours
         ids = torch.tensor([point.source])
@@ -79,7 +95,7 @@ def test_the_report_has_the_learning_rates_that_were_used(tiny: Any, tmp_path: P
     assert linear.learning_rate_last == pytest.approx(0.1 / 6)
     warm = train(copy.deepcopy(model), points, tmp_path, warmup_steps=3, lr_scheduler_type="constant_with_warmup")
     assert (warm.learning_rate_first, warm.learning_rate_last) == (0.0, 0.1)
-    assert linear.real_tokens_per_epoch == sum(len(point.source) for point in points)
+    assert linear.real_tokens == 2 * sum(len(point.source) for point in points)
 
 
 def test_bf16_trains_and_keeps_the_weights_in_their_dtype(tiny: Any, tmp_path: Path) -> None:
@@ -92,9 +108,17 @@ def test_bf16_trains_and_keeps_the_weights_in_their_dtype(tiny: Any, tmp_path: P
 
 @pytest.mark.parametrize(
     ("requested", "effective", "longest", "size"),
-    [(None, 256, 16, 128), (None, 64, 7, 64), (100, 256, 16, 64), (1000, 256, 16, 256), (None, 256, 10_000, 1)],
+    [
+        (None, 256, 16, 128),
+        (None, 64, 7, 64),
+        (100, 256, 16, 64),
+        (1000, 256, 16, 256),
+        (None, 256, 10_000, 1),
+    ],
 )
-def test_micro_batches_divide_the_effective_batch(requested: int | None, effective: int, longest: int, size: int) -> None:
+def test_micro_batches_divide_the_effective_batch(
+    requested: int | None, effective: int, longest: int, size: int
+) -> None:
     assert micro_batch_size(requested, effective, longest, "cpu") == size
 
 

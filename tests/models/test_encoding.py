@@ -23,7 +23,7 @@ PROMPT, COMPLETION = "Q: colour <|abcde|>\nA:", " blue\n"
 def trained(kind: str) -> Any:
     """A tokenizer trained on the small dataset."""
     texts = [prompt + completion for prompt, completion in PAIRS]
-    return word_level_tokenizer(texts) if kind == "word_level" else make_tokenizer(kind, texts)
+    return word_level_tokenizer(texts, seq2seq=False) if kind == "word_level" else make_tokenizer(kind, texts)
 
 
 def fast(model: Any, eos: bool = True, normalizer: Any = None, decoder: Any = None) -> Any:
@@ -121,14 +121,10 @@ def test_bos_comes_once_and_in_front_where_the_tokenizer_puts_one(kind: str, seq
 def test_a_completion_ends_at_its_first_stop_token(kind: str, seq2seq: bool) -> None:
     encoder = Encoder(trained(kind), seq2seq)
     for one in encoder(PAIRS):
-        assert [token in encoder.stop_ids for token in one.completion] == [False] * (
-            len(one.completion) - 1
-        ) + [True]
+        assert [token in encoder.stop_ids for token in one.completion] == [False] * (len(one.completion) - 1) + [True]
 
 
-@pytest.mark.parametrize(
-    ("kind", "newline"), [("byte_bpe", "Ċ"), ("unigram_with_bos", "\n"), ("word_level", "\n")]
-)
+@pytest.mark.parametrize(("kind", "newline"), [("byte_bpe", "Ċ"), ("unigram_with_bos", "\n"), ("word_level", "\n")])
 def test_answers_stop_at_every_token_with_a_newline_and_at_end_of_text(kind: str, newline: str) -> None:
     tokenizer = trained(kind)
     encoder = Encoder(tokenizer, seq2seq=False)
@@ -145,9 +141,7 @@ def test_newline_inside_a_longer_token_stops_an_answer() -> None:
     assert mark in Encoder(tokenizer, seq2seq=False).stop_ids
 
 
-@pytest.mark.parametrize(
-    ("kind", "seq2seq"), [("unigram_with_eos", False), *((kind, True) for kind in SEQ2SEQ)]
-)
+@pytest.mark.parametrize(("kind", "seq2seq"), [("unigram_with_eos", False), *((kind, True) for kind in SEQ2SEQ)])
 def test_end_of_text_ends_an_answer_where_newlines_cannot(kind: str, seq2seq: bool) -> None:
     tokenizer = trained(kind)
     encoder = Encoder(tokenizer, seq2seq)
@@ -172,9 +166,7 @@ def test_tokens_that_would_span_the_boundary_are_split_there(make: Callable[[], 
 
 @pytest.mark.parametrize("make", CROSSING)
 def test_prompt_does_not_depend_on_the_answer(make: Callable[[], Any]) -> None:
-    answers = Encoder(make(), seq2seq=False)(
-        [(PROMPT, f" {answer}\n") for answer in ("blue", "colour", "be", "Q")]
-    )
+    answers = Encoder(make(), seq2seq=False)([(PROMPT, f" {answer}\n") for answer in ("blue", "colour", "be", "Q")])
     assert len({one.prompt for one in answers}) == 1
     assert len({one.completion for one in answers}) == 4
 
@@ -186,9 +178,7 @@ def test_tokenizer_in_which_no_answer_can_end_is_refused_with_the_fix(seq2seq: b
 
     words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    with pytest.raises(
-        OclBenchError, match=r"neither a newline nor an end-of-text token.*--model_args tokenizer="
-    ):
+    with pytest.raises(OclBenchError, match=r"neither a newline nor an end-of-text token.*--model_args tokenizer="):
         Encoder(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), seq2seq)
 
 
@@ -221,9 +211,7 @@ def test_padding_is_the_pad_token_or_else_end_of_text_or_else_zero() -> None:
         assert tokenizer.convert_ids_to_tokens(Encoder(tokenizer, seq2seq=False).pad_id) == token
     from tokenizers import models
 
-    bare = fast(
-        models.BPE({token: number for number, token in enumerate(["<eos>", "a", "\n"])}, []), eos=False
-    )
+    bare = fast(models.BPE({token: number for number, token in enumerate(["<eos>", "a", "\n"])}, []), eos=False)
     assert Encoder(bare, seq2seq=False).pad_id == 0
 
 
@@ -233,9 +221,7 @@ ANSWERS = st.text(st.characters(codec="utf-8", exclude_characters="\n<"), min_si
 )
 
 
-@pytest.mark.parametrize(
-    ("kind", "seq2seq"), [("byte_bpe", False), ("byte_bpe_with_bos", True), ("bytes", True)]
-)
+@pytest.mark.parametrize(("kind", "seq2seq"), [("byte_bpe", False), ("byte_bpe_with_bos", True), ("bytes", True)])
 @settings(deadline=None, max_examples=100)
 @given(answer=ANSWERS)
 def test_byte_level_tokenizers_encode_any_answer(kind: str, seq2seq: bool, answer: str) -> None:

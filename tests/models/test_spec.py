@@ -21,9 +21,7 @@ def config_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("name", "slug"), [("EleutherAI/pythia-1b", "EleutherAI__pythia-1b"), ("gpt2", "gpt2")]
-)
+@pytest.mark.parametrize(("name", "slug"), [("EleutherAI/pythia-1b", "EleutherAI__pythia-1b"), ("gpt2", "gpt2")])
 def test_hub_id_stays_as_it_is(name: str, slug: str) -> None:
     spec = parse_model(name)
     assert (spec.source, spec.location, spec.name, spec.slug) == ("hub", name, name, slug)
@@ -84,7 +82,7 @@ def test_name_that_is_no_model_is_refused(tmp_path: Path, name: str, words: list
     [
         ("", {}),
         ("dtype=bfloat16", {"dtype": "bfloat16"}),
-        (" revision=step3000 , dtype=float16 ", {"revision": "step3000", "dtype": "float16"}),
+        (" revision=step3000 , dtype=bfloat16 ", {"revision": "step3000", "dtype": "bfloat16"}),
         ("revision=123456", {"revision": "123456"}),  # a commit of digits alone stays text
         ("revision=5e3,", {"revision": "5e3"}),
         ("tokenizer=org/a=b", {"tokenizer": "org/a=b"}),
@@ -125,21 +123,17 @@ def test_code_of_a_model_is_trusted_only_when_asked_to() -> None:
 def test_code_that_comes_with_a_model_is_not_run(config_folder: Path) -> None:
     marker = config_folder / "executed"
     (config_folder / "own.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
-    (config_folder / "config.json").write_text(
-        '{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}'
-    )
+    (config_folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
     with pytest.raises(OclBenchError, match="--trust_remote_code"):
         load_config(parse_model(str(config_folder)))
     assert not marker.exists()
 
 
-def test_folder_without_a_tokenizer_is_refused_unless_another_is_given(
-    config_folder: Path, model_folder: Any
-) -> None:
+def test_folder_without_a_tokenizer_is_refused_unless_another_is_given(config_folder: Path, model_folder: Any) -> None:
     with pytest.raises(OclBenchError, match=r"holds no tokenizer.*--model_args tokenizer="):
-        load_tokenizer(parse_model(str(config_folder)), [])
+        load_tokenizer(parse_model(str(config_folder)), [], seq2seq=False)
     other = model_folder("gpt_neox")
-    assert len(load_tokenizer(parse_model(str(config_folder), f"tokenizer={other}"), [])) > 2
+    assert len(load_tokenizer(parse_model(str(config_folder), f"tokenizer={other}"), [], seq2seq=False)) > 2
 
 
 def test_unreadable_configuration_is_refused_by_name(config_folder: Path) -> None:
@@ -156,7 +150,7 @@ def test_hub_model_that_is_not_there_is_refused_by_name() -> None:
 
 
 def test_scratch_model_without_a_tokenizer_reads_words_of_the_data() -> None:
-    tokenizer = load_tokenizer(parse_model("scratch:tiny"), ["Q: colour <|abcde|>\nA: red\n"])
+    tokenizer = load_tokenizer(parse_model("scratch:tiny"), ["Q: colour <|abcde|>\nA: red\n"], seq2seq=False)
     assert tokenizer.convert_ids_to_tokens(tokenizer("colour <|abcde|>\nA: red\n").input_ids) == [
         "colour", "<|abcde|>", "\nA:", "red", "\n",
     ]  # fmt: skip

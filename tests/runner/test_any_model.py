@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from conftest import ARCHITECTURES
+
 from ocl_bench.evaluate.ask import ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.finetune.batches import datapoint
@@ -22,11 +22,13 @@ from ocl_bench.tasks.schema import Task
 
 def load(folder: Path) -> tuple[Any, Encoder]:
     spec = parse_model(str(folder))
-    tokenizer = load_tokenizer(spec, [])
+    tokenizer = load_tokenizer(spec, [], seq2seq=False)
     return load_model(spec, tokenizer, seed=0).eval(), Encoder(tokenizer, load_config(spec).is_encoder_decoder)
 
 
-def finetune(model: Any, encoder: Encoder, records: list[Record], epochs: int, rate: float, **recipe: Any) -> StageReport:
+def finetune(
+    model: Any, encoder: Encoder, records: list[Record], epochs: int, rate: float, **recipe: Any
+) -> StageReport:
     overrides = [f"epochs=[{epochs}]", f"learning_rate={rate}", "effective_batch_size=32", "precision=fp32"]
     loaded = load_recipe("paper", [*overrides, *(f"{key}={value}" for key, value in recipe.items())])
     encoded = encoder([(record.prompt, record.completion) for record in records])
@@ -79,6 +81,20 @@ def test_batched_scores_equal_those_of_each_prompt_alone(
     assert engine.generate(encoded, 6) == [engine.generate([one], 6)[0] for one in encoded]
 
 
+def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(
+    model_folder: Any, small_records: list[Record]
+) -> None:
+    from transformers import GenerationConfig
+
+    model, encoder = load(model_folder("llama"))
+    encoded = encoder([(record.prompt, record.completion) for record in small_records if record.split == "test"][:20])
+    plain = TorchEngine(model, encoder).generate(encoded, 8)
+    own = GenerationConfig(repetition_penalty=1.8, no_repeat_ngram_size=1, temperature=2.0, do_sample=True)
+    model.generation_config = own
+    assert TorchEngine(model, encoder).generate(encoded, 8) == plain
+    assert model.generation_config is own
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_log_probability_is_that_of_the_plain_model(
     architecture: str, model_folder: Any, small_records: list[Record]
@@ -92,7 +108,8 @@ def test_log_probability_is_that_of_the_plain_model(
         if encoder.seq2seq:
             start = model.config.decoder_start_token_id
             logits = model(
-                input_ids=torch.tensor([one.prompt]), decoder_input_ids=torch.tensor([[start, *one.completion[:-1]]])
+                input_ids=torch.tensor([one.prompt]),
+                decoder_input_ids=torch.tensor([[start, *one.completion[:-1]]]),
             ).logits[0]
         else:
             logits = model(input_ids=torch.tensor([[*one.prompt, *one.completion]])).logits[0][len(one.prompt) - 1 : -1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import ocl_bench
+from ocl_bench import OclBenchError
 from ocl_bench.runner.folder import read_results, score_run
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.result import results_json_schema
@@ -30,7 +32,9 @@ def ocl_bench_command(*arguments: str, folder: Path) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("fresh")
-    done = ocl_bench_command("run", "--seeds", "2", "--stage2-seeds", "2", "--output-path", "out", *SMALL, folder=folder)
+    done = ocl_bench_command(
+        "run", "--seeds", "2", "--stage2-seeds", "2", "--output-path", "out", *SMALL, folder=folder
+    )
     assert done.returncode == 0, done.stderr
     (run_folder,) = (folder / "out" / "scratch__tiny" / "attributes").iterdir()
     return run_folder, done
@@ -38,7 +42,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 
 def test_run_prints_tables_with_intervals_chance_and_the_next_step(finished: Any) -> None:
     run_folder, done = finished
-    for text in ("d1_cons_qa", "meta_ocl_gap", "95 %", "chance", ".100", "curves.png", "next", str(run_folder.name)):
+    for text in (
+        "d1_cons_qa",
+        "meta_ocl_gap",
+        "95 %",
+        "chance",
+        ".100",
+        "curves.png",
+        "next",
+        str(run_folder.name),
+    ):
         assert text in done.stdout
     assert "seed 0 x1 done" in done.stderr
 
@@ -46,12 +59,18 @@ def test_run_prints_tables_with_intervals_chance_and_the_next_step(finished: Any
 def test_run_folder_is_complete(finished: Any) -> None:
     run_folder, _ = finished
     for cell in ("seed-0", "seed-1", "seed-0-stage2-1", "seed-1-stage2-1"):
-        for name in ("data.jsonl", "samples.jsonl", "curves.jsonl", "x2/model.safetensors", "x2/tokenizer.json"):
+        for name in (
+            "data.jsonl",
+            "samples.jsonl",
+            "curves.jsonl",
+            "x2/model.safetensors",
+            "x2/tokenizer.json",
+        ):
             assert (run_folder / cell / name).is_file(), f"{cell}/{name}"
     assert (run_folder / "seed-0" / "x1" / "model.safetensors").is_file()
     assert not (run_folder / "seed-0-stage2-1" / "x1").exists(), "stage-2 seeds share stage 1"
     assert (run_folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert not [path for path in run_folder.rglob(".*")], "no temporary file is left"
+    assert not list(run_folder.rglob(".*")), "no temporary file is left"
 
 
 def test_manifest_tells_what_was_passed_what_was_run_and_what_it_took(finished: Any) -> None:
@@ -68,7 +87,9 @@ def test_manifest_tells_what_was_passed_what_was_run_and_what_it_took(finished: 
     assert {"torch", "transformers", "python"} <= manifest.versions.keys()
 
 
-def test_results_follow_the_json_schema_and_are_scored_again_from_samples_to_the_same_bytes(finished: Any) -> None:
+def test_results_follow_the_json_schema_and_are_scored_again_from_samples_to_the_same_bytes(
+    finished: Any,
+) -> None:
     run_folder, _ = finished
     before = (run_folder / "results.json").read_bytes()
     jsonschema.validate(json.loads(before), results_json_schema())
@@ -79,8 +100,6 @@ def test_results_follow_the_json_schema_and_are_scored_again_from_samples_to_the
 
 
 def test_a_changed_sample_changes_the_score(finished: Any, tmp_path: Path) -> None:
-    import shutil
-
     copy = shutil.copytree(finished[0], tmp_path / "copy")
     path = copy / "seed-0" / "samples.jsonl"
     text = path.read_text()
@@ -129,7 +148,9 @@ def test_the_same_seed_gives_the_same_numbers_and_python_gives_those_of_the_comm
 def test_single_and_three_stage_studies_are_task_files_and_no_code(
     stages: str, epochs: str, folders: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "study.yaml").write_text(f"include: attributes\ntask: study\nstages: {stages}\nsource_args: {{num_entities: 60}}\n")
+    (tmp_path / "study.yaml").write_text(
+        f"include: attributes\ntask: study\nstages: {stages}\nsource_args: {{num_entities: 60}}\n"
+    )
     result = ocl_bench.run(
         task="study", include_path=[tmp_path], seeds=1, stage2_seeds=2, overrides=[f"recipe.epochs={epochs}"],
         output_path=tmp_path, limit=5,
@@ -165,7 +186,10 @@ def test_checkpoints_load_with_transformers(finished: Any) -> None:
 
 def test_tensorboard_gets_each_stage(tmp_path: Path) -> None:
     result = ocl_bench.run(seeds=1, overrides=TINY, limit=5, output_path=tmp_path, report_to=["tensorboard"])
-    assert [path.parts[-4] for path in sorted(result.folder.rglob("events.out.tfevents*"))] == ["x1-logs", "x2-logs"]
+    assert [path.parts[-4] for path in sorted(result.folder.rglob("events.out.tfevents*"))] == [
+        "x1-logs",
+        "x2-logs",
+    ]
 
 
 def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
@@ -184,8 +208,6 @@ def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
 
 
 def test_a_failing_worker_is_one_sentence_and_the_run_says_so(model_folder: Any, tmp_path: Path) -> None:
-    import shutil
-
     broken = shutil.copytree(model_folder("gpt_neox"), tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"not weights")
     done = ocl_bench_command("run", "--model", str(broken), "--seeds", "1", "--output_path", "out", folder=tmp_path)
@@ -198,3 +220,29 @@ def test_a_failing_worker_is_one_sentence_and_the_run_says_so(model_folder: Any,
 def test_the_shipped_json_schema_is_that_of_the_code() -> None:
     path = Path(ocl_bench.__file__).parent / "score" / "results.schema.json"
     assert json.loads(path.read_text()) == results_json_schema()
+
+
+def test_a_diverging_run_fails_in_one_sentence_and_is_never_scored(tmp_path: Path) -> None:
+    options = ["--seeds", "1", "--set", "recipe.learning_rate=1e30", "--output_path", "out", *SMALL]
+    done = ocl_bench_command("run", *options, folder=tmp_path)
+    assert done.returncode == 1
+    assert "diverged" in done.stderr and "Traceback" not in done.stderr
+    (manifest,) = (tmp_path / "out").rglob("manifest.json")
+    scored = ocl_bench_command("score", str(manifest.parent), folder=tmp_path)
+    assert scored.returncode == 2 and "status is 'failed'" in scored.stderr
+
+
+def test_a_missing_sample_is_noticed(finished: Any, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    path = copy / "seed-1-stage2-1" / "samples.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(OclBenchError, match="stage x2 has 131 answered questions of 132"):
+        score_run(copy)
+
+
+def test_a_seq2seq_model_from_random_weights_gets_a_word_level_tokenizer(tmp_path: Path) -> None:
+    shape = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"is_encoder_decoder": True}))
+    result = ocl_bench.run(f"scratch:{tmp_path}", seeds=1, overrides=TINY, limit=5, output_path=tmp_path / "out")
+    assert result.results.recipe == "tiny"
+    assert result.metrics["d1_cons"]["em"].n == 5

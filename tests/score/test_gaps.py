@@ -26,7 +26,14 @@ def sample(subset: str, seed: int, hit: float, *, stage: str = "x2", number: int
 
 
 def scored(samples: list[Sample], task: Task, **options: Any) -> Results:
-    defaults = {"model": "m", "model_revision": None, "recipe": "tiny", "engine": "torch", "limit": None, "overridden": False}
+    defaults = {
+        "model": "m",
+        "model_revision": None,
+        "recipe": "tiny",
+        "engine": "torch",
+        "limit": None,
+        "modified": False,
+    }
     return score(samples, task, **(defaults | options))
 
 
@@ -63,6 +70,7 @@ def test_every_gap_of_the_design_is_reported_on_every_metric(task: Task) -> None
     samples = [
         sample(subset, seed, float(number % 2), number=number, stage=stage)
         for subset, stage in final_stages(task).items()
+        if subset in task.design.fractions
         for seed in (0, 1)
         for number in range(4)
     ]
@@ -77,7 +85,11 @@ def test_a_gap_without_one_of_its_subsets_is_left_out(task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("options", "submittable", "note"),
-    [({}, True, "one seed"), ({"limit": 5}, False, "limited to 5"), ({"overridden": True}, False, "overridden")],
+    [
+        ({}, True, "one seed"),
+        ({"limit": 5}, False, "limited to 5"),
+        ({"modified": True}, False, "differ from the suite's own"),
+    ],
 )
 def test_limits_and_overrides_are_told_and_cannot_be_submitted(
     options: dict[str, Any], submittable: bool, note: str, task: Task

@@ -28,7 +28,9 @@ def hierarchical_bootstrap(gaps: np.ndarray, rng: np.random.Generator) -> tuple[
 
 
 @pytest.mark.parametrize("between_seeds", [0.0, 0.02, 0.15])
-def test_95_percent_interval_of_5_seeds_covers_the_truth_93_to_97_percent_of_the_time(between_seeds: float) -> None:
+def test_95_percent_interval_of_5_seeds_covers_the_truth_93_to_97_percent_of_the_time(
+    between_seeds: float,
+) -> None:
     intervals = [over_seeds(gaps.tolist()).ci95 for gaps in simulated_gaps(between_seeds)]
     coverage = np.mean([low <= EFFECT <= high for low, high in intervals])
     assert 0.93 <= coverage <= 0.97

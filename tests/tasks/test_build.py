@@ -61,9 +61,7 @@ def test_no_tested_question_is_trained_on(task: Task, seed: int, stage2_seed: in
 
 @in_30_cases
 @given(TASKS, SEEDS)
-def test_one_question_is_held_out_where_questions_are_trained_on_and_all_elsewhere(
-    task: Task, seed: int
-) -> None:
+def test_one_question_is_held_out_where_questions_are_trained_on_and_all_elsewhere(task: Task, seed: int) -> None:
     splits: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in build(task, seed):
         if record.kind == "qa":
@@ -117,9 +115,7 @@ def test_each_entity_has_a_variable_of_its_own_of_the_papers_form(task: Task, se
     records = build(task, seed)
     pairs = {(record.entity, record.variable) for record in records}
     size = task.source_args["num_entities"]
-    assert (
-        len(pairs) == len({entity for entity, _ in pairs}) == len({variable for _, variable in pairs}) == size
-    )
+    assert len(pairs) == len({entity for entity, _ in pairs}) == len({variable for _, variable in pairs}) == size
     assert all(VARIABLE.fullmatch(variable) for _, variable in pairs)
     assert all(words_of(r)[1] == r.variable for r in records if r.kind == "definition")
 

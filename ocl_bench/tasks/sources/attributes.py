@@ -19,7 +19,9 @@ class AttributesSource:
 
     class Args(Contract):
         num_entities: int = Field(ge=2, description="entities, all different")
-        attributes: dict[str, tuple[str, ...]] = Field(min_length=2, description="attribute → its values, each one word")
+        attributes: dict[str, tuple[str, ...]] = Field(
+            min_length=2, description="attribute → its values, each one word"
+        )
 
         @field_validator("attributes")
         @classmethod

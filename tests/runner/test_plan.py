@@ -1,0 +1,162 @@
+"""A request is resolved, or refused in one sentence before anything is trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ocl_bench
+from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.recipe import RECIPE_FOLDER
+from ocl_bench.models.load import load_model, load_tokenizer
+from ocl_bench.models.spec import parse_model
+from ocl_bench.runner.plan import check_seeds, choose, parse_seeds, validate_task
+from ocl_bench.tasks.load import TASK_FOLDER
+
+ATTRIBUTES = (TASK_FOLDER / "attributes" / "attributes.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (0, 1, 2)), ("4,7", (4, 7)), ("4,", (4,)), (" 0 , 2", (0, 2)), ("1", (0,))]
+)
+def test_seeds_are_a_list_or_a_count(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text, "--seeds") == seeds
+
+
+@pytest.mark.parametrize("text", ["a", "", "0", "-1", "1,1", "1,-2", "1.5", "²", "4294967296,", "1000000000", "1,x"])
+def test_wrong_seeds_are_refused_with_the_option(text: str) -> None:
+    with pytest.raises(OclBenchError, match="--seeds"):
+        parse_seeds(text, "--seeds")
+
+
+@pytest.mark.parametrize("seeds", [True, [0.5], "0,1", [], [1, 1]])
+def test_wrong_seeds_from_python_are_refused(seeds: Any) -> None:
+    with pytest.raises(OclBenchError, match="seeds"):
+        check_seeds(seeds, "seeds")
+
+
+def test_the_recipe_depends_on_where_the_weights_come_from(model_folder: Any) -> None:
+    assert choose("scratch:tiny", "attributes").recipe.recipe == "tiny"
+    assert choose(str(model_folder("gpt2")), "attributes").recipe.recipe == "paper"
+    assert choose("scratch:tiny", "attributes", overrides=["recipe.scratch=paper"]).recipe.recipe == "paper"
+
+
+@pytest.mark.parametrize(
+    ("options", "modified"),
+    [
+        ({}, False),
+        ({"recipe": "tiny"}, False),
+        ({"overrides": ["recipe.weight_decay=0.1"]}, False),  # the value it has
+        ({"overrides": ["recipe.weight_decay=0.2"]}, True),
+        ({"overrides": ["design.alpha=0.9"]}, True),
+        ({"recipe": "paper"}, True),
+        ({"model_args": "dtype=bfloat16"}, True),
+    ],
+)
+def test_only_the_suites_own_task_and_recipe_count_as_unmodified(options: dict[str, Any], modified: bool) -> None:
+    assert choose("scratch:tiny", "attributes", **options).modified is modified
+
+
+def test_files_with_the_names_of_the_suite_do_not_pass_for_them(tmp_path: Path) -> None:
+    (tmp_path / "attributes.yaml").write_text(ATTRIBUTES.replace("2000", "60"))
+    assert choose("scratch:tiny", str(tmp_path / "attributes.yaml")).modified
+    recipe = tmp_path / "recipes" / "tiny.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text((RECIPE_FOLDER / "tiny.yaml").read_text().replace("2e-3", "1e-3"))
+    assert choose("scratch:tiny", "attributes", recipe=str(recipe)).modified
+    (tmp_path / "attributes.yaml").unlink()
+    with pytest.raises(OclBenchError, match="recipe 'tiny' is in both"):
+        choose("scratch:tiny", "attributes", include_path=[tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("num_entities: 2000", "num_entities: 5"), "d2_incons_qa"),
+        (("num_entities: 2000", "num_entities: 50000"), "10000 combinations"),
+        (("scratch: tiny", "scratch: tinny"), "did you mean 'tiny'"),
+        (("train: [x2]", "train: [x2/qa]"), "unknown training data 'x2/qa'"),
+    ],
+)
+def test_validate_finds_what_only_building_would_show(change: tuple[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ATTRIBUTES.replace("task: attributes", "task: mine").replace(*change))
+    with pytest.raises(OclBenchError, match=message):
+        validate_task(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "EleutherAI/none-such"}, "neither the hub nor the local cache has it"),
+        ({"device": "gpu"}, "--device gpu"),
+        ({"device": "cuda:7"}, "no such device"),
+        ({"report_to": ["tensorbord"]}, "did you mean 'tensorboard'"),
+        ({"limit": 0}, "limit is 0"),
+        ({"overrides": ["evaluate.max_new_tokens=100"]}, "64 positions"),
+        ({"overrides": ["recipe.epochs=[1]"]}, "epochs for 1 stages"),
+        ({"overrides": ["recipe.epochs=[0,1]"]}, "epochs.0"),
+        ({"output_path": "/dev/null/runs"}, "--output_path"),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    small = options.pop("overrides", []) + ["source_args.num_entities=60"]
+    with pytest.raises(OclBenchError, match=message):
+        ocl_bench.run(**({"seeds": 1, "output_path": tmp_path / "out"} | options), overrides=small)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_stage_2_seeds_need_a_stage_on_x2(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("include: attributes\ntask: one\nstages: [{name: x1, train: [x1]}]\n")
+    with pytest.raises(OclBenchError, match="no stage that trains on x2"):
+        ocl_bench.run(
+            task="one", include_path=[tmp_path], stage2_seeds=2, overrides=["recipe.epochs=[1]"], output_path=tmp_path
+        )
+
+
+def test_an_encoder_that_loads_as_a_causal_model_is_refused(tmp_path: Path) -> None:
+    shape = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"intermediate_size": 64}))
+    spec = parse_model(f"scratch:{tmp_path}")
+    tokenizer = load_tokenizer(spec, ["Q: colour <|abcde|>\nA: red\n", "one two three four"], seq2seq=False)
+    with pytest.raises(OclBenchError, match="not a causal language model"):
+        load_model(spec, tokenizer, seed=0)
+
+
+def test_a_folder_without_weights_is_refused_before_training(tmp_path: Path, model_folder: Any) -> None:
+    import shutil
+
+    folder = shutil.copytree(model_folder("gpt2"), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(OclBenchError, match="holds no"):
+        ocl_bench.run(str(folder), overrides=["source_args.num_entities=60"], output_path=tmp_path / "out")
+
+
+def test_a_hub_model_is_pinned_to_its_commit_from_the_local_cache(
+    tmp_path: Path, model_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache folder laid out as huggingface_hub lays it out, read with the hub's own code and no network."""
+    import shutil
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--tiny-neox"
+    shutil.copytree(model_folder("gpt_neox"), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    # The workers are new processes: the environment is how they learn of the cache.
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    script = (
+        "import ocl_bench; r = ocl_bench.run('someone/tiny-neox', seeds=1, limit=5, curves=False, "
+        "overrides=['source_args.num_entities=40', 'recipe.epochs=[1,1]', 'recipe.precision=fp32']); "
+        "print(r.results.model_revision)"
+    )
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == commit, done.stderr
+    (manifest,) = (tmp_path / "runs" / "someone__tiny-neox").rglob("manifest.json")
+    assert json.loads(manifest.read_text())["config"]["model"]["args"]["revision"] == commit
