@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.batches import Collator, Datapoint, datapoint
 from ocl_bench.finetune.stage import decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
@@ -70,6 +71,8 @@ class TorchEngine:
         rows = torch.tensor([len(one.target) - one.label_start for one in batch])
         row_of_label = torch.arange(len(batch)).repeat_interleave(rows)
         sums = torch.zeros(len(batch)).index_add(0, row_of_label, logprobs.cpu())
+        if not sums.isfinite().all():
+            raise RunFailed("the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate.")
         misses = torch.zeros(len(batch)).index_add(0, row_of_label, (~hits).cpu().float())
         return [Forced(total, not missed) for total, missed in zip(sums.tolist(), misses.tolist(), strict=True)]
 

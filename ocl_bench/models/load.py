@@ -18,6 +18,16 @@ def load_config(spec: ModelSpec) -> Any:
     return _from_pretrained(spec, AutoConfig.from_pretrained, spec.location, "model")
 
 
+def hub_commit(spec: ModelSpec) -> str | None:
+    """Commit that a hub model's revision stands for, online or in the local cache; None for other models."""
+    from huggingface_hub import hf_hub_download
+
+    if spec.source != "hub":
+        return None
+    # The cache keeps each commit's files in a folder of its name.
+    return Path(hf_hub_download(spec.location, "config.json", revision=spec.args.revision)).parent.name
+
+
 def model_is_seq2seq(spec: ModelSpec) -> bool:
     """Whether prompt and completion go to an encoder and a decoder."""
     return bool(load_config(spec).is_encoder_decoder)

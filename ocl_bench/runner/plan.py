@@ -194,13 +194,20 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]
     from transformers.utils import logging
 
     from ocl_bench.models.encoding import Encoder
-    from ocl_bench.models.load import check_fit, load_config, load_tokenizer, parameter_count, require_weights
+    from ocl_bench.models.load import (
+        check_fit,
+        hub_commit,
+        load_config,
+        load_tokenizer,
+        parameter_count,
+        require_weights,
+    )
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = load_config(spec)
     require_weights(spec)
-    revision = getattr(config, "_commit_hash", None)
+    revision = hub_commit(spec)
     if revision is not None:
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
     for cell in records.values():

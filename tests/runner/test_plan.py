@@ -1,6 +1,9 @@
 """A request is resolved, or refused in one sentence before anything is trained."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +106,7 @@ def test_validate_finds_what_only_building_would_show(change: tuple[str, str], m
 def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    small = options.pop("overrides", []) + ["source_args.num_entities=60"]
+    small = [*options.pop("overrides", []), "source_args.num_entities=60"]
     with pytest.raises(OclBenchError, match=message):
         ocl_bench.run(**({"seeds": 1, "output_path": tmp_path / "out"} | options), overrides=small)
     assert not (tmp_path / "out").exists()
@@ -127,8 +130,6 @@ def test_an_encoder_that_loads_as_a_causal_model_is_refused(tmp_path: Path) -> N
 
 
 def test_a_folder_without_weights_is_refused_before_training(tmp_path: Path, model_folder: Any) -> None:
-    import shutil
-
     folder = shutil.copytree(model_folder("gpt2"), tmp_path / "model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(OclBenchError, match="holds no"):
@@ -139,8 +140,6 @@ def test_a_hub_model_is_pinned_to_its_commit_from_the_local_cache(
     tmp_path: Path, model_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache folder laid out as huggingface_hub lays it out, read with the hub's own code and no network."""
-    import shutil
-
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--someone--tiny-neox"
     shutil.copytree(model_folder("gpt_neox"), repository / "snapshots" / commit)
@@ -153,9 +152,6 @@ def test_a_hub_model_is_pinned_to_its_commit_from_the_local_cache(
         "overrides=['source_args.num_entities=40', 'recipe.epochs=[1,1]', 'recipe.precision=fp32']); "
         "print(r.results.model_revision)"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == commit, done.stderr
     (manifest,) = (tmp_path / "runs" / "someone__tiny-neox").rglob("manifest.json")
