@@ -22,7 +22,7 @@ from ocl_bench.finetune.recipe import Recipe, load_recipe
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoder
 
-SHAPES = ((2, 128), (6, 128), (6, 512))
+SHAPES = ((6, 128), (6, 512))
 BLOCK_SIZE = 48
 
 
@@ -75,8 +75,8 @@ def ours(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> 
 
 
 @click.command()
-@click.option("--steps", default=4, show_default=True, help="Optimizer steps of each measurement.")
-@click.option("--batch", default=128, show_default=True, help="Datapoints per optimizer step.")
+@click.option("--steps", default=1, show_default=True, help="Optimizer steps of each measurement.")
+@click.option("--batch", default=256, show_default=True, help="Datapoints per optimizer step.")
 @click.option("--rounds", default=3, show_default=True, help="Measurements of each recipe, alternating.")
 @click.option("--name", default="finetune-cpu", show_default=True, help="Name of the JSON file.")
 def main(steps: int, batch: int, rounds: int, name: str) -> None:

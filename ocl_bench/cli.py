@@ -1,10 +1,12 @@
 """The command line: parses, calls, prints."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ocl_bench.errors import OclBenchError, did_you_mean
 
@@ -95,32 +97,31 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
 @click.option("--report_to", default="none", show_default=True, help="tensorboard, wandb, … (the Trainer's), by comma.")
 @click.option("--no_curves", is_flag=True, help="Record no learning curves.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
-def run(**options: Any) -> None:
+@click.pass_context
+def run(ctx: click.Context, /, **options: Any) -> None:
     """Finetune a model on X1, then X2, evaluate it after each, and show the gaps."""
     from ocl_bench import api
-    from ocl_bench.runner.plan import parse_seeds
     from ocl_bench.runner.progress import RunProgress
 
     as_json, tasks = options.pop("as_json"), _names(options.pop("tasks"))
     if not tasks or (as_json and len(tasks) > 1):
         raise OclBenchError("--tasks: name at least one task, and only one with --json; `ocl-bench ls` lists them.")
-    curves = not options.pop("no_curves")
-    arguments = options | {
-        "seeds": parse_seeds(options["seeds"], "--seeds"),
-        "stage2_seeds": parse_seeds(options["stage2_seeds"], "--stage2_seeds"),
-        "batch_size": _batch_size(options["batch_size"]),
-        "report_to": [name for name in _names(options["report_to"]) if name != "none"],
-        "curves": curves,
+    # Only what was given is passed on, so that the manifest can tell it from defaults.
+    given = {
+        name: value for name, value in options.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
     }
+    arguments = {name: READ[name](value) if name in READ else value for name, value in given.items()}
+    if arguments.pop("no_curves", False):
+        arguments["curves"] = False
     for task in tasks:
         result = api.run(task=task, progress=RunProgress, **arguments)
         if as_json:
             click.echo(result.results.model_dump_json(indent=2))
         else:
-            _show(result, arguments)
+            _show(result)
 
 
-def _show(result: Any, arguments: dict[str, Any]) -> None:
+def _show(result: Any) -> None:
     from ocl_bench.runner.manifest import read_manifest
 
     manifest = read_manifest(result.folder)
@@ -129,19 +130,17 @@ def _show(result: Any, arguments: dict[str, Any]) -> None:
     click.echo(f"\n{result.table()}\n")
     click.echo(f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {used}")
     click.echo(f"run folder       {result.folder}")
-    if arguments["curves"]:
+    if manifest.config.curves:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
-    click.echo(f"next             {_next(result.results, arguments)}")
+    click.echo(f"next             {_next(result.results)}")
 
 
-def _next(results: Any, arguments: dict[str, Any]) -> str:
+def _next(results: Any) -> str:
     """What to run next: the same task on a pretrained model, or with more seeds."""
-    if arguments["model"].startswith("scratch:"):
+    if results.model.startswith("scratch:"):
         return f"ocl-bench run --model EleutherAI/pythia-70m --task {results.task}   (a pretrained model)"
-    return (
-        f"ocl-bench run --model {arguments['model']} --task {results.task} --seeds {2 * len(results.seeds)}"
-        "   (more seeds, narrower intervals)"
-    )
+    more = 2 * len(results.seeds)
+    return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
 
 
 def _names(text: str) -> list[str]:
@@ -154,6 +153,24 @@ def _batch_size(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise OclBenchError(f"--batch_size {text}: give a number from 1 up, or auto.")
     return int(text)
+
+
+def _seeds(option: str) -> Callable[[str], tuple[int, ...]]:
+    def read(text: str) -> tuple[int, ...]:
+        from ocl_bench.runner.plan import parse_seeds
+
+        return parse_seeds(text, option)
+
+    return read
+
+
+# How an option's text becomes the argument of `ocl_bench.run`.
+READ: dict[str, Callable[[str], Any]] = {
+    "seeds": _seeds("--seeds"),
+    "stage2_seeds": _seeds("--stage2_seeds"),
+    "batch_size": _batch_size,
+    "report_to": lambda text: [name for name in _names(text) if name != "none"],
+}
 
 
 @main.command()

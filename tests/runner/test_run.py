@@ -76,7 +76,7 @@ def test_run_folder_is_complete(finished: Any) -> None:
 def test_manifest_tells_what_was_passed_what_was_run_and_what_it_took(finished: Any) -> None:
     manifest = read_manifest(finished[0])
     assert manifest.status == "complete"
-    assert manifest.passed["overrides"] == list(TINY)
+    assert manifest.passed == {"seeds": [0, 1], "stage2_seeds": [0, 1], "output_path": "out", "overrides": list(TINY)}
     assert manifest.config.recipe.epochs == (2, 2)
     stage = manifest.stages["seed-0"]["x1"]
     assert stage.effective_batch_size == 64

@@ -1,0 +1,101 @@
+"""The command line answers at once, spells options as lm-eval does, and turns mistakes into one sentence."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ocl_bench
+from ocl_bench.cli import main
+
+COMMAND = [sys.executable, "-m", "ocl_bench.cli"]
+
+
+def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["validate", "mine.yaml"], ["--version"]])
+def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("include: attributes\ntask: mine\n")
+    command = [sys.executable, "-X", "importtime", "-m", "ocl_bench.cli", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "click" in imported
+    assert not imported & {"torch", "transformers", "scipy", "matplotlib", "numpy"}
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, ocl_bench; ocl_bench.run; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_defaults_of_the_command_are_those_of_python() -> None:
+    python = {name: parameter.default for name, parameter in inspect.signature(ocl_bench.run).parameters.items()}
+    command = {parameter.name: parameter.default for parameter in main.commands["run"].params}
+    for name in ("model", "model_args", "recipe", "device", "limit", "trust_remote_code"):
+        assert command[name] == python[name] or (command[name] is not python[name] and not python[name]), name
+    assert command["tasks"] == python["task"]
+    assert (command["seeds"], command["stage2_seeds"]) == (str(python["seeds"]), str(python["stage2_seeds"]))
+    assert str(command["output_path"]) == python["output_path"]
+
+
+def test_ls_names_tasks_recipes_and_scratch_models(tmp_path: Path) -> None:
+    done = call("ls", folder=tmp_path)
+    for name in ("attributes", "paper", "tiny", "scratch:tiny"):
+        assert name in done.stdout
+
+
+def test_data_build_writes_the_released_records(tmp_path: Path) -> None:
+    done = call("data", "build", "attributes", "--seed", "2", "--output-path", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.jsonl", "x1.jsonl", "x2.jsonl"]
+    assert len((tmp_path / "out" / "x2.jsonl").read_text().splitlines()) == 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rn"], "unknown command 'rn'; did you mean 'run'"),
+        (["run", "--modle", "x"], "--model"),
+        (["run", "--task", "atributes"], "did you mean 'attributes'"),
+        (["run", "--tasks", ","], "name at least one task"),
+        (["run", "--tasks", "attributes,attributes", "--json"], "only one with --json"),
+        (["run", "--model", ""], "there is no such folder"),
+        (["run", "--model", "./none"], "there is no such folder"),
+        (["run", "--model", "a b/c"], "there is no such folder"),
+        (["run", "--model", "scratch:tinny"], "did you mean 'tiny'"),
+        (["run", "--model-args", "dtpe=bfloat16"], "did you mean 'dtype'"),
+        (["run", "--seeds", "three"], "--seeds: 'three' is not a number"),
+        (["run", "--batch_size", "²"], "--batch_size"),
+        (["run", "--set", "design.alfa=1"], "did you mean 'alpha'"),
+        (["run", "--set", "design.fractions.unseen=.5"], "sum to 1.4"),
+        (["run", "--set", "design.alpha"], "write it as key=value"),
+        (["run", "--recipe", "papr"], "did you mean 'paper'"),
+        (["run", "--output_path", "/proc/none"], "choose another with --output_path"),
+        (["run", "--config", "none.yaml"], "none.yaml"),
+        (["run", "--include_path", "none"], "there is no such folder"),
+        (["validate", "none.yaml"], "none.yaml"),
+        (["data", "build", "none", "--output_path", "left"], "unknown task 'none'"),
+        (["data", "build", "attributes", "--seed", "-1", "--output_path", "left"], "--seed"),
+        (["data", "verify", "none"], "unknown task"),
+        (["score", "."], "not a run folder"),
+        (["plot", "."], "not a run folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = call(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_option_in_a_config_file_gets_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("seed: 3\n")
+    done = call("run", "--config", "run.yaml", folder=tmp_path)
+    assert done.returncode == 2 and "did you mean 'seeds'" in done.stderr
