@@ -19,7 +19,7 @@ from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.labelled_positions import LabelledPositions
 
 # Tokens that a micro-batch may hold when --batch_size is auto; larger gains nothing in speed and costs memory.
-AUTO_TOKENS = {"cpu": 2048, "cuda": 16384}
+AUTO_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 
 @dataclass(frozen=True)
