@@ -36,7 +36,7 @@ def finetuned(layers: int, width: int, encoder: Encoder, train: list[Record]) ->
         network,
         [datapoint(one, False, "completion") for one in encoded],
         [False] * len(train),
-        recipe=load_recipe("tiny", ["epochs=[6]", "learning_rate=1e-3", "warmup_steps=5"]),
+        recipe=load_recipe("tiny", ["epochs=[4]", "learning_rate=1e-3", "warmup_steps=5"]),
         stage=0,
         seed=0,
         pad_id=encoder.pad_id,
@@ -62,7 +62,7 @@ def main(prompts: int, rounds: int, name: str) -> None:
     words = tokenizer([record.prompt + record.completion for record in all_records])
     encoder = Encoder(words, seq2seq=False)
     encoded = encoder([(record.prompt, record.completion) for record in tests])
-    train = [record for record in all_records if record.kind == "qa"][:1000]
+    train = [record for record in all_records if record.kind == "qa"][:600]
     rows = []
     for layers, width in SHAPES:
         network = finetuned(layers, width, encoder, train)

@@ -14,9 +14,9 @@ from ocl_bench.finetune.stage import decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
 
-# A batch may hold this many tokens, and this many logits (128 MiB of them in float32).
+# A batch may hold this many tokens, and this many logits (32 MiB of them in float32, about a cache).
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
-MAX_LOGITS = 2**25
+MAX_LOGITS = 2**23
 
 
 @dataclass(frozen=True)

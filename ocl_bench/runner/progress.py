@@ -1,4 +1,4 @@
-"""Progress bars on standard error: one for the data, and for each seed one a stage and one an evaluation."""
+"""Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage."""
 
 from typing import Any
 
@@ -7,21 +7,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class RunProgress:
-    """Shows events of `execute` as bars (or as plain lines, where standard error is no terminal)."""
+    """Shows events of `execute`. Bars only where standard error is a terminal, lines everywhere."""
 
     def __init__(self, task: str, cells: int) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description:24s}"),
             BarColumn(bar_width=30),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
             console=self.console,
         )
         self.building = self.bars.add_task(f"build {task}", total=cells, note="")
-        self.stages: dict[tuple[int, int, str], TaskID] = {}
-        self.evaluations: dict[tuple[int, int, str], TaskID] = {}
+        self.running: dict[str, TaskID] = {}
 
     def __enter__(self) -> "RunProgress":
         if self.console.is_terminal:
@@ -39,19 +38,20 @@ class RunProgress:
         """Show one event of a worker."""
         if "stage" not in event:
             return
-        key = (event["seed"], event["stage2_seed"], event["stage"])
-        name = f"seed {key[0]}" + (f" stage-2 seed {key[1]}" if key[1] else "") + f" {key[2]}"
-        if key not in self.stages:
-            self.stages[key] = self.bars.add_task(name, total=event.get("epochs"), note="")
-        bar = self.stages[key]
-        if event["event"] == "epoch":
-            self.bars.update(bar, completed=event["epoch"], note=f"loss {event['loss']:.3f}")
-        elif event["event"] == "evaluate":
-            self.bars.stop_task(bar)
-            self.evaluations[key] = self.bars.add_task(f"{name} evaluation", total=event["questions"], note="")
-        elif event["event"] == "asked":
-            self.bars.advance(self.evaluations[key], event["questions"])
-        elif event["event"] == "stage_done":
-            self.bars.stop_task(self.evaluations[key])
-            if not self.console.is_terminal:
-                self.console.print(f"{name} done")
+        stage2 = f" stage-2 seed {event['stage2_seed']}" if event["stage2_seed"] else ""
+        stage = f"seed {event['seed']}{stage2} {event['stage']}"
+        match event["event"]:
+            case "epoch":
+                note = f"loss {event['loss']:.3f}"
+                self.bars.update(self._bar(stage, event["epochs"]), completed=event["epoch"], note=note)
+            case "asked":
+                self.bars.advance(self._bar(f"{stage} evaluation", event["of"]), event["questions"])
+            case "stage_done":
+                for name in (stage, f"{stage} evaluation"):
+                    self.bars.remove_task(self.running.pop(name))
+                self.console.print(f"{stage} done in {event['seconds']:.0f} s")
+
+    def _bar(self, name: str, total: int) -> TaskID:
+        if name not in self.running:
+            self.running[name] = self.bars.add_task(name, total=total, note="")
+        return self.running[name]

@@ -136,7 +136,7 @@ class SeedRun:
             log_folder=self.folder / f"{stage.name}-logs",
             on_epoch=on_epoch,
         )
-        self.emit(self._event("evaluate", stage=stage.name, questions=len(questions.records)))
+        total = len(questions.records)
         start = time.perf_counter()
         engine.model.eval()
         self.samples += ask(
@@ -144,14 +144,14 @@ class SeedRun:
             questions,
             config.task.evaluate.max_new_tokens,
             self.chance,
-            on_answered=lambda count: self.emit(self._event("asked", stage=stage.name, questions=count)),
+            on_answered=lambda count: self.emit(self._event("asked", stage=stage.name, questions=count, of=total)),
             stage=stage.name,
             seed=self.seed,
             stage2_seed=self.stage2_seed,
         )
         evaluate_seconds = time.perf_counter() - start
         self._save(stage.name, engine.model, {**asdict(report), "evaluate_seconds": evaluate_seconds})
-        self.emit(self._event("stage_done", stage=stage.name))
+        self.emit(self._event("stage_done", stage=stage.name, seconds=report.seconds + evaluate_seconds))
 
     def _save(self, stage: str, model: Any, report: dict[str, Any]) -> None:
         """Write samples and curves so far, then the checkpoint, whose presence says that the stage is finished."""

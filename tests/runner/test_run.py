@@ -53,7 +53,7 @@ def test_run_prints_tables_with_intervals_chance_and_the_next_step(finished: Any
         str(run_folder.name),
     ):
         assert text in done.stdout
-    assert "seed 0 x1 done" in done.stderr
+    assert "seed 0 x1 done in" in done.stderr
 
 
 def test_run_folder_is_complete(finished: Any) -> None:
