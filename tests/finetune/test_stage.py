@@ -109,7 +109,8 @@ def test_bf16_trains_and_keeps_the_weights_in_their_dtype(tiny: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("requested", "effective", "longest", "size"),
     [
-        (None, 256, 16, 256), (None, 256, 21, 128),
+        (None, 256, 16, 256),
+        (None, 256, 21, 128),
         (None, 64, 7, 64),
         (100, 256, 16, 64),
         (1000, 256, 16, 256),
