@@ -91,8 +91,8 @@ def score_metrics(samples: Sequence[Sample], task: Task) -> dict[str, dict[str, 
             per_seed = scores.per_seed(subset)
             estimate = _estimate(scores, (subset,), list(per_seed.values()))
             low, high = estimate.ci95
-            if name in BOUNDED:
-                low, high = max(0.0, low), min(1.0, high)
+            # No accuracy is outside 0 to 1, and no log-probability above 0.
+            low, high = (max(0.0, low), min(1.0, high)) if name in BOUNDED else (low, min(0.0, high))
             table[subset][name] = Metric(
                 mean=estimate.mean,
                 ci95=(low, high),
