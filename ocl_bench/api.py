@@ -1,7 +1,8 @@
 """The Python face of the suite."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.sources import fetch_if_absent
 
 if TYPE_CHECKING:
+    from ocl_bench.runner.execute import Workers
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.score.result import Gap, Metric, Results
 
-__all__ = ["RunResult", "load_results", "load_task", "run"]
+__all__ = ["RunResult", "load_results", "load_task", "run", "run_tasks"]
 
-DEFAULT_MODEL = "scratch:tiny"
 DEFAULT_TASK = "attributes"
+STANDARD = "standard"
 DEFAULT_SEEDS = 5
 
 
@@ -57,7 +60,7 @@ class RunResult:
 
 
 def run(
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     task: str = DEFAULT_TASK,
     *,
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
@@ -74,11 +77,12 @@ def run(
     report_to: Sequence[str] = (),
     output_path: Path | str = "runs",
     progress: "Callable[[str, int], RunProgress] | None" = None,
+    workers: "Workers | None" = None,
 ) -> RunResult:
     """Finetune a model on a task's X1 and X2, evaluate it after each stage, and score the gaps.
 
     Args:
-        model: a hub id, a folder, or `scratch:NAME`.
+        model: a hub id, a folder, or `scratch:NAME`; None takes the task's.
         task: a task's name or file.
         seeds: stage-1 seeds, or how many.
         stage2_seeds: stage-2 seeds of each stage-1 seed, or how many.
@@ -89,11 +93,12 @@ def run(
         trust_remote_code: run code that comes with the model.
         device: cpu, cuda, cuda:N or mps; None takes the best there is.
         batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
-        limit: questions per subset; the result cannot be submitted.
+        limit: questions per subset and kind; the result cannot be submitted.
         curves: record learning curves.
         report_to: the Trainer's experiment trackers, such as `tensorboard`.
         output_path: where run folders are made.
         progress: shows progress; None shows nothing.
+        workers: training processes to share with other runs (`ocl_bench.runner.execute.Workers`); None starts its own.
 
     Raises:
         OclBenchError: for bad input, before anything is trained; or if a seed fails.
@@ -117,6 +122,7 @@ def run(
     require_writable(Path(output_path))
     shown = (progress or _Silent)(choice.task.task, len(seed_list) * len(stage2_list))
     with shown:
+        fetch_if_absent(choice.task, shown.fetched)
         plan = make_plan(
             choice,
             seeds=seed_list,
@@ -128,13 +134,38 @@ def run(
             report_to=tuple(report_to),
             on_built=shown.built,
         )
-        from ocl_bench.runner.execute import execute
+        from ocl_bench.runner.execute import Workers, execute
 
-        folder, results = execute(plan, Path(output_path), passed, shown)
+        with nullcontext(workers) if workers else Workers() as processes:
+            folder, results = execute(plan, processes, Path(output_path), passed, shown)
     result = RunResult(folder, results)
     if curves:
         result.plot()
     return result
+
+
+def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **options: Any) -> "Iterator[RunResult]":
+    """Run several tasks, one after the other, in the same processes, which load a pretrained model once.
+
+    Args:
+        model: as in `run`.
+        tasks: tasks and groups. A group is that of pretrained models if `model` is one.
+        options: as in `run`.
+
+    Raises:
+        OclBenchError: as `run`; a task that cannot be found is refused before any is run.
+    """
+    from ocl_bench.models.spec import is_pretrained
+    from ocl_bench.runner.execute import Workers
+    from ocl_bench.tasks.groups import expand
+
+    include_path = [Path(path) for path in options.get("include_path", ())]
+    names = expand(tasks, is_pretrained(model), include_path)
+    for name in names:
+        load_task(name, include_path=include_path)
+    with Workers() as workers:
+        for name in names:
+            yield run(model, name, workers=workers, **options)
 
 
 def load_results(folder: Path | str) -> RunResult:
@@ -149,7 +180,7 @@ def _passed(arguments: dict[str, Any]) -> dict[str, Any]:
     defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
     plain = {}
     for name, value in arguments.items():
-        if name == "progress" or value == defaults[name]:
+        if name in ("progress", "workers") or value == defaults[name]:
             continue
         if isinstance(value, Path):
             value = str(value)
@@ -169,6 +200,9 @@ class _Silent:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        pass
+
+    def fetched(self, done: int, total: int | None) -> None:
         pass
 
     def built(self) -> None:

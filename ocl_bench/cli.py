@@ -71,9 +71,11 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
 
 
 @main.command()
-@click.option("--model", "-m", default="scratch:tiny", show_default=True, help="Hub id, folder, or scratch:NAME.")
+@click.option("--model", "-m", help="Hub id, folder, or scratch:NAME; the task's if not given.")
 @click.option("--model_args", "-a", default="", help="key=value,… for loading it: revision, dtype, tokenizer, …")
-@click.option("--tasks", "--task", "-t", default="attributes", show_default=True, help="Task names or files, by comma.")
+@click.option(
+    "--tasks", "--task", "-t", default="standard", show_default=True, help="Tasks, groups or files, by comma."
+)
 @click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds: 0,1,2 or how many.")
 @click.option("--stage2_seeds", default="1", show_default=True, help="Stage-2 seeds of each: 0,1,2 or how many.")
 @click.option("--recipe", help="Recipe name or file; the task's if not given.")
@@ -104,8 +106,8 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     from ocl_bench.runner.progress import RunProgress
 
     as_json, tasks = options.pop("as_json"), _names(options.pop("tasks"))
-    if not tasks or (as_json and len(tasks) > 1):
-        raise OclBenchError("--tasks: name at least one task, and only one with --json; `ocl-bench ls` lists them.")
+    if not tasks:
+        raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
     # Only what was given is passed on, so that the manifest can tell it from defaults.
     given = {
         name: value for name, value in options.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
@@ -113,8 +115,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     arguments = {name: READ[name](value) if name in READ else value for name, value in given.items()}
     if arguments.pop("no_curves", False):
         arguments["curves"] = False
-    for task in tasks:
-        result = api.run(task=task, progress=RunProgress, **arguments)
+    for result in api.run_tasks(tasks=tasks, progress=RunProgress, **arguments):
         if as_json:
             click.echo(result.results.model_dump_json(indent=2))
         else:
@@ -247,6 +248,39 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
         click.echo(f"{'ok      ' if check.agrees else 'DIFFERS '} {check.name}  {check.detail}")
     if differing:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--model", "-m", default="scratch:tiny", show_default=True, help="Hub id, folder, or scratch:NAME.")
+@click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds of each point: 0,1,2 or how many.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Further override of every point.")
+@click.option("--batch_size", default="auto", show_default=True, help="Most datapoints per forward pass, or auto.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@click.option(
+    "--output_path",
+    type=click.Path(path_type=Path),
+    default="studies",
+    show_default=True,
+    help="For NAME.json and NAME.png; finished points there are kept.",
+)
+@click.option("--runs_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For runs.")
+def study(name: str, seeds: str, batch_size: str, **options: Any) -> None:
+    """Run a study, a grid of runs, and draw the paper's figure for it."""
+    from ocl_bench.report.tables import study_table
+    from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.study.run import run_study
+
+    results, figure = run_study(
+        name,
+        seeds=_seeds("--seeds")(seeds),
+        batch_size=_batch_size(batch_size),
+        curves=False,
+        progress=RunProgress,
+        **options,
+    )
+    click.echo(f"\n{study_table(results)}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
 
 
 @main.command()

@@ -2,13 +2,13 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from ocl_bench.evaluate.metrics import exact_match, f1
-from ocl_bench.evaluate.samples import CurvePoint, Sample
+from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
 from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.tasks.records import Record
@@ -27,12 +27,21 @@ class Questions:
     encoded: list[list[Encoded]]
 
     def subset_sample(self, per_subset: int, seed: int) -> "Questions":
-        """A fixed random sample of at most `per_subset` questions of each subset."""
-        numbers: dict[str, list[int]] = defaultdict(list)
+        """A fixed random sample of at most `per_subset` questions of each subset and kind."""
+        numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, record in enumerate(self.records):
-            numbers[record.subset].append(number)
+            numbers[record.subset, record.kind].append(number)
         rng = random.Random(f"questions {seed}")
-        kept = sorted(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
+        return self._only(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
+
+    def of_curve(self, per_subset: int, seed: int) -> "Questions":
+        """What a learning curve shows: a sample of the source's questions, or without any, of the first other set."""
+        sets = [set_name(record.kind, record.group) for record in self.records]
+        shown = "qa" if "qa" in sets else min(sets)
+        return self._only(n for n, name in enumerate(sets) if name == shown).subset_sample(per_subset, seed)
+
+    def _only(self, numbers: Iterable[int]) -> "Questions":
+        kept = sorted(numbers)
         return Questions([self.records[n] for n in kept], [self.encoded[n] for n in kept])
 
 
@@ -53,7 +62,7 @@ def ask(
     engine: TorchEngine,
     questions: Questions,
     max_new_tokens: int,
-    chance: Mapping[str, float],
+    chance: Mapping[tuple[str, str], float],
     on_answered: Callable[[int], None] = lambda count: None,
     **where: Any,
 ) -> list[Sample]:
@@ -63,7 +72,7 @@ def ask(
         engine: the model to ask.
         questions: what to ask.
         max_new_tokens: length limit of a generated answer; a longer accepted answer raises it.
-        chance: question group → chance level.
+        chance: kind and group of a question → chance level.
         on_answered: called now and then with the number of further questions that are answered.
         where: stage, seed and stage2_seed, for the samples.
     """
@@ -75,9 +84,10 @@ def ask(
         Sample(
             id=record.id,
             subset=record.subset,
+            kind=record.kind,
             group=record.group,
             entity=record.entity,
-            chance=chance[record.group],
+            chance=chance[record.kind, record.group],
             em_forced=float(any(one.greedy for one in forced)),
             logprob=forced[0].logprob,
             generated=text,
@@ -91,16 +101,17 @@ def ask(
 
 def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> list[CurvePoint]:
     """Each subset's mean `em_forced` and `logprob`: one forward pass, no generation. `where`: stage, epoch and loss."""
-    by_subset: dict[str, list[list[Forced]]] = defaultdict(list)
+    by_subset: dict[tuple[str, str], list[list[Forced]]] = defaultdict(list)
     for record, forced in zip(questions.records, _forced(engine, questions), strict=True):
-        by_subset[record.subset].append(forced)
+        by_subset[record.subset, set_name(record.kind, record.group)].append(forced)
     return [
         CurvePoint(
             subset=subset,
+            set=name,
             em_forced=fmean(any(one.greedy for one in forced) for forced in rows),
             logprob=fmean(forced[0].logprob for forced in rows),
             n=len(rows),
             **where,
         )
-        for subset, rows in by_subset.items()
+        for (subset, name), rows in by_subset.items()
     ]

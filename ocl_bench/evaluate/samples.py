@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from ocl_bench.contract import Contract
+from ocl_bench.tasks.records import Kind
 
 
 class Sample(Contract):
@@ -10,7 +11,8 @@ class Sample(Contract):
 
     id: str = Field(description="the record's id")
     subset: str = Field(description="the record's subset")
-    group: str = Field(description="which question of the entity it is")
+    kind: Kind = Field("qa", description="the record's kind: a question of the source, or of an evaluation set")
+    group: str = Field(description="which question of its kind it is")
     entity: str = Field(description="the entity that the question is about")
     stage: str = Field(description="the finetuning stage at whose end it was asked")
     seed: int = Field(description="stage-1 seed")
@@ -24,6 +26,16 @@ class Sample(Contract):
     em: float = Field(ge=0, le=1, description="exact match of the greedy answer with an accepted one, normalised")
     f1: float = Field(ge=0, le=1, description="word F1 of the greedy answer, best over the accepted ones, normalised")
 
+    @property
+    def set(self) -> str:
+        """The evaluation set, as results name it: `qa`, or for example `attribution/name`."""
+        return set_name(self.kind, self.group)
+
+
+def set_name(kind: Kind, group: str) -> str:
+    """The source's questions are one set, and each phrasing of another kind is one."""
+    return kind if kind == "qa" or not group else f"{kind}/{group}"
+
 
 class CurvePoint(Contract):
     """One point of a learning curve: a subset after an epoch, on a fixed sample of its questions."""
@@ -32,6 +44,7 @@ class CurvePoint(Contract):
     epoch: int = Field(ge=1, description="epochs of the stage that are over")
     loss: float = Field(description="mean training loss of the epoch, in nats per labelled token")
     subset: str = Field(description="the questions' subset")
+    set: str = Field("qa", description="what was asked: the source's questions (qa), or an evaluation set")
     em_forced: float = Field(ge=0, le=1, description="mean em_forced")
     logprob: float = Field(le=0, description="mean log-probability of the answers")
     n: int = Field(ge=1, description="questions asked")

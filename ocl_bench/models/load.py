@@ -79,6 +79,26 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
     return model
 
 
+class BaseModel:
+    """Pretrained weights, loaded once and copied for every training that starts from them."""
+
+    def __init__(self) -> None:
+        self._spec: ModelSpec | None = None
+        self._model: Any = None
+
+    def copy(self, spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
+        """What `load_model` gives. A model from random weights is made anew, because its seed decides them."""
+        from transformers import set_seed
+
+        if spec.source == "scratch":
+            return load_model(spec, tokenizer, seed)
+        if self._spec != spec:
+            self._model = load_model(spec, tokenizer, seed)
+            self._spec = spec
+        set_seed(seed)
+        return copy.deepcopy(self._model)
+
+
 def _require_causal(spec: ModelSpec, model: Any) -> None:
     """Some encoders load as causal models and would read the answer while predicting it."""
     import torch

@@ -74,6 +74,11 @@ def parse_model(name: str, model_args: str = "", trust_remote_code: bool = False
     return ModelSpec(name=name, source="hub", location=name, args=args)
 
 
+def is_pretrained(name: str | None) -> bool:
+    """Whether a model of this name starts from trained weights; no name is a model from random weights."""
+    return name is not None and not name.startswith(SCRATCH_PREFIX)
+
+
 def _scratch_folder(name: str) -> Path:
     wanted = name.removeprefix(SCRATCH_PREFIX)
     known = scratch_models()

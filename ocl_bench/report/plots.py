@@ -26,6 +26,9 @@ COLOURS = {
     "d1_cons": "#0072B2",
     "d2_cons": "#D55E00",
     "d3_cons": "#E69F00",
+    "d1_swapped": "#000000",
+    "d2_swapped": "#000000",
+    "d3_swapped": "#000000",
     "unseen": "#999999",
 }
 
@@ -53,7 +56,8 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     path = path or folder / "curves.png"
     stages = [stage.name for stage in config.task.stages]
     shown = [name for name in SUBSETS if any((stage, name) in curves for stage in stages)]
-    chance = fmean(chance_levels(config.task).values())
+    levels = chance_levels(config.task)
+    chance = fmean([level for (kind, _), level in levels.items() if kind == "qa"] or levels.values())
     figure, axes = pyplot.subplots(
         1, len(stages), figsize=(4 * len(stages) + 1.8, 3.6), sharey=True, squeeze=False, layout="constrained"
     )

@@ -1,8 +1,13 @@
 """Tables of a result, as text for the terminal and as Markdown or LaTeX (any format of tabulate)."""
 
+from typing import TYPE_CHECKING
+
 from tabulate import tabulate
 
 from ocl_bench.score.result import Gap, Metric, Results
+
+if TYPE_CHECKING:
+    from ocl_bench.study.run import StudyResults
 
 SHOWN = ("em_forced", "em", "logprob")
 
@@ -39,8 +44,35 @@ def gap_table(results: Results, format: str = "simple") -> str:
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
+def set_tables(results: Results, format: str = "simple") -> list[str]:
+    """For each kind of evaluation set, em_forced of its sets (mean and 95 % interval), by subset and by gap.
+
+    `attribution` has a second row for subsets with inconsistent definitions: scored against the entity that the
+    variable's questions are about, instead of the one that its definition names.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in results.sets:
+        kinds.setdefault(name.partition("/")[0].removesuffix("_qa"), []).append(name)
+    tables = []
+    for kind, names in kinds.items():
+        columns = list(dict.fromkeys(name.partition("/")[2] for name in names))
+        rows: dict[str, dict[str, str]] = {}
+        for name in names:
+            scored, _, column = name.partition("/")
+            scores = results.sets[name]
+            note = " (its questions' entity)" if scored.endswith("_qa") else ""
+            for subset, metrics in scores.metrics.items():
+                rows.setdefault(subset + note, {})[column] = _with_interval(metrics["em_forced"])
+            for gap, gaps in scores.gaps.items():
+                rows.setdefault(gap, {})[column] = _with_interval(gaps["em_forced"], sign=True)
+        body = [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
+        headers = [f"{kind}: em_forced [95 %]", *columns]
+        tables.append(tabulate(body, headers=headers, tablefmt=format, disable_numparse=True))
+    return tables
+
+
 def result_table(results: Results, format: str = "simple") -> str:
-    """Both tables, what they are about, and the notes without which they should not be read."""
+    """All tables, what they are about, and the notes without which they should not be read."""
     seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
     stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
     title = (
@@ -53,11 +85,26 @@ def result_table(results: Results, format: str = "simple") -> str:
     ]
     parts = [
         title,
-        subset_table(results, format),
-        gap_table(results, format),
+        subset_table(results, format) if results.metrics else "",
+        gap_table(results, format) if results.gaps else "",
+        *set_tables(results, format),
         "\n".join(f"note: {note}" for note in notes),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def study_table(results: "StudyResults", format: str = "simple") -> str:
+    """A study's points with the OCL and meta-OCL gap on em_forced (mean, 95 % interval, p), questions and sets."""
+    rows = []
+    for point in results.points:
+        scored = {"questions": point.results.gaps} | {name: one.gaps for name, one in point.results.sets.items()}
+        for name, gaps in scored.items():
+            shown = [gaps[gap]["em_forced"] if gap in gaps else None for gap in ("ocl_gap", "meta_ocl_gap")]
+            cells = ["" if gap is None else f"{_with_interval(gap, sign=True)} p {_p(gap)}" for gap in shown]
+            if any(cells):
+                rows.append([point.run.label, name, *cells, len(point.seeds)])
+    headers = [results.study.axis or "run", "asked", "ocl_gap [95 %]", "meta_ocl_gap [95 %]", "seeds"]
+    return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
 def _with_interval(value: Metric | Gap, sign: bool = False) -> str:

@@ -20,6 +20,7 @@ from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
 from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, versions
 from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.worker import log_path
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.records import dataset_sha256
 
@@ -29,11 +30,14 @@ WATCH_SECONDS = 0.5
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnEvent) -> tuple[Path, Results]:
+def execute(
+    plan: Plan, workers: "Workers", output_path: Path, passed: dict[str, Any], on_event: OnEvent
+) -> tuple[Path, Results]:
     """Run a plan to the end.
 
     Args:
         plan: from `make_plan`.
+        workers: the processes that train; those that the last run started are used again where they fit.
         output_path: where run folders are made.
         passed: what the user passed, for the manifest.
         on_event: called with each event of the workers, in this thread.
@@ -52,7 +56,7 @@ def execute(plan: Plan, output_path: Path, passed: dict[str, Any], on_event: OnE
     ran_on: dict[str, str] = {}
     with _watched_memory() as memory:
         try:
-            for event in _train_all(folder, plan.config):
+            for event in workers.train(folder.absolute(), plan.config):
                 ran_on = event.get("hardware", ran_on)
                 on_event(event)
             status = "complete"
@@ -99,16 +103,15 @@ def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
 class Worker:
     """A worker process and the thread that reads its events into a queue shared by all workers."""
 
-    def __init__(self, folder: Path, config: RunConfig, number: int, events: "Queue[tuple[Worker, dict[str, Any]]]"):
-        self.log = folder / f"worker-{number}.log"
-        environment = _environment(config)
-        with self.log.open("wb") as log:
+    def __init__(self, number: int, config: RunConfig, log: Path, events: "Queue[tuple[Worker, dict[str, Any]]]"):
+        self.number = number
+        with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ocl_bench.runner.worker", str(folder)],
+                [sys.executable, "-P", "-m", "ocl_bench.runner.worker", str(number), str(config.threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
+                stderr=file,
+                env=_environment(config),
                 text=True,
             )
         self._events = events
@@ -122,11 +125,11 @@ class Worker:
         finally:
             self._events.put((self, {"event": "exit", "code": self.process.wait()}))
 
-    def send(self, text: str) -> None:
-        """Give the worker its next seed, or the word that there is none."""
+    def send(self, job: dict[str, Any]) -> None:
+        """Give the worker its next job."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(f"{text}\n")
+            self.process.stdin.write(f"{json.dumps(job)}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has died; its exit event says so
@@ -150,39 +153,78 @@ def _environment(config: RunConfig) -> dict[str, str]:
     return environment
 
 
-def _train_all(folder: Path, config: RunConfig) -> Iterator[dict[str, Any]]:
-    """Train and evaluate every seed; yields the workers' events as they come."""
-    waiting = deque(config.seeds)
-    events: Queue[tuple[Worker, dict[str, Any]]] = Queue()
-    workers = [Worker(folder, config, number, events) for number in range(config.workers)]
-    running = set(workers)
-    try:
-        while running:
-            worker, event = events.get()
-            match event["event"]:
-                case "ready" | "seed_done":
-                    worker.send(str(waiting.popleft()) if waiting else "end")
-                case "error":
-                    raise _failure(event, worker.log)
-                case "exit":
-                    running.discard(worker)
-                    if event["code"] != 0:
-                        raise RunFailed(
-                            f"a training process ended with code {event['code']} (negative: killed by that signal, "
-                            f"9 is often a lack of memory); see {worker.log}."
-                        )
-            yield event
-    finally:
-        for worker in workers:
+class Workers:
+    """The processes that train: started for a run, kept for the next that needs the same, ended with the block."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[str, int, int] | None = None
+        self._workers: list[Worker] = []
+        self._events: Queue[tuple[Worker, dict[str, Any]]] = Queue()
+        self._hardware: dict[str, str] = {}
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._end()
+
+    def train(self, folder: Path, config: RunConfig) -> Iterator[dict[str, Any]]:
+        """Train and evaluate every seed of a run folder; yields the workers' events as they come."""
+        waiting = deque({"folder": str(folder), "seed": seed} for seed in config.seeds)
+        self._start(folder, config)
+        yield {"event": "ready", "hardware": self._hardware}
+        try:
+            for worker in self._workers[: len(waiting)]:
+                worker.send(waiting.popleft())
+            unfinished = len(config.seeds)
+            while unfinished:
+                worker, event = self._events.get()
+                match event["event"]:
+                    case "seed_done":
+                        unfinished -= 1
+                        if waiting:
+                            worker.send(waiting.popleft())
+                    case "error" | "exit":
+                        raise _failure(event, log_path(folder, worker.number))
+                yield event
+        except BaseException:
+            self._end()
+            raise
+
+    def _start(self, folder: Path, config: RunConfig) -> None:
+        """Start as many workers as the run wants, unless those of the last run are just as many of the same kind."""
+        shape = (config.device, config.workers, config.threads)
+        if self._shape == shape:
+            return
+        self._end()
+        self._shape, self._events = shape, Queue()
+        self._workers = [
+            Worker(number, config, log_path(folder, number), self._events) for number in range(config.workers)
+        ]
+        for _ in self._workers:
+            worker, event = self._events.get()
+            if event["event"] != "ready":
+                self._end()
+                raise _failure(event, log_path(folder, worker.number))
+            self._hardware = event["hardware"]
+
+    def _end(self) -> None:
+        for worker in self._workers:
             worker.process.terminate()
-        for worker in workers:
+        for worker in self._workers:
             try:
                 worker.process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
+        self._shape, self._workers = None, []
 
 
 def _failure(event: dict[str, Any], log: Path) -> OclBenchError:
+    if event["event"] == "exit":
+        return RunFailed(
+            f"a training process ended with code {event['code']} (negative: killed by that signal, 9 is often a lack "
+            f"of memory); see {log}."
+        )
     message = str(event["message"]).strip().splitlines()[0]
     if event["exit_code"] is not None:
         return OclBenchError(message) if event["exit_code"] == OclBenchError.exit_code else RunFailed(message)

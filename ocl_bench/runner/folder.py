@@ -66,7 +66,7 @@ def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
         shared = branch if number % len(config.stage2_seeds) else 0  # later stage-2 seeds share the stages before
         asked = _asked(folder / cell / "data.jsonl", config.limit)
         for stage in stages[shared:]:
-            answered = Counter(sample.subset for sample in own if sample.stage == stage.name)
+            answered = Counter((sample.subset, sample.kind) for sample in own if sample.stage == stage.name)
             distinct = {sample.id for sample in own if sample.stage == stage.name}
             if answered != asked or len(distinct) != asked.total():
                 raise OclBenchError(
@@ -77,10 +77,10 @@ def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
     return samples
 
 
-def _asked(path: Path, limit: int | None) -> Counter[str]:
-    """Subset → questions that were to be asked."""
-    tests = Counter(str(row["subset"]) for row in read_json_lines(path) if row["split"] == "test")
-    return Counter({subset: count if limit is None else min(count, limit) for subset, count in tests.items()})
+def _asked(path: Path, limit: int | None) -> Counter[tuple[str, str]]:
+    """Subset and kind → questions that were to be asked."""
+    tests = Counter((str(row["subset"]), str(row["kind"])) for row in read_json_lines(path) if row["split"] == "test")
+    return Counter({what: count if limit is None else min(count, limit) for what, count in tests.items()})
 
 
 def score_run(folder: Path) -> Results:

@@ -79,7 +79,7 @@ class Choice:
 
 
 def choose(
-    model: str,
+    model: str | None,
     task: str,
     *,
     model_args: str = "",
@@ -89,10 +89,10 @@ def choose(
     trust_remote_code: bool = False,
 ) -> Choice:
     """Resolve names and overrides. Raises OclBenchError for whatever cannot be found or does not fit together."""
-    spec = parse_model(model, model_args, trust_remote_code)
     of_recipe = [text.removeprefix("recipe.") for text in overrides if _is_of_recipe(text)]
     of_task = [text for text in overrides if not _is_of_recipe(text)]
     chosen = load_task(task, of_task, include_path)
+    spec = parse_model(model or chosen.model, model_args, trust_remote_code)
     default = default_recipe(spec, chosen)
     loaded = load_recipe(recipe or default, of_recipe, include_path)
     check_recipe(loaded, chosen)

@@ -30,6 +30,11 @@ class RunProgress:
     def __exit__(self, *error: Any) -> None:
         self.bars.stop()
 
+    def fetched(self, done: int, total: int | None) -> None:
+        """So many bytes of the task's data have come, of `total` where that is known."""
+        bar = self._bar("fetch (MB)", total or done)
+        self.bars.update(bar, completed=done / 1e6, total=(total or done) / 1e6)
+
     def built(self) -> None:
         """One more dataset is built."""
         self.bars.advance(self.building)

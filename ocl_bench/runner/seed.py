@@ -27,7 +27,7 @@ from ocl_bench.files import (
 from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoded, Encoder
-from ocl_bench.models.load import checkpoint_spec, load_model, load_tokenizer, model_is_seq2seq
+from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, model_is_seq2seq
 from ocl_bench.runner.manifest import RunConfig, StageRecord
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.build import chance_levels
@@ -40,21 +40,22 @@ CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth 
 CURVE_SEED = 0
 
 
-def run_seed(folder: Path, config: RunConfig, seed: int, emit: Emit) -> None:
+def run_seed(folder: Path, config: RunConfig, base: BaseModel, seed: int, emit: Emit) -> None:
     """Finetune and evaluate `seed` in the run folder, whose cells already hold their data.jsonl.
 
     Stage-2 seeds share the stages before the first that trains on X2.
+    `base` keeps pretrained weights from seed to seed.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     stages, branch = config.task.stages, config.task.first_x2_stage
     first = SeedRun(folder, config, seed, config.stage2_seeds[0], emit)
-    first.run(load_model(config.model, first.tokenizer, seed), range(len(stages)))
+    first.run(base.copy(config.model, first.tokenizer, seed), range(len(stages)))
     for stage2_seed in config.stage2_seeds[1:]:
         free_memory()
         cell = SeedRun(folder, config, seed, stage2_seed, emit)
         if branch == 0:
-            model = load_model(config.model, cell.tokenizer, seed)
+            model = base.copy(config.model, cell.tokenizer, seed)
         else:
             shared = first.folder / stages[branch - 1].name
             # The checkpoint's own tokenizer, so that its token ids hold whatever this cell's words are.
@@ -85,7 +86,7 @@ class SeedRun:
             Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
         ]
         self.tokenizer = load_tokenizer(config.model, texts(self.records), model_is_seq2seq(config.model))
-        self.chance: Mapping[str, float] = chance_levels(config.task)
+        self.chance: Mapping[tuple[str, str], float] = chance_levels(config.task)
         self.samples: list[Sample] = []
         self.curves: list[CurvePoint] = []
 
@@ -112,7 +113,7 @@ class SeedRun:
     def _stage(self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions) -> None:
         config, stage = self.config, self.config.task.stages[number]
         records = [record for record in self.records if _selected(record, stage)]
-        curve_questions = questions.subset_sample(config.task.evaluate.curve_questions, seed=CURVE_SEED)
+        curve_questions = questions.of_curve(config.task.evaluate.curve_questions, seed=CURVE_SEED)
         epochs = config.recipe.epochs[number]
         step = -(-epochs // CURVE_POINTS)
 

@@ -1,6 +1,7 @@
-"""The process that trains: reads seeds from standard input, runs them, and writes events as JSON lines.
+"""The process that trains: reads jobs from standard input, runs them, and writes events as JSON lines.
 
-A process of its own has its own thread count, its own memory and its own failures. It ends when its parent does.
+A job is a run folder and a seed. One process does many, of many runs, so that libraries and a pretrained model are
+loaded once. It has its own thread count, its own memory and its own failures, and ends when its parent does.
 """
 
 import json
@@ -16,7 +17,7 @@ from ocl_bench.errors import OclBenchError
 
 
 def main() -> None:
-    """Entry point of `python -m ocl_bench.runner.worker RUN_FOLDER`."""
+    """Entry point of `python -m ocl_bench.runner.worker NUMBER THREADS`."""
     # Events go to the original standard output; whatever libraries print goes to the log, which is standard error.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -24,10 +25,10 @@ def main() -> None:
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
 
-    seeds: Queue[int | None] = Queue()
-    threading.Thread(target=_read_seeds, args=(seeds,), daemon=True).start()
+    jobs: Queue[tuple[Path, int]] = Queue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     try:
-        _work(Path(sys.argv[1]), seeds, emit)
+        _work(int(sys.argv[1]), int(sys.argv[2]), jobs, emit)
     except Exception as error:
         traceback.print_exc()
         known = error.exit_code if isinstance(error, OclBenchError) else None
@@ -35,27 +36,35 @@ def main() -> None:
         sys.exit(1)
 
 
-def _work(folder: Path, seeds: "Queue[int | None]", emit: Any) -> None:
+def _work(number: int, threads: int, jobs: "Queue[tuple[Path, int]]", emit: Any) -> None:
     import torch
 
+    from ocl_bench.models.load import BaseModel
     from ocl_bench.runner.manifest import hardware, read_manifest
     from ocl_bench.runner.seed import free_memory, run_seed
 
-    config = read_manifest(folder).config
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(threads)
+    base = BaseModel()
     emit({"event": "ready", "hardware": hardware()})
-    while (seed := seeds.get()) is not None:
+    while True:
+        folder, seed = jobs.get()
+        with log_path(folder, number).open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
         free_memory()
-        run_seed(folder, config, seed, emit)
+        run_seed(folder, read_manifest(folder).config, base, seed, emit)
         emit({"event": "seed_done", "seed": seed})
 
 
-def _read_seeds(seeds: "Queue[int | None]") -> None:
+def log_path(folder: Path, number: int) -> Path:
+    """Where a worker writes what libraries print while it works for a run."""
+    return folder / f"worker-{number}.log"
+
+
+def _read_jobs(jobs: "Queue[tuple[Path, int]]") -> None:
     for line in sys.stdin:
-        if line.strip() == "end":
-            seeds.put(None)
-            return
-        seeds.put(int(line))
+        job = json.loads(line)
+        jobs.put((Path(job["folder"]), job["seed"]))
     os._exit(1)  # the parent is gone: nobody waits for this work
 
 

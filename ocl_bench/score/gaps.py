@@ -20,6 +20,9 @@ GAPS = {
     "meta_ocl_gap": ("d1_cons", "d2_cons"),
     "fresh_tag_gap": ("d3_cons", "d2_cons"),
     "internalisation": ("d1_cons", "unseen"),
+    # How much of an answer depends on which variable is asked about: 0 for a model that answers alike for all.
+    "d1_binding_gap": ("d1_cons", "d1_swapped"),
+    "d2_binding_gap": ("d2_cons", "d2_swapped"),
 }
 
 

@@ -41,6 +41,13 @@ class Disagreement(Contract):
     differing: int = Field(description="questions whose em_forced and em differ")
 
 
+class SetScores(Contract):
+    """What one evaluation set found."""
+
+    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value")
+    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value")
+
+
 class Results(Contract):
     """results.json."""
 
@@ -56,8 +63,11 @@ class Results(Contract):
     submittable: bool = Field(
         description="whether the standard division could take it: nothing limited, nothing modified"
     )
-    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value")
-    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value")
+    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value, on the source's questions")
+    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value, on the source's questions")
+    sets: dict[str, SetScores] = Field(
+        default_factory=dict, description="evaluation set, such as attribution/name → the same, asked in that way"
+    )
     disagreement: Disagreement = Field(description="teacher forcing against generation")
     notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
 

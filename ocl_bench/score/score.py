@@ -1,11 +1,12 @@
 """Score a run: samples in, results out. Needs no model and no torch."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.gaps import score_gaps, score_metrics
-from ocl_bench.score.result import Disagreement, Results
+from ocl_bench.score.result import Disagreement, Results, SetScores
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.schema import Task
 
@@ -36,6 +37,10 @@ def score(
     if not samples:
         raise OclBenchError("there are no samples to score; the run has not finished any seed.")
     seeds = tuple(sorted({sample.seed for sample in samples}))
+    by_set: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_set[sample.set].append(sample)
+    questions = by_set.pop("qa", [])
     differing = sum(sample.em != sample.em_forced for sample in samples)
     return Results(
         task=task.task,
@@ -47,8 +52,12 @@ def score(
         seeds=seeds,
         stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
         submittable=limit is None and not modified,
-        metrics=score_metrics(samples, task),
-        gaps=score_gaps(samples, task),
+        metrics=score_metrics(questions, task),
+        gaps=score_gaps(questions, task),
+        sets={
+            name: SetScores(metrics=score_metrics(own, task), gaps=score_gaps(own, task))
+            for name, own in sorted(by_set.items())
+        },
         disagreement=Disagreement(n=len(samples), differing=differing),
         notes=tuple(_notes(len(seeds), limit, modified)),
     )

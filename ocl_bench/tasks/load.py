@@ -14,6 +14,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # In an installed package the task folder is inside it; in a checkout it is at the top of the repository.
 TASK_FOLDER = next(path for path in (_PACKAGE / "task_files", _PACKAGE.parent / "tasks") if path.is_dir())
 
+# Folders beside tasks whose YAML files are something else.
+OTHER_FILES = ("recipes", "groups", "studies")
+
 
 def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     """Every task's name and file: those of the suite and those below the folders of `include_path`.
@@ -25,7 +28,7 @@ def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     for folder in (TASK_FOLDER, *include_path):
         if not folder.is_dir():
             raise OclBenchError(f"--include_path {folder}: there is no such folder.")
-        for path in sorted(path for path in folder.rglob("*.yaml") if path.parent.name != "recipes"):
+        for path in sorted(path for path in folder.rglob("*.yaml") if path.parent.name not in OTHER_FILES):
             if path.stem in found:
                 raise OclBenchError(f"task '{path.stem}' is in both {found[path.stem]} and {path}; rename one.")
             found[path.stem] = path

@@ -9,6 +9,8 @@ from ocl_bench.contract import Contract
 from ocl_bench.files import sha256, to_json_lines
 from ocl_bench.tasks.subsets import Split
 
+Kind = Literal["definition", "qa", "attribution", "attribution_qa", "bare_variable", "cloze"]
+
 
 class Record(Contract):
     """One datapoint. `prompt + completion` is the whole text; a seq2seq model reads the one and writes the other."""
@@ -16,13 +18,16 @@ class Record(Contract):
     id: str = Field(description="unique within a dataset, the same for the same task, seed and stage-2 seed")
     subset: str = Field(description="the data subset it belongs to")
     split: Split = Field(description="x1 or x2: trained on in that split; test: only asked")
-    kind: Literal["definition", "qa"] = Field(description="what kind of datapoint it is")
+    kind: Kind = Field(
+        description="definition; qa: a question of the source; the other kinds are only asked. attribution is answered "
+        "by the entity that the variable's definition names, attribution_qa by the one that its questions are about"
+    )
     prompt: str = Field(description="the text before the part that is to be produced")
     completion: str = Field(description="the text to be produced, with its leading space and its final newline")
     answers: tuple[str, ...] = Field(min_length=1, description="accepted answers; training uses the first")
     entity: str = Field(description="the entity that the datapoint is truly about")
     variable: str = Field(description="the variable that stands for the entity")
-    group: str = Field(description="which question of the entity it is; empty for a definition")
+    group: str = Field(description="which question of its kind it is; empty where there is one only")
 
 
 def texts(records: Iterable[Record]) -> Iterator[str]:

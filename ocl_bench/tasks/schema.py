@@ -7,7 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
+from ocl_bench.tasks.names import TagStyle, VariableStyle
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS
+from ocl_bench.tasks.wording import Wording, tag_wording
 
 SELECTORS = ("x1", "x1/definition", "x1/qa", "x2")
 
@@ -18,7 +20,21 @@ class Design(Contract):
     """How entities are dealt to subsets and how definitions are worded."""
 
     fractions: dict[str, float] = Field(description="subset → share of the entities; the shares sum to 1")
-    order: Order = Field("tve", description="order of tag (t), variable (v) and entity (e) in a definition")
+    order: Order = Field(
+        "tve", description="order of tag (t), variable (v) and entity (e) in a definition; wording replaces it"
+    )
+    wording: dict[Literal["d1", "d2", "d3"], Wording] | None = Field(
+        None, description="define tag → how its definitions are worded, for definitions in natural language"
+    )
+    phrasings: int = Field(1, ge=1, description="definitions of each variable, each worded differently")
+    in_context: bool = Field(
+        False, description="put definitions in front of their questions instead of training on them by themselves"
+    )
+    question_format: str = Field("Q: {question}\nA:", description="the prompt of a question")
+    variable_style: VariableStyle = Field(
+        "brackets", description="variables: brackets (<|abcde|>), letters (abc), or names of fictitious people"
+    )
+    tag_style: TagStyle = Field("brackets", description="define tags: brackets (<|abcdef|>) or define (define1)")
     alpha: float = Field(
         1.0,
         ge=0,
@@ -30,8 +46,9 @@ class Design(Contract):
     @classmethod
     def _known_and_whole(cls, fractions: dict[str, float]) -> dict[str, float]:
         for name, share in fractions.items():
-            if name not in SUBSETS:
-                raise ValueError(f"unknown subset '{name}'; {did_you_mean(name, SUBSETS)}")
+            if name not in SUBSETS or SUBSETS[name].swaps:
+                own = [known for known, subset in SUBSETS.items() if not subset.swaps]
+                raise ValueError(f"unknown subset '{name}'; {did_you_mean(name, own)}")
             if not 0 <= share <= 1:
                 raise ValueError(f"the share of '{name}' is {share}; give a number from 0 to 1")
         total = math.fsum(fractions.values())
@@ -45,6 +62,36 @@ class Design(Contract):
         if self.alpha < 1 and filled:
             raise ValueError(f"alpha fills {' and '.join(filled)}; give alpha or their fractions, not both")
         return self
+
+    @field_validator("question_format")
+    @classmethod
+    def _holds_the_question(cls, text: str) -> str:
+        if text.count("{question}") != 1:
+            raise ValueError(f"'{text}' needs {{question}} exactly once")
+        return text
+
+    @model_validator(mode="after")
+    def _every_tag_is_worded(self) -> "Design":
+        for name, share in self.fractions.items():
+            tag = SUBSETS[name].tag
+            if not share or tag is None:
+                continue
+            if self.wording is not None and tag != "random" and f"d{tag}" not in self.wording:
+                raise ValueError(f"wording has no 'd{tag}', which '{name}' needs; add it")
+            wording = self.wording_of(tag)
+            if tag == "random" and not wording.names_its_tag:
+                raise ValueError(f"'{name}' needs texts with {{tag}}; add it to the templates of wording.d1")
+            if self.phrasings > len(wording.combinations()):
+                raise ValueError(
+                    f"phrasings is {self.phrasings}, but '{name}' has {len(wording.combinations())} wordings"
+                )
+        return self
+
+    def wording_of(self, tag: Literal[1, 2, 3, "random"]) -> Wording:
+        """How definitions of a define tag are worded; a random tag is worded as tag 1."""
+        if self.wording is None:
+            return tag_wording(self.order)
+        return self.wording["d1" if tag == "random" else f"d{tag}"]  # type: ignore[index]
 
 
 class Stage(Contract):
@@ -62,11 +109,44 @@ class Stage(Contract):
         return train
 
 
-class Evaluate(Contract):
-    """What is asked of the finetuned model."""
+EvaluationSet = Literal["attribution", "bare_variable", "cloze", "swapped"]
 
+# The paper's four phrasings (experiment 2).
+ATTRIBUTION = {
+    "who": "Who is {variable}?",
+    "mean": "What does {variable} mean?",
+    "stand_for": "What does {variable} stand for?",
+    "name": "What is the name of {variable}?",
+}
+
+
+class Evaluate(Contract):
+    """What is asked of the finetuned model, besides the source's own questions."""
+
+    sets: tuple[EvaluationSet, ...] = Field(
+        (),
+        description="attribution: which entity a variable stands for; bare_variable: the same, prompted with the "
+        "variable alone; cloze: each tag's wording up to its last element; swapped: everything asked of the X2 "
+        "subsets again with variables swapped in pairs",
+    )
+    attribution: dict[str, str] = Field(ATTRIBUTION, description="name → question of the set attribution")
     max_new_tokens: int = Field(8, ge=1, description="longest answer that greedy generation may give, in tokens")
     curve_questions: int = Field(128, ge=1, description="questions per subset in each point of the learning curve")
+
+    @field_validator("sets")
+    @classmethod
+    def _different(cls, sets: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(sets)) < len(sets):
+            raise ValueError("a set is there twice")
+        return sets
+
+    @field_validator("attribution")
+    @classmethod
+    def _ask_for_the_variable(cls, attribution: dict[str, str]) -> dict[str, str]:
+        for name, question in attribution.items():
+            if question.count("{variable}") != 1 or not name.isidentifier():
+                raise ValueError(f"'{name}: {question}' has to be a word and a question with {{variable}} once")
+        return attribution
 
 
 class Metadata(Contract):
@@ -95,17 +175,23 @@ class Task(Contract):
     design: Design = Field(description="subsets and definitions")
     stages: tuple[Stage, ...] = Field(min_length=1, description="finetuning stages, in order")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation")
+    model: str = Field("scratch:tiny", description="the model to use when none is given")
     recipe: Recipes = Field(description="default recipes")
     metadata: Metadata = Field(description="licence and citation")
 
     @model_validator(mode="after")
     def _stages_are_sound(self) -> "Task":
+        if self.design.in_context and "swapped" in self.evaluate.sets:
+            raise ValueError("evaluate.sets: swapped variables contradict design.in_context; remove one of them")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("stages: two stages have the same name; rename one")
         used = [SUBSETS[name] for name, share in self.design.fractions.items() if share > 0]
+        if self.design.in_context:  # then a subset without questions has nothing to train on
+            used = [subset for subset in used if subset.qa]
         provided: set[str] = {subset.split for subset in used}
-        provided |= {f"{subset.split}/definition" for subset in used if subset.tag is not None}
+        if not self.design.in_context:
+            provided |= {f"{subset.split}/definition" for subset in used if subset.tag is not None}
         provided |= {f"{subset.split}/qa" for subset in used if subset.qa}
         for stage in self.stages:
             for selector in stage.train:

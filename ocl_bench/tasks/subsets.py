@@ -5,6 +5,7 @@ Names and properties follow the paper's Table 1 and its later versions.
 
 import math
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,8 @@ class Subset:
         consistent: whether a definition names the entity that the questions are about.
         qa: whether questions about its variables are trained on (all but one, which is the test).
         replaced: whether the variable stands for the entity in the questions.
+        swaps: the subset whose questions it asks again with the variables swapped in pairs, as a control. It has no
+            entities and no training data of its own.
     """
 
     id: str
@@ -33,6 +36,7 @@ class Subset:
     consistent: bool = True
     qa: bool = False
     replaced: bool = True
+    swaps: str | None = None
 
 
 SUBSETS: dict[str, Subset] = {
@@ -48,6 +52,9 @@ SUBSETS: dict[str, Subset] = {
         Subset("d1_cons", "x2", tag=1),
         Subset("d2_cons", "x2", tag=2),
         Subset("d3_cons", "x2", tag=3),
+        Subset("d1_swapped", "x2", tag=1, swaps="d1_cons"),
+        Subset("d2_swapped", "x2", tag=2, swaps="d2_cons"),
+        Subset("d3_swapped", "x2", tag=3, swaps="d3_cons"),
         Subset("unseen", "test"),
     )
 }
@@ -113,11 +120,36 @@ def deal(sizes: Mapping[str, int], seed: int, stage2_seed: int) -> dict[str, lis
     return dealt
 
 
-def derangement(items: Sequence[int], rng: random.Random) -> list[int]:
-    """A random order of `items` in which none stays in its place. Needs at least two items."""
-    assert len(items) >= 2, "one item cannot be deranged"
-    while True:  # a random permutation is a derangement with probability about 1/e
-        shuffled = list(items)
-        rng.shuffle(shuffled)
-        if all(a != b for a, b in zip(items, shuffled, strict=True)):
-            return shuffled
+def derangement(items: Sequence[int], labels: Sequence[str], rng: random.Random) -> list[int]:
+    """A random order of `items` in which none is replaced by one of the same label.
+
+    Args:
+        items: what is put in another order.
+        labels: each item's label; items of one label are as good as the same.
+        rng: source of randomness.
+
+    Raises:
+        OclBenchError: if one label makes up more than half of the items.
+    """
+    label_of = dict(zip(items, labels, strict=True))
+    if 2 * max(Counter(labels).values()) > len(items):
+        raise OclBenchError(
+            f"no definitions can all be inconsistent: '{Counter(labels).most_common(1)[0][0]}' is more than half of "
+            "a subset's entities; raise source_args.num_entities."
+        )
+    if len(set(labels)) == len(labels):
+        while True:  # a random permutation is a derangement with probability about 1/e
+            shuffled = list(items)
+            rng.shuffle(shuffled)
+            if all(a != b for a, b in zip(items, shuffled, strict=True)):
+                return shuffled
+    # With repeated labels a random permutation almost never is one: swap each clash with a random place that fits.
+    shuffled = list(items)
+    rng.shuffle(shuffled)
+    for place, item in enumerate(items):
+        while label_of[item] == label_of[shuffled[place]]:
+            other = rng.randrange(len(items))
+            here, there = label_of[shuffled[place]], label_of[shuffled[other]]
+            if there != label_of[item] and here != label_of[items[other]]:
+                shuffled[place], shuffled[other] = shuffled[other], shuffled[place]
+    return shuffled

@@ -1,10 +1,16 @@
 """Where entities and their questions come from. A source knows facts; it knows nothing of subsets, tags or splits."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ocl_bench.contract import Contract
 from ocl_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocl_bench.tasks.schema import Task
+    from ocl_bench.tasks.sources.published import PublishedSource
 
 
 @dataclass(frozen=True)
@@ -16,12 +22,15 @@ class Question:
         template: its text, with `{entity}` where the entity, or the variable that replaces it, is named.
         answers: accepted answers; the first is the one trained on.
         chance: how often guessing without knowing the entity is right, at best.
+        held_out: whether this question is the test of an entity that is also trained on; None where the source leaves
+            that open, and one question of the entity is held out at random.
     """
 
     group: str
     template: str
     answers: tuple[str, ...]
     chance: float
+    held_out: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -42,4 +51,27 @@ class Source(Protocol):
         ...
 
 
-SOURCES = Registry("source", {"attributes": "ocl_bench.tasks.sources.attributes:AttributesSource"})
+SOURCES = Registry(
+    "source",
+    {
+        "attributes": "ocl_bench.tasks.sources.attributes:AttributesSource",
+        "cvdb": "ocl_bench.tasks.sources.cvdb:CvdbSource",
+        "cvdb_sample": "ocl_bench.tasks.sources.cvdb:CvdbSampleSource",
+        "people": "ocl_bench.tasks.sources.people:PeopleSource",
+        "set_inclusion": "ocl_bench.tasks.sources.set_inclusion:SetInclusionSource",
+        "trex": "ocl_bench.tasks.sources.trex:TrexSource",
+    },
+)
+
+
+def published(name: str) -> "PublishedSource | None":
+    """The source of this name if it is made from published data that has to be fetched; None if it needs none."""
+    source = SOURCES.load(name)()
+    return source if hasattr(source, "fetch") else None
+
+
+def fetch_if_absent(task: "Task", progress: "Callable[[int, int | None], None]") -> None:
+    """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
+    source = published(task.source)
+    if source is not None and source.state() == "absent":
+        source.fetch(None, progress)

@@ -1,0 +1,96 @@
+"""The figure of a study, after the paper's."""
+
+from pathlib import Path
+from typing import Any
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.report.plots import COLOURS
+from ocl_bench.score.result import Gap, Metric
+from ocl_bench.study.run import PointResult, StudyResults
+
+GAPS = {"ocl_gap": ("#0072B2", "o"), "meta_ocl_gap": ("#D55E00", "s")}
+SHIFT = 0.08  # so that the intervals of two gaps at one point do not hide each other
+
+
+def draw(results: StudyResults, path: Path) -> None:
+    """Draw a study: em_forced with 95 % intervals, one row for the questions and one for each evaluation set drawn.
+
+    Args:
+        results: the study's results.
+        path: the picture; its ending decides the format.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    study = results.study
+    sets = _sets(results)
+    panels = len(results.points) if study.figure == "subsets" else 1
+    width = max(2.2 + 1.1 * len(results.points), 5.5) if panels == 1 else 1.2 + 3.4 * panels
+    figure, axes = pyplot.subplots(
+        len(sets), panels, figsize=(width, 3.4 * len(sets)), squeeze=False, layout="constrained", sharey="row"
+    )
+    for row, name in zip(axes, sets, strict=True):
+        if study.figure == "gaps":
+            _draw_gaps(row[0], results, name)
+        else:
+            for axis, point in zip(row, results.points, strict=True):
+                _draw_subsets(axis, point, name)
+        row[0].set_ylabel(f"{'questions' if name == 'qa' else name}\n{'gap in ' * (study.figure == 'gaps')}exact match")
+    seeds = len(results.points[0].seeds)
+    tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
+    figure.suptitle(f"{study.study} · {tasks} · {results.model} · {seeds} seeds, mean and 95 % interval", fontsize=9)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
+    finally:
+        pyplot.close(figure)
+
+
+def _sets(results: StudyResults) -> list[str]:
+    """The questions, and the paper's attribution `What is the name of X?` where it was asked."""
+    first = results.points[0].results
+    return [*(["qa"] if first.metrics else []), *(name for name in ("attribution/name",) if name in first.sets)]
+
+
+def _gaps(point: PointResult, name: str) -> dict[str, dict[str, Gap]]:
+    return point.results.gaps if name == "qa" else point.results.sets[name].gaps
+
+
+def _metrics(point: PointResult, name: str) -> dict[str, dict[str, Metric]]:
+    return point.results.metrics if name == "qa" else point.results.sets[name].metrics
+
+
+def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
+    axis.axhline(0, color="black", linewidth=0.8)
+    for number, (gap, (colour, marker)) in enumerate(GAPS.items()):
+        found = [
+            (x, _gaps(point, name)[gap]["em_forced"])
+            for x, point in enumerate(results.points)
+            if gap in _gaps(point, name)
+        ]
+        places = [x + (number - 0.5) * SHIFT for x, _ in found]
+        means = [value.mean for _, value in found]
+        errors = [
+            [value.mean - value.ci95[0] for _, value in found],
+            [value.ci95[1] - value.mean for _, value in found],
+        ]
+        axis.errorbar(places, means, errors, color=colour, marker=marker, capsize=3, label=gap)
+    axis.set_xticks(range(len(results.points)), [point.run.label for point in results.points])
+    axis.set_xlabel(results.study.axis)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _draw_subsets(axis: Any, point: PointResult, name: str) -> None:
+    metrics = {subset: values["em_forced"] for subset, values in _metrics(point, name).items()}
+    for place, (subset, value) in enumerate(metrics.items()):
+        errors = [[value.mean - value.ci95[0]], [value.ci95[1] - value.mean]]
+        axis.bar(place, value.mean, yerr=errors, color=COLOURS[subset], capsize=3)
+        if value.chance is not None:
+            axis.plot([place - 0.45, place + 0.45], [value.chance] * 2, color="black", linestyle=":", linewidth=1)
+    axis.set_xticks(range(len(metrics)), metrics, rotation=40, ha="right", fontsize=8)
+    axis.set(title=point.run.label, ylim=(0, 1))
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,88 @@
+"""Random names: the variables that stand for entities, and the define tags."""
+
+import random
+import string
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ocl_bench.contract import read_yaml
+from ocl_bench.errors import OclBenchError
+
+VariableStyle = Literal["brackets", "letters", "names"]
+TagStyle = Literal["brackets", "define"]
+
+PEOPLE = Path(__file__).parent / "sources" / "people.yaml"
+# After so many draws in a row that found nothing new, there is nothing new to be found.
+PATIENCE = 100_000
+
+
+@dataclass(frozen=True)
+class Names:
+    """The random names of one dataset, all different: a variable and a spare tag for each entity, and three tags."""
+
+    variables: list[str]
+    tags: list[str]
+    random_tags: list[str]
+
+
+def draw_names(
+    seed: int,
+    count: int,
+    variable_style: VariableStyle = "brackets",
+    tag_style: TagStyle = "brackets",
+    texts: Iterable[str] = (),
+) -> Names:
+    """Draw variables and tags for `count` entities.
+
+    Args:
+        seed: decides every name.
+        count: entities.
+        variable_style: the paper's `<|` + 5 letters + `|>` (brackets), 3 `letters` (the set-inclusion experiment), or
+            `names` of fictitious people.
+        tag_style: the paper's `<|` + 6 letters + `|>` (brackets), or `define1`, `define2`, … .
+        texts: what a name must not occur in: no word of a name is part of a word of these.
+
+    Raises:
+        OclBenchError: if there are fewer such names than entities.
+    """
+    rng = random.Random(f"names {seed}")
+    words = "\n".join(dict.fromkeys(word for text in texts for word in text.split()))
+    draw_variable: dict[str, Callable[[], str]] = {
+        "brackets": lambda: _bracketed(rng, 5),
+        "letters": lambda: "".join(rng.choices(string.ascii_lowercase, k=3)),
+        "names": _person(rng) if variable_style == "names" else str,
+    }
+    if tag_style == "define":
+        tags = [f"define{number}" for number in range(1, 4 + count)]
+        words += "\n".join(("", "define"))
+    variables = _unique(draw_variable[variable_style], count, words, f"design.variable_style {variable_style}")
+    if tag_style == "brackets":
+        tags = _unique(lambda: _bracketed(rng, 6), 3 + count, words, "design.tag_style brackets")
+    return Names(variables, tags[:3], tags[3:])
+
+
+def _bracketed(rng: random.Random, letters: int) -> str:
+    # The brackets keep a name from occurring inside another name or inside a word of a text.
+    return f"<|{''.join(rng.choices(string.ascii_lowercase, k=letters))}|>"
+
+
+def _person(rng: random.Random) -> Callable[[], str]:
+    lists = read_yaml(PEOPLE)
+    return lambda: f"{rng.choice(lists['first_names'])} {rng.choice(lists['last_names'])}"
+
+
+def _unique(draw: Callable[[], str], count: int, words: str, key: str) -> list[str]:
+    names: dict[str, None] = {}  # a dict keeps the order, so that the result does not depend on hashing
+    failed = 0
+    while len(names) < count:
+        name = draw()
+        if name in names or any(word in words for word in name.split()):
+            failed += 1
+            if failed > PATIENCE:
+                raise OclBenchError(f"{key} gives no more than about {len(names)} names, and {count} are needed.")
+            continue
+        names[name] = None
+        failed = 0
+    return list(names)
