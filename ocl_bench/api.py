@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.sources import fetch_if_absent
+from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.sources import published
 
 if TYPE_CHECKING:
     from ocl_bench.runner.execute import Workers
@@ -121,8 +122,8 @@ def run(
             raise OclBenchError(f"{name} is {number}; give a number from 1 up.")
     require_writable(Path(output_path))
     shown = (progress or _Silent)(choice.task.task, len(seed_list) * len(stage2_list))
+    _fetch_if_absent(choice.task, show=progress is not None)
     with shown:
-        fetch_if_absent(choice.task, shown.fetched)
         plan = make_plan(
             choice,
             seeds=seed_list,
@@ -168,6 +169,20 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
             yield run(model, name, workers=workers, **options)
 
 
+def _fetch_if_absent(task: Task, show: bool) -> None:
+    """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
+    source = published(task.source)
+    if source is None or source.state() != "absent":
+        return
+    from ocl_bench.runner.progress import FetchProgress
+
+    if not show:
+        source.fetch(None, lambda done, total: None)
+        return
+    with FetchProgress(task.task) as progress:
+        source.fetch(None, progress)
+
+
 def load_results(folder: Path | str) -> RunResult:
     """Load a finished run, or any results.json."""
     from ocl_bench.runner.folder import read_results
@@ -200,9 +215,6 @@ class _Silent:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        pass
-
-    def fetched(self, done: int, total: int | None) -> None:
         pass
 
     def built(self) -> None:

@@ -177,20 +177,30 @@ READ: dict[str, Callable[[str], Any]] = {
 @main.command()
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 def ls(include_path: tuple[Path, ...]) -> None:
-    """List tasks, recipes and models made from scratch."""
+    """List tasks, groups, studies, recipes and models made from scratch."""
     from ocl_bench.finetune.recipe import load_recipe, recipe_files
     from ocl_bench.models.spec import scratch_models
+    from ocl_bench.report.tables import task_table
+    from ocl_bench.study.schema import load_study, study_files
+    from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
 
-    click.echo("tasks")
-    for task in all_tasks(include_path):
-        click.echo(f"  {task.task:16s} {task.description}")
-    click.echo("recipes")
-    for name in sorted(recipe_files(include_path)):
-        click.echo(f"  {name:16s} {load_recipe(name, include_path=include_path).description}")
-    click.echo("models from random weights (any other: a hub id or a folder)")
-    for name, folder in scratch_models().items():
-        click.echo(f"  {'scratch:' + name:16s} {folder / 'config.json'}")
+    click.echo(f"{task_table(list(all_tasks(include_path)))}\n")
+    described = {
+        "groups": {name: group.description for name, group in all_groups(include_path).items()},
+        "studies": {name: load_study(name, include_path).description for name in study_files(include_path)},
+        "recipes": {
+            name: load_recipe(name, include_path=include_path).description
+            for name in sorted(recipe_files(include_path))
+        },
+        "models from random weights (any other: a hub id or a folder)": {
+            f"scratch:{name}": str(folder / "config.json") for name, folder in scratch_models().items()
+        },
+    }
+    for title, rows in described.items():
+        click.echo(title)
+        for name, description in rows.items():
+            click.echo(f"  {name:22s} {description}")
 
 
 @main.command()
@@ -206,7 +216,33 @@ def validate(task_file: Path, include_path: tuple[Path, ...]) -> None:
 
 @main.group()
 def data() -> None:
-    """Build or verify a task's data."""
+    """Fetch, build or verify a task's data."""
+
+
+@data.command("fetch")
+@click.argument("task")
+@click.option("--from", "origin", metavar="FILE", help="A local copy, or another address, instead of the public home.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) -> None:
+    """Fetch the published data that a task is made from, and keep what the task needs of it.
+
+    An interrupted download goes on where it was. The cache folder is OCL_BENCH_CACHE, or the platform's.
+    """
+    from ocl_bench.runner.progress import FetchProgress
+    from ocl_bench.tasks.load import load_task
+    from ocl_bench.tasks.sources import published
+
+    source = published(load_task(task, include_path=include_path).source)
+    if source is None:
+        click.echo(f"task '{task}' needs no data to be fetched.")
+        return
+    if source.state() == "present" and origin is None:
+        click.echo(f"the data of '{task}' is already there: {source.table_path()}")
+        return
+    with FetchProgress(task) as progress:
+        path = source.fetch(origin, progress)
+    click.echo(f"{path}  fetched")
+    click.echo(f"{source.table_path()}  {source.table().num_rows} entities")
 
 
 @data.command("build")

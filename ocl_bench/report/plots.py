@@ -12,7 +12,7 @@ from ocl_bench.runner.folder import cells
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.subsets import SUBSETS
+from ocl_bench.tasks.subsets import ASKED
 
 # Colour-blind-safe (Okabe and Ito); reliable tag blue, unreliable red, fresh orange, no definition grey.
 COLOURS = {
@@ -55,7 +55,7 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     curves = _read_curves(folder, config)
     path = path or folder / "curves.png"
     stages = [stage.name for stage in config.task.stages]
-    shown = [name for name in SUBSETS if any((stage, name) in curves for stage in stages)]
+    shown = [name for name in ASKED if any((stage, name) in curves for stage in stages)]
     levels = chance_levels(config.task)
     chance = fmean([level for (kind, _), level in levels.items() if kind == "qa"] or levels.values())
     figure, axes = pyplot.subplots(
@@ -101,7 +101,7 @@ def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve
 def _draw(axis: Any, subset: str, curve: Curve) -> None:
     epochs = sorted(curve)
     per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
-    style = STYLES[SUBSETS[subset].split]
+    style = STYLES[ASKED[subset].split]
     axis.plot(epochs, [fmean(values) for values in per_seed], style, color=COLOURS[subset], label=subset)
     if epochs and all(len(values) > 1 for values in per_seed):
         intervals = [over_seeds(values).ci95 for values in per_seed]

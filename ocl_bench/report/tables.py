@@ -1,10 +1,14 @@
 """Tables of a result, as text for the terminal and as Markdown or LaTeX (any format of tabulate)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from ocl_bench.score.result import Gap, Metric, Results
+from ocl_bench.tasks.load import source_args
+from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.sources import published
 
 if TYPE_CHECKING:
     from ocl_bench.study.run import StudyResults
@@ -91,6 +95,25 @@ def result_table(results: Results, format: str = "simple") -> str:
         "\n".join(f"note: {note}" for note in notes),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def task_table(tasks: Sequence[Task]) -> str:
+    """Tasks with version, entities, licence, and whether their data is here."""
+    states = {"present": "here", "fetched": "fetched, not built", "absent": "to be fetched"}
+    rows = []
+    for task in tasks:
+        source = published(task.source)
+        rows.append(
+            [
+                task.task,
+                task.version,
+                source_args(task).num_entities,
+                task.metadata.license,
+                "here" if source is None else states[source.state()],
+                task.description,
+            ]
+        )
+    return tabulate(rows, headers=["task", "version", "entities", "licence", "data", ""], tablefmt="simple")
 
 
 def study_table(results: "StudyResults", format: str = "simple") -> str:

@@ -3,7 +3,41 @@
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class FetchProgress:
+    """A bar of bytes fetched; only where standard error is a terminal."""
+
+    def __init__(self, task: str) -> None:
+        console = Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("fetch {task.description}"),
+            BarColumn(bar_width=30),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bar = self.bars.add_task(task, total=None)
+
+    def __enter__(self) -> "FetchProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bars.stop()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """So many bytes have come, of `total` where that is known."""
+        self.bars.update(self.bar, completed=done, total=total)
 
 
 class RunProgress:
@@ -29,11 +63,6 @@ class RunProgress:
 
     def __exit__(self, *error: Any) -> None:
         self.bars.stop()
-
-    def fetched(self, done: int, total: int | None) -> None:
-        """So many bytes of the task's data have come, of `total` where that is known."""
-        bar = self._bar("fetch (MB)", total or done)
-        self.bars.update(bar, completed=done / 1e6, total=(total or done) / 1e6)
 
     def built(self) -> None:
         """One more dataset is built."""

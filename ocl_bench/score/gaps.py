@@ -8,7 +8,7 @@ from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.result import Gap, Metric
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.subsets import SUBSETS
+from ocl_bench.tasks.subsets import ASKED
 
 METRICS = ("em_forced", "em", "f1", "logprob")
 BOUNDED = ("em_forced", "em", "f1")
@@ -33,7 +33,7 @@ def final_stages(task: Task) -> dict[str, str]:
         for selector in stage.train:
             last[selector.split("/")[0]] = stage.name
     # Every subset has an entry, whether or not the task uses it; what no stage trains on is scored at the end.
-    return {name: last.get(subset.split, last["test"]) for name, subset in SUBSETS.items()}
+    return {name: last.get(subset.split, last["test"]) for name, subset in ASKED.items()}
 
 
 class Scores:
@@ -60,7 +60,7 @@ class Scores:
     @property
     def subsets(self) -> list[str]:
         """Subsets that have samples, in the order of the design."""
-        return [name for name in SUBSETS if name in self.values]
+        return [name for name in ASKED if name in self.values]
 
     def seeds(self, *subsets: str) -> list[int]:
         """Seeds that have samples of all the given subsets."""

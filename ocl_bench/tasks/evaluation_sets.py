@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.subsets import SUBSETS
+from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
 if TYPE_CHECKING:
     from ocl_bench.tasks.build import Member
@@ -50,7 +50,7 @@ def swapped(task: Task, members: Sequence["Member"]) -> Iterator[Record]:
     A model that has learned what each variable stands for gives the partner's answer; one that answers alike for all
     variables of the subset does not notice. The last of an odd number of members swaps with its neighbours.
     """
-    control = next((subset for subset in SUBSETS.values() if members and subset.swaps == members[0].subset.id), None)
+    control = SWAPPED.get(members[0].subset.id) if members else None
     if control is None or len(members) < 2:
         return
     partners = [number ^ 1 for number in range(len(members))]

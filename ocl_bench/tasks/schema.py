@@ -46,9 +46,8 @@ class Design(Contract):
     @classmethod
     def _known_and_whole(cls, fractions: dict[str, float]) -> dict[str, float]:
         for name, share in fractions.items():
-            if name not in SUBSETS or SUBSETS[name].swaps:
-                own = [known for known, subset in SUBSETS.items() if not subset.swaps]
-                raise ValueError(f"unknown subset '{name}'; {did_you_mean(name, own)}")
+            if name not in SUBSETS:
+                raise ValueError(f"unknown subset '{name}'; {did_you_mean(name, SUBSETS)}")
             if not 0 <= share <= 1:
                 raise ValueError(f"the share of '{name}' is {share}; give a number from 0 to 1")
         total = math.fsum(fractions.values())

@@ -26,8 +26,6 @@ class Subset:
         consistent: whether a definition names the entity that the questions are about.
         qa: whether questions about its variables are trained on (all but one, which is the test).
         replaced: whether the variable stands for the entity in the questions.
-        swaps: the subset whose questions it asks again with the variables swapped in pairs, as a control. It has no
-            entities and no training data of its own.
     """
 
     id: str
@@ -36,7 +34,6 @@ class Subset:
     consistent: bool = True
     qa: bool = False
     replaced: bool = True
-    swaps: str | None = None
 
 
 SUBSETS: dict[str, Subset] = {
@@ -52,12 +49,19 @@ SUBSETS: dict[str, Subset] = {
         Subset("d1_cons", "x2", tag=1),
         Subset("d2_cons", "x2", tag=2),
         Subset("d3_cons", "x2", tag=3),
-        Subset("d1_swapped", "x2", tag=1, swaps="d1_cons"),
-        Subset("d2_swapped", "x2", tag=2, swaps="d2_cons"),
-        Subset("d3_swapped", "x2", tag=3, swaps="d3_cons"),
         Subset("unseen", "test"),
     )
 }
+
+# Controls: the left subset is asked again with the variables of its members swapped. They have no data of their own.
+SWAPPED: dict[str, Subset] = {
+    "d1_cons": Subset("d1_swapped", "x2", tag=1),
+    "d2_cons": Subset("d2_swapped", "x2", tag=2),
+    "d3_cons": Subset("d3_swapped", "x2", tag=3),
+}
+
+# Everything that a question may be of.
+ASKED: dict[str, Subset] = SUBSETS | {control.id: control for control in SWAPPED.values()}
 
 # With correlation alpha, a share 1 - alpha of the left subset moves to the right one: same tag, crossed consistency.
 CROSSED = {"d1_cons_qa": "d1_incons_qa", "d2_incons_qa": "d2_cons_qa"}

@@ -75,7 +75,7 @@ def test_every_gap_of_the_design_is_reported_on_every_metric(task: Task) -> None
         for number in range(4)
     ]
     gaps = scored(samples, task).gaps
-    assert set(gaps) == set(GAPS)
+    assert set(gaps) == {name for name in GAPS if "binding" not in name}  # those need swapped variables
     assert all(set(metrics) == {"em", "em_forced", "f1", "logprob"} for metrics in gaps.values())
 
 

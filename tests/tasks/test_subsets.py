@@ -104,17 +104,32 @@ def test_seed_decides_the_deal(one: int, other: int) -> None:
 @in_any_time
 @given(st.lists(st.integers(), min_size=2, max_size=30, unique=True), SEEDS)
 def test_derangement_moves_every_item_and_loses_none(items: list[int], seed: int) -> None:
-    deranged = derangement(items, random.Random(seed))
+    deranged = derangement(items, [str(item) for item in items], random.Random(seed))
     assert sorted(deranged) == sorted(items)
     assert all(before != after for before, after in zip(items, deranged, strict=True))
 
 
 def test_every_derangement_can_occur() -> None:
     rng = random.Random(0)
-    assert {tuple(derangement([0, 1, 2, 3], rng)) for _ in range(300)} == {
+    assert {tuple(derangement([0, 1, 2, 3], list("abcd"), rng)) for _ in range(300)} == {
         (1, 0, 3, 2), (1, 2, 3, 0), (1, 3, 0, 2), (2, 0, 3, 1), (2, 3, 0, 1), (2, 3, 1, 0),
         (3, 0, 1, 2), (3, 2, 0, 1), (3, 2, 1, 0),
     }  # fmt: skip
+
+
+@in_any_time
+@given(st.lists(st.sampled_from("abcde"), min_size=2, max_size=60), SEEDS)
+def test_derangement_of_repeated_labels_leaves_no_label_in_its_place_or_says_that_none_can(
+    labels: list[str], seed: int
+) -> None:
+    items = list(range(len(labels)))
+    if 2 * max(map(labels.count, labels)) > len(labels):
+        with pytest.raises(OclBenchError, match="more than half"):
+            derangement(items, labels, random.Random(seed))
+        return
+    deranged = derangement(items, labels, random.Random(seed))
+    assert sorted(deranged) == items
+    assert all(labels[before] != labels[after] for before, after in zip(items, deranged, strict=True))
 
 
 @pytest.mark.parametrize(

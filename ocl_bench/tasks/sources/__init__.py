@@ -7,9 +7,6 @@ from ocl_bench.contract import Contract
 from ocl_bench.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ocl_bench.tasks.schema import Task
     from ocl_bench.tasks.sources.published import PublishedSource
 
 
@@ -68,10 +65,3 @@ def published(name: str) -> "PublishedSource | None":
     """The source of this name if it is made from published data that has to be fetched; None if it needs none."""
     source = SOURCES.load(name)()
     return source if hasattr(source, "fetch") else None
-
-
-def fetch_if_absent(task: "Task", progress: "Callable[[int, int | None], None]") -> None:
-    """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
-    source = published(task.source)
-    if source is not None and source.state() == "absent":
-        source.fetch(None, progress)
