@@ -11,7 +11,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published
+from ocl_bench.tasks.sources import published_source
 
 if TYPE_CHECKING:
     from ocl_bench.runner.execute import Workers
@@ -171,7 +171,7 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
 
 def _fetch_if_absent(task: Task, show: bool) -> None:
     """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
-    source = published(task.source)
+    source = published_source(task.source)
     if source is None or source.state() != "absent":
         return
     from ocl_bench.runner.progress import FetchProgress

@@ -230,9 +230,9 @@ def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) ->
     """
     from ocl_bench.runner.progress import FetchProgress
     from ocl_bench.tasks.load import load_task
-    from ocl_bench.tasks.sources import published
+    from ocl_bench.tasks.sources import published_source
 
-    source = published(load_task(task, include_path=include_path).source)
+    source = published_source(load_task(task, include_path=include_path).source)
     if source is None:
         click.echo(f"task '{task}' needs no data to be fetched.")
         return

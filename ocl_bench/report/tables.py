@@ -8,7 +8,7 @@ from tabulate import tabulate
 from ocl_bench.score.result import Gap, Metric, Results
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published
+from ocl_bench.tasks.sources import published_source
 
 if TYPE_CHECKING:
     from ocl_bench.study.run import StudyResults
@@ -102,7 +102,7 @@ def task_table(tasks: Sequence[Task]) -> str:
     states = {"present": "here", "fetched": "fetched, not built", "absent": "to be fetched"}
     rows = []
     for task in tasks:
-        source = published(task.source)
+        source = published_source(task.source)
         rows.append(
             [
                 task.task,

@@ -61,7 +61,7 @@ SOURCES = Registry(
 )
 
 
-def published(name: str) -> "PublishedSource | None":
+def published_source(name: str) -> "PublishedSource | None":
     """The source of this name if it is made from published data that has to be fetched; None if it needs none."""
     source = SOURCES.load(name)()
     return source if hasattr(source, "fetch") else None

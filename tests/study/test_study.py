@@ -1,0 +1,123 @@
+"""A study is data: its points are real runs, finished points are kept, and the figure shows intervals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ocl_bench.cli import main
+from ocl_bench.errors import OclBenchError
+from ocl_bench.runner.plan import choose
+from ocl_bench.study.run import read_study_results
+from ocl_bench.study.schema import load_study, study_files
+
+SMALL = ["--seeds", "2", "--set", "source_args.num_entities=60", "--set", "recipe.epochs=[1, 1]"]
+OWN = """
+study: own
+description: two correlations
+paper: nothing
+axis: correlation
+scratch: {task: attributes, set: ['evaluate.sets=[attribution]']}
+pretrained: {task: attributes}
+points:
+  - {label: low, set: ['design.alpha=0.5']}
+  - {label: high, set: ['design.alpha=0.8'], scratch: {model: 'scratch:tiny-16'}}
+figure: gaps
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: Any) -> tuple[Path, str]:
+    """A study of two points that was run once."""
+    folder: Path = tmp_path_factory.mktemp("study")
+    (folder / "studies").mkdir()
+    (folder / "studies" / "own.yaml").write_text(OWN)
+    return folder, run(folder)
+
+
+def run(folder: Path, *more: str) -> str:
+    paths = ["--include_path", folder, "--output_path", folder / "out", "--runs_path", folder / "runs"]
+    result = CliRunner().invoke(main, ["study", "own", *SMALL, *map(str, paths), *more], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_a_study_gives_a_table_a_figure_and_results_of_every_point(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    results = read_study_results(folder / "out" / "own.json")
+    assert [point.run.label for point in results.points] == ["low", "high"]
+    assert [point.results.model for point in results.points] == ["scratch:tiny", "scratch:tiny-16"]
+    assert all(point.seeds == (0, 1) for point in results.points)
+    assert "attribution/name" in results.points[0].results.sets
+    assert (folder / "out" / "own.png").read_bytes().startswith(b"\x89PNG")
+    assert "meta_ocl_gap [95 %]" in printed
+    assert str(folder / "out" / "own.png") in printed
+
+
+def test_finished_points_are_kept_and_only_new_ones_are_run(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    path = folder / "out" / "own.json"
+    whole = path.read_text()
+    data = json.loads(whole)
+    data["points"] = data["points"][:1]
+    path.write_text(json.dumps(data))
+    before = len(list((folder / "runs").rglob("manifest.json")))
+    run(folder)
+    assert len(list((folder / "runs").rglob("manifest.json"))) == before + 1
+    assert json.loads(path.read_text()) == json.loads(whole)
+
+
+def test_results_of_another_model_are_not_overwritten(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    options = [
+        "--model",
+        "scratch:tiny-16",
+        "--include_path",
+        str(folder),
+        "--output_path",
+        str(folder / "out"),
+        *SMALL,
+    ]
+    result = CliRunner().invoke(main, ["study", "own", *options])
+    assert result.exit_code == 2
+    assert "holds the study with model scratch:tiny; choose another --output_path" in result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(study_files()))
+def test_every_point_of_every_study_is_a_run_that_can_be_planned(name: str) -> None:
+    study = load_study(name)
+    for pretrained in (False, True):
+        for point in study.runs(pretrained):
+            model = point.model or ("EleutherAI/pythia-1b" if pretrained else "scratch:tiny")
+            choice = choose(model, point.task, overrides=point.set)
+            assert choice.task.task == point.task
+
+
+def test_the_ten_studies_of_the_paper_are_there() -> None:
+    assert set(study_files()) == {
+        "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
+        "three_stage", "data_amount", "pairs",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("label: high", "label: low"), "two points have the same label"),
+        (("study: own", "study: other"), "make them agree"),
+        (("figure: gaps", "figure: pie"), "figure"),
+        (("figure: gaps", "figure: gaps\naxes: x"), "did you mean 'axis'"),
+    ],
+)
+def test_a_wrong_study_file_is_refused_in_one_sentence(change: tuple[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace(*change))
+    with pytest.raises(OclBenchError, match=message):
+        load_study(str(path))
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(OclBenchError, match="unknown study 'batchsize'; did you mean 'batch_size'"):
+        load_study("batchsize")

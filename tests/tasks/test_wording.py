@@ -1,0 +1,118 @@
+"""Definitions in natural language and in context: exact texts, distinct phrasings, and refusals."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.wording import Wording, split_text
+
+VALUES = {
+    "tag": "<|tttttt|>",
+    "source": "the Post",
+    "phrase": "is",
+    "variable": "<|abcde|>",
+    "entity": "red cube {entity}",
+}
+SAYS = (
+    "{d1: {templates: ['According to {source}, {variable} {phrase} {entity}.'], sources: [the Post, the Times], "
+    "phrases: [is, means]}, d2: {templates: ['{source} says that {variable} {phrase} {entity}.'], "
+    "sources: [a stranger], phrases: [is, means, denotes]}}"
+)
+SMALL = "source_args.num_entities=60"
+NO_D3 = "design.fractions={d1_cons_qa: .25, d2_incons_qa: .25, d1_cons: .2, d2_cons: .2, unseen: .1}"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "completion"),
+    [
+        ("{tag} {variable} {entity}", "<|tttttt|> <|abcde|>", " red cube {entity}\n"),
+        ("{entity} {variable} {tag}", "red cube {entity} <|abcde|>", " <|tttttt|>\n"),
+        (
+            "According to {source}, {variable} {phrase} {entity}.",
+            "According to the Post, <|abcde|> is",
+            " red cube {entity}.\n",
+        ),
+        ("{variable} {phrase} {entity}, says {source}.", "<|abcde|> is", " red cube {entity}, says the Post.\n"),
+        ("{tag} {variable} % {entity}", "<|tttttt|> <|abcde|> %", " red cube {entity}\n"),
+    ],
+)
+def test_a_template_is_split_before_its_last_element_to_the_byte(template: str, prompt: str, completion: str) -> None:
+    assert split_text(template, VALUES) == (prompt, completion)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"templates": ["{variable} is"]}, "needs {entity} exactly once"),
+        ({"templates": ["{variable} {variable} {entity}"]}, "needs {variable} exactly once"),
+        ({"templates": ["{variable} {verb} {entity}"]}, "a template knows tag, source"),
+        ({"templates": ["{variable} {phrase} {entity}"]}, "there are no phrases"),
+        ({"templates": ["{variable}{entity}"]}, "a space before its last"),
+        ({"templates": []}, "at least 1"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused_with_the_reason(data: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(OclBenchError, match=message.replace("{", r"\{")):
+        Wording.parse(data, "wording")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_each_tag_keeps_to_its_own_sources_and_phrasings_differ(seed: int) -> None:
+    task = load_task("attributes", (SMALL, NO_D3, f"design.wording={SAYS}", "design.phrasings=3"))
+    texts: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in build(task, seed):
+        if record.kind == "definition":
+            assert record.completion == f" {record.answers[0]}.\n"
+            assert record.variable in record.prompt
+            texts[record.subset, record.variable].add(record.prompt + record.completion)
+    assert all(len(found) == 3 for found in texts.values())
+    for (subset, _), found in texts.items():
+        reliable = subset.startswith("d1")
+        assert all(text.startswith("According to the") == reliable for text in found)
+
+
+def test_definitions_stand_in_front_of_their_questions_and_are_not_trained_on_alone() -> None:
+    one_stage = "stages=[{name: x1, train: [x1]}]"
+    plain = load_task("attributes", (SMALL,))
+    task = load_task("attributes", (SMALL, "design.in_context=true", one_stage))
+    definitions = {r.variable: r.prompt + r.completion for r in build(plain, 0) if r.kind == "definition"}
+    questions = {r.id: r for r in build(plain, 0) if r.kind == "qa"}
+    records = build(task, 0)
+    assert {record.kind for record in records} == {"qa"}
+    assert len(records) == len(questions)
+    for record in records:
+        assert record.prompt == definitions.get(record.variable, "") + questions[record.id].prompt
+        assert record.split == questions[record.id].split
+    assert not any(record.split == "x2" for record in records)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((f"design.wording={SAYS}",), "wording has no 'd3', which 'd3_cons' needs"),
+        ((NO_D3, f"design.wording={SAYS}", "design.phrasings=5"), "phrasings is 5, but 'd1_cons_qa' has 4 wordings"),
+        (("design.phrasings=2",), "phrasings is 2, but 'd1_cons_qa' has 1 wordings"),
+        (("design.in_context=true",), "'x2' trains on 'x2', but no subset"),
+        (
+            ("design.fractions={random_tag_qa: .5, d1_cons: .5}", f"design.wording={SAYS}"),
+            "'random_tag_qa' needs texts with {tag}",
+        ),
+        (("design.question_format=Q",), "needs {question} exactly once"),
+        (("design.variable_style=short",), "design.variable_style"),
+        (("evaluate.sets=[swapped, swapped]",), "a set is there twice"),
+        (("evaluate.attribution.who=Who?",), "a question with {variable} once"),
+        (("evaluate.sets=[atribution]",), "evaluate.sets"),
+    ],
+)
+def test_a_design_that_does_not_fit_together_is_refused_with_the_reason(
+    overrides: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OclBenchError, match=message.replace("{", r"\{").replace("[", r"\[")):
+        load_task("attributes", overrides)
