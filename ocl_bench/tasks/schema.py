@@ -70,6 +70,12 @@ class Design(Contract):
         return text
 
     @model_validator(mode="after")
+    def _names_are_apart(self) -> "Design":
+        if self.variable_style == "letters" and self.tag_style == "brackets":
+            raise ValueError("three letters may occur inside a tag of six; set tag_style to define")
+        return self
+
+    @model_validator(mode="after")
     def _every_tag_is_worded(self) -> "Design":
         for name, share in self.fractions.items():
             tag = SUBSETS[name].tag

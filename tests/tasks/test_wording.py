@@ -105,6 +105,7 @@ def test_definitions_stand_in_front_of_their_questions_and_are_not_trained_on_al
             "'random_tag_qa' needs texts with {tag}",
         ),
         (("design.question_format=Q",), "needs {question} exactly once"),
+        (("design.variable_style=letters",), "set tag_style to define"),
         (("design.variable_style=short",), "design.variable_style"),
         (("evaluate.sets=[swapped, swapped]",), "a set is there twice"),
         (("evaluate.attribution.who=Who?",), "a question with {variable} once"),
