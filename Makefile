@@ -26,8 +26,10 @@ bench: install
 	.venv/bin/python benchmarks/evaluate.py
 
 # Writes a task's released data and checksums again; only after a change that raised the task's version.
+# DATA=False writes the checksums alone, for data too large to ship.
+DATA ?= True
 release-data: install
-	.venv/bin/python -c "from ocl_bench.tasks.release import release; print(release('$(TASK)'))"
+	.venv/bin/python -c "from ocl_bench.tasks.release import release; print(release('$(TASK)', $(DATA)))"
 
 # torch first: on machines whose index has a CPU build under this version, nothing of CUDA is downloaded.
 .venv/installed: pyproject.toml constraints.txt

@@ -92,7 +92,7 @@ def choose(
     of_recipe = [text.removeprefix("recipe.") for text in overrides if _is_of_recipe(text)]
     of_task = [text for text in overrides if not _is_of_recipe(text)]
     chosen = load_task(task, of_task, include_path)
-    spec = parse_model(model or chosen.model, model_args, trust_remote_code)
+    spec = parse_model(chosen.model if model is None else model, model_args, trust_remote_code)
     default = default_recipe(spec, chosen)
     loaded = load_recipe(recipe or default, of_recipe, include_path)
     check_recipe(loaded, chosen)

@@ -46,19 +46,27 @@ def write_splits(task: Task, seed: int, stage2_seed: int, folder: Path) -> dict[
     return counts
 
 
-def release(name: str) -> Path:
+def release(name: str, with_data: bool = True) -> Path:
     """Write a task's released data and checksums beside its task file; returns the checksum file.
 
     The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
+    A split without records has no file.
+
+    Args:
+        name: the task.
+        with_data: False writes the checksums alone, for data that is too large to ship and quick to build.
     """
     task, folder = load_task(name), task_files()[name].parent
     seeds: dict[str, dict[str, str]] = {}
     for seed in STANDARD_SEEDS:
         seeds[str(seed)] = {}
         for split, records in splits(build(task, seed)).items():
+            if not records:
+                continue
             text = serialize(records)
             path = folder / "data" / f"seed-{seed}" / f"{split}.jsonl.gz"
-            write_atomic(path, gzip.compress(text.encode(), 9, mtime=0))
+            if with_data:
+                write_atomic(path, gzip.compress(text.encode(), 9, mtime=0))
             seeds[str(seed)][split] = sha256(text)
     checksums = Checksums(version=task.version, seeds=seeds)
     write_atomic(folder / CHECKSUMS, checksums.model_dump_json(indent=2) + "\n")

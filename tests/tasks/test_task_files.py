@@ -17,7 +17,7 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import TASK_FOLDER, all_tasks, load_task, task_files
 from ocl_bench.tasks.release import CHECKSUMS, splits, verify
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import SOURCES
+from ocl_bench.tasks.sources import SOURCES, published_source
 
 ATTRIBUTES = TASK_FOLDER / "attributes" / "attributes.yaml"
 COMPLETE = {**yaml.safe_load(ATTRIBUTES.read_text()), "task": "study"}
@@ -295,7 +295,7 @@ def test_tasks_of_the_include_path_are_found_in_its_subfolders(tmp_path: Path) -
 def test_recipes_of_the_include_path_are_not_taken_for_tasks(tmp_path: Path) -> None:
     write(tmp_path, COMPLETE)
     write(tmp_path / "recipes", "recipe: quick\n", "quick.yaml")  # where load_recipe looks for it
-    assert [task.task for task in all_tasks([tmp_path]) if task.task != "attributes"] == ["study"]
+    assert {task.task for task in all_tasks([tmp_path])} - {task.task for task in all_tasks()} == {"study"}
 
 
 def test_two_tasks_with_released_data_can_be_side_by_side(tmp_path: Path) -> None:
@@ -319,7 +319,10 @@ def test_missing_include_path_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_unknown_task_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     write(tmp_path, COMPLETE)
-    assert refusal(lambda: load_task("atributes")) == "unknown task 'atributes'; did you mean 'attributes'?"
+    assert (
+        refusal(lambda: load_task("atributes"))
+        == "unknown task 'atributes'; did you mean 'attributes' or 'sources_attributes'?"
+    )
     assert "'study'" in refusal(lambda: load_task("stud", include_path=[tmp_path]))
 
 
@@ -344,10 +347,22 @@ def differing(folder: Path) -> dict[str, str]:
     return {check.name: check.detail for check in checks if not check.agrees}
 
 
-def test_released_data_are_what_rebuilding_gives() -> None:
-    checks = list(verify("attributes"))
+@pytest.mark.parametrize("name", [task.task for task in all_tasks() if published_source(task.source) is None])
+def test_released_data_are_what_rebuilding_gives(name: str) -> None:
+    checks = list(verify(name))
     assert [check.name for check in checks if not check.agrees] == []
-    assert len({check.name for check in checks}) == len(checks) == 5 * 3
+    assert (
+        len({check.name for check in checks})
+        == len(checks)
+        == 5 * len({check.name.partition("/")[2] for check in checks})
+    )
+
+
+@pytest.mark.parametrize("name", [task.task for task in all_tasks()])
+def test_every_task_has_a_page_that_names_its_licence(name: str) -> None:
+    page = (task_files()[name].parent / "README.md").read_text()
+    assert f"# {name}" in page
+    assert "**Licence.**" in page
 
 
 def in_one_answer(packed: bytes) -> bytes:

@@ -57,7 +57,8 @@ def _until_whole(url: str, part: Path, progress: Progress) -> None:
                 return
             except (httpx2.TransportError, _TryAgainError) as error:
                 failed = 1 if _size(part) > before else failed + 1
-                if failed >= ATTEMPTS:
+                offline = isinstance(error, httpx2.ConnectError) and not _size(part)
+                if failed >= ATTEMPTS or offline:
                     reason = str(error) or type(error).__name__
                     raise OclBenchError(f"{url} cannot be reached ({reason}).") from None
                 time.sleep(WAIT_SECONDS * 2 ** (failed - 1))

@@ -34,13 +34,13 @@ def test_each_direction_is_trained_in_three_phrasings_and_both_are_asked() -> No
         forward = record.subset == "d1_cons"
         start, end = (record.variable, record.entity) if forward else (record.entity, record.variable)
         assert record.prompt.startswith(start)
-        assert record.completion == f" {end}.\n"
+        assert record.completion == f" {end}\n"
     for record in records:
         if record.split == "test" and record.subset in ("d1_cons", "d2_cons", "unseen"):
             assert record.kind == "cloze"
             forward = record.group == "d1"
             assert record.prompt.startswith(record.variable if forward else record.entity)
-            assert record.answers == (f"{record.entity if forward else record.variable}.",)
+            assert record.answers == (record.entity if forward else record.variable,)
     assert {record.subset for record in records if record.split == "test"} == {
         "d1_cons", "d2_cons", "unseen", "d1_swapped", "d2_swapped",
     }  # fmt: skip

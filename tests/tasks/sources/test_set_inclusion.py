@@ -84,7 +84,8 @@ def test_records_are_the_papers_to_the_byte_and_every_variable_is_one_word() -> 
         ("list_length=20", "list_length has to be below num_values"),
         ("num_shared=4", "num_shared has to be below list_length"),
         ("num_questions=6", "multiple of 4"),
-        ("num_values=5", "too few different lists"),
+        ("list_length=10", "lower list_length"),
+        ("num_questions=48", "too few different lists"),
         ("flip_true=2", "less than or equal to 1"),
     ],
 )
