@@ -24,6 +24,7 @@ format: .venv/installed-test
 bench: install
 	.venv/bin/python benchmarks/finetune.py
 	.venv/bin/python benchmarks/evaluate.py
+	.venv/bin/python benchmarks/build_data.py
 
 # Writes a task's released data and checksums again; only after a change that raised the task's version.
 # DATA=False writes the checksums alone, for data too large to ship.
