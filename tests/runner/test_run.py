@@ -210,8 +210,9 @@ def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
 def test_a_failing_worker_is_one_sentence_and_the_run_says_so(model_folder: Any, tmp_path: Path) -> None:
     broken = shutil.copytree(model_folder("gpt_neox"), tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"not weights")
-    done = ocl_bench_command("run", "--model", str(broken), "--seeds", "1", "--output_path", "out", folder=tmp_path)
-    assert done.returncode != 0
+    options = ["--model", str(broken), "--tasks", "attributes", "--seeds", "1", "--output_path", "out"]
+    done = ocl_bench_command("run", *options, folder=tmp_path)
+    assert done.returncode == 1 and "training failed" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     (manifest,) = (tmp_path / "out").rglob("manifest.json")
     assert json.loads(manifest.read_text())["status"] == "failed"
