@@ -212,7 +212,7 @@ def test_a_failing_worker_is_one_sentence_and_the_run_says_so(model_folder: Any,
     (broken / "model.safetensors").write_bytes(b"not weights")
     options = ["--model", str(broken), "--tasks", "attributes", "--seeds", "1", "--output_path", "out"]
     done = ocl_bench_command("run", *options, folder=tmp_path)
-    assert done.returncode == 1 and "training failed" in done.stderr
+    assert done.returncode == 2 and "cannot be loaded" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     (manifest,) = (tmp_path / "out").rglob("manifest.json")
     assert json.loads(manifest.read_text())["status"] == "failed"
