@@ -49,28 +49,30 @@ def draw_names(
     """
     rng = random.Random(f"names {seed}")
     words = "\n".join(dict.fromkeys(word for text in texts for word in text.split()))
-    draw_variable: dict[str, Callable[[], str]] = {
-        "brackets": lambda: _bracketed(rng, 5),
-        "letters": lambda: "".join(rng.choices(string.ascii_lowercase, k=3)),
-        "names": _person(rng) if variable_style == "names" else str,
-    }
     if tag_style == "define":
         tags = [f"define{number}" for number in range(1, 4 + count)]
         words += "\n".join(("", "define"))
-    variables = _unique(draw_variable[variable_style], count, words, f"design.variable_style {variable_style}")
+    variables = _unique(_variable(variable_style, rng), count, words, f"design.variable_style {variable_style}")
     if tag_style == "brackets":
         tags = _unique(lambda: _bracketed(rng, 6), 3 + count, words, "design.tag_style brackets")
     return Names(variables, tags[:3], tags[3:])
 
 
+def _variable(style: VariableStyle, rng: random.Random) -> Callable[[], str]:
+    """What draws a variable."""
+    match style:
+        case "brackets":
+            return lambda: _bracketed(rng, 5)
+        case "letters":
+            return lambda: "".join(rng.choices(string.ascii_lowercase, k=3))
+        case "names":
+            lists = read_yaml(PEOPLE)
+            return lambda: f"{rng.choice(lists['first_names'])} {rng.choice(lists['last_names'])}"
+
+
 def _bracketed(rng: random.Random, letters: int) -> str:
     # The brackets keep a name from occurring inside another name or inside a word of a text.
     return f"<|{''.join(rng.choices(string.ascii_lowercase, k=letters))}|>"
-
-
-def _person(rng: random.Random) -> Callable[[], str]:
-    lists = read_yaml(PEOPLE)
-    return lambda: f"{rng.choice(lists['first_names'])} {rng.choice(lists['last_names'])}"
 
 
 def _unique(draw: Callable[[], str], count: int, words: str, key: str) -> list[str]:

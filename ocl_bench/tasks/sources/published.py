@@ -93,7 +93,7 @@ class PublishedSource:
                         progress=progress,
                     )
             except OclBenchError as error:
-                raise OclBenchError(f"{str(error).removesuffix('.')}; {self._advice()}") from None
+                raise OclBenchError(f"{str(error).removesuffix('.')}; {self._without_network()}.") from None
         with self._lock():
             self._make(raw)
         return raw
@@ -105,12 +105,12 @@ class PublishedSource:
             OclBenchError: if neither is there, or the table is of another version or damaged.
         """
         if self.state() == "absent":
-            raise OclBenchError(f"the data of '{self.name}' is not here; {self._advice()}")
+            raise OclBenchError(f"the data of '{self.name}' is not here; {self._advice()}.")
         with self._lock():
             fault = self._fault()
             if fault is not None:
                 if not self.raw_path().is_file():
-                    raise OclBenchError(f"{self.table_path()} {fault}; {self._advice()}")
+                    raise OclBenchError(f"{self.table_path()} {fault}; {self._advice()}.")
                 self._make(self.raw_path())
         return parquet.read_table(self.table_path())
 
@@ -154,7 +154,10 @@ class PublishedSource:
         return FileLock(folder / "lock")
 
     def _advice(self) -> str:
+        return f"fetch it from {self.remote.url} with `ocl-bench data fetch {self.name}`, {self._without_network()}"
+
+    def _without_network(self) -> str:
         return (
-            f"fetch it with `ocl-bench data fetch {self.name}`, or give a local copy of {self.remote.url} with "
-            f"`ocl-bench data fetch {self.name} --from FILE`, or run the task cvdb_sample, which needs no download."
+            f"give a local copy with `ocl-bench data fetch {self.name} --from FILE`, "
+            "or run the task cvdb_sample, which needs no download"
         )
