@@ -289,6 +289,7 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--model", "-m", default="scratch:tiny", show_default=True, help="Hub id, folder, or scratch:NAME.")
+@click.option("--task", "-t", help="Task name or file; the study's if not given.")
 @click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds of each point: 0,1,2 or how many.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Further override of every point.")
 @click.option("--batch_size", default="auto", show_default=True, help="Most datapoints per forward pass, or auto.")

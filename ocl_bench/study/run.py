@@ -38,6 +38,7 @@ def run_study(
     model: str = DEFAULT_MODEL,
     *,
     seeds: tuple[int, ...],
+    task: str | None = None,
     overrides: Sequence[str] = (),
     include_path: Sequence[Path] = (),
     output_path: Path = Path("studies"),
@@ -46,13 +47,13 @@ def run_study(
 ) -> tuple[StudyResults, Path]:
     """Run a study's points with `model` and draw its figure.
 
-    A point that the study's JSON in `output_path` already has, from the same model, seeds and overrides, is kept: an
-    interrupted study goes on where it was.
+    Points that the study's JSON in `output_path` already has are kept: an interrupted study goes on where it was.
 
     Args:
         name: a study's name or file.
         model: a hub id, a folder, or `scratch:NAME`; decides between the study's two kinds of runs.
         seeds: stage-1 seeds of every point.
+        task: a task's name or file; None takes the study's for this kind of model.
         overrides: further overrides of every point, after the study's own.
         include_path: folders with further tasks, recipes and studies.
         output_path: where `NAME.json` and `NAME.png` go.
@@ -61,6 +62,9 @@ def run_study(
 
     Returns:
         The results and the figure's path.
+
+    Raises:
+        OclBenchError: as `ocl_bench.run`; or if the JSON there has a point of another model, task, setting or seeds.
     """
     from ocl_bench.api import run
     from ocl_bench.runner.execute import Workers
@@ -69,31 +73,34 @@ def run_study(
     study = load_study(name, include_path)
     require_writable(output_path)
     path = output_path / f"{study.study}.json"
-    kept = _kept(path, study, model)
-    points: list[PointResult] = []
-    results = StudyResults(study=study, model=model, points=())
+    wanted = [
+        point.model_copy(update={"task": task or point.task, "set": (*point.set, *overrides)})
+        for point in study.runs(is_pretrained(model))
+    ]
+    done = {wanted.index(point.run): point for point in _kept(path, model, wanted, seeds)}
+
+    def results() -> StudyResults:
+        return StudyResults(study=study, model=model, points=tuple(done[number] for number in sorted(done)))
+
     with Workers() as workers:
-        for planned in study.runs(is_pretrained(model)):
-            point = planned.model_copy(update={"set": (*planned.set, *overrides)})
-            done = next((one for one in kept if one.run == point and one.seeds == seeds), None)
-            if done is None:
-                found = run(
-                    point.model or model,
-                    point.task,
-                    overrides=point.set,
-                    seeds=seeds,
-                    include_path=include_path,
-                    output_path=runs_path / study.study,
-                    workers=workers,
-                    **options,
-                )
-                done = PointResult(run=point, seeds=seeds, results=found.results)
-            points.append(done)
-            results = StudyResults(study=study, model=model, points=tuple(points))
-            write_atomic(path, results.model_dump_json(indent=1) + "\n")
+        for number, point in enumerate(wanted):
+            if number in done:
+                continue
+            found = run(
+                point.model or model,
+                point.task,
+                overrides=point.set,
+                seeds=seeds,
+                include_path=include_path,
+                output_path=runs_path / study.study,
+                workers=workers,
+                **options,
+            )
+            done[number] = PointResult(run=point, seeds=seeds, results=found.results)
+            write_atomic(path, results().model_dump_json(indent=1) + "\n")
     figure = output_path / f"{study.study}.png"
-    draw(results, figure)
-    return results, figure
+    draw(results(), figure)
+    return results(), figure
 
 
 def read_study_results(path: Path) -> StudyResults:
@@ -104,11 +111,14 @@ def read_study_results(path: Path) -> StudyResults:
         raise OclBenchError(f"{path}: not a study's results ({str(error).splitlines()[0]}).") from None
 
 
-def _kept(path: Path, study: Study, model: str) -> tuple[PointResult, ...]:
-    """Points of an earlier call, if they are of this study and model."""
+def _kept(path: Path, model: str, wanted: Sequence[Run], seeds: tuple[int, ...]) -> tuple[PointResult, ...]:
+    """Points of an earlier call. Raises OclBenchError if any of them would be lost."""
     if not path.is_file():
         return ()
     earlier = read_study_results(path)
-    if earlier.model != model or earlier.study.study != study.study:
-        raise OclBenchError(f"{path} holds the study with model {earlier.model}; choose another --output_path.")
+    if earlier.model != model or any(one.run not in wanted or one.seeds != seeds for one in earlier.points):
+        raise OclBenchError(
+            f"{path} holds points of {earlier.model} that are not of this call (another model, task, setting or other "
+            "seeds); choose another --output_path."
+        )
     return earlier.points

@@ -61,7 +61,7 @@ def test_finished_points_are_kept_and_only_new_ones_are_run(finished: tuple[Path
     path = folder / "out" / "own.json"
     whole = path.read_text()
     data = json.loads(whole)
-    data["points"] = data["points"][:1]
+    del data["points"][0]
     path.write_text(json.dumps(data))
     before = len(list((folder / "runs").rglob("manifest.json")))
     run(folder)
@@ -69,20 +69,27 @@ def test_finished_points_are_kept_and_only_new_ones_are_run(finished: tuple[Path
     assert json.loads(path.read_text()) == json.loads(whole)
 
 
-def test_results_of_another_model_are_not_overwritten(finished: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [["--model", "scratch:tiny-16"], ["--seeds", "3"], ["--task", "reversal"], ["--set", "design.alpha=0.9"]],
+    ids=lambda other: other[0],
+)
+def test_results_of_something_else_are_not_overwritten(finished: tuple[Path, str], other: list[str]) -> None:
     folder, _ = finished
-    options = [
-        "--model",
-        "scratch:tiny-16",
-        "--include_path",
-        str(folder),
-        "--output_path",
-        str(folder / "out"),
-        *SMALL,
-    ]
-    result = CliRunner().invoke(main, ["study", "own", *options])
+    before = (folder / "out" / "own.json").read_text()
+    paths = ["--include_path", str(folder), "--output_path", str(folder / "out")]
+    result = CliRunner().invoke(main, ["study", "own", *paths, *SMALL, *other])
     assert result.exit_code == 2
-    assert "holds the study with model scratch:tiny; choose another --output_path" in result.stderr
+    assert "holds points of scratch:tiny that are not of this call" in result.stderr
+    assert (folder / "out" / "own.json").read_text() == before
+
+
+def test_another_task_than_the_studys_can_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "own.yaml").write_text(OWN)
+    run(tmp_path, "--task", "sources_attributes")
+    points = read_study_results(tmp_path / "out" / "own.json").points
+    assert [point.results.task for point in points] == ["sources_attributes"] * 2
 
 
 @pytest.mark.parametrize("name", sorted(study_files()))
