@@ -40,7 +40,9 @@ def draw(results: StudyResults, path: Path) -> None:
         row[0].set_ylabel(f"{'questions' if name == 'qa' else name}\n{'gap in ' * (study.figure == 'gaps')}exact match")
     seeds = len(results.points[0].seeds)
     tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
-    figure.suptitle(f"{study.study} · {tasks} · {results.model} · {seeds} seeds, mean and 95 % interval", fontsize=9)
+    models = _models(results)
+    model = models[0] if len(set(models)) == 1 else f"{len(set(models))} models"
+    figure.suptitle(f"{study.study} · {tasks} · {model} · {seeds} seeds, mean and 95 % interval", fontsize=9)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -53,6 +55,11 @@ def _sets(results: StudyResults) -> list[str]:
     """The questions, and the paper's attribution `What is the name of X?` where it was asked."""
     first = results.points[0].results
     return [*(["qa"] if first.metrics else []), *(name for name in ("attribution/name",) if name in first.sets)]
+
+
+def _models(results: StudyResults) -> list[str]:
+    """The model of each point, without the folders that lead to it."""
+    return [Path(point.results.model).name for point in results.points]
 
 
 def _gaps(point: PointResult, name: str) -> dict[str, dict[str, Gap]]:
@@ -78,10 +85,13 @@ def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
             [value.ci95[1] - value.mean for _, value in found],
         ]
         axis.errorbar(places, means, errors, color=colour, marker=marker, capsize=3, label=gap)
-    axis.set_xticks(range(len(results.points)), [point.run.label for point in results.points])
+    labels, models = [point.run.label for point in results.points], _models(results)
+    if len(set(models)) > 1:
+        labels = [f"{label}\n{model}" for label, model in zip(labels, models, strict=True)]
+    axis.set_xticks(range(len(labels)), labels)
     axis.set_xlabel(results.study.axis)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _draw_subsets(axis: Any, point: PointResult, name: str) -> None:
