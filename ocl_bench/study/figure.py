@@ -84,7 +84,8 @@ def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
             [value.mean - value.ci95[0] for _, value in found],
             [value.ci95[1] - value.mean for _, value in found],
         ]
-        axis.errorbar(places, means, errors, color=colour, marker=marker, capsize=3, label=gap)
+        line = "-" if results.study.ordered else "none"
+        axis.errorbar(places, means, errors, color=colour, marker=marker, linestyle=line, capsize=3, label=gap)
     labels, models = [point.run.label for point in results.points], _models(results)
     if len(set(models)) > 1:
         labels = [f"{label}\n{model}" for label, model in zip(labels, models, strict=True)]

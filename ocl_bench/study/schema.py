@@ -36,6 +36,7 @@ class Study(Contract):
     description: str = Field(description="one sentence for `ocl-bench ls`")
     paper: str = Field(description="what the paper reports, and where")
     axis: str = Field(description="what differs from point to point")
+    ordered: bool = Field(True, description="whether the points follow one another, so that the figure joins them")
     points: tuple[Point, ...] = Field(min_length=1, description="the runs, in the order of the figure")
     scratch: Variant = Field(description="task and overrides of all points, for models from random weights")
     pretrained: Variant = Field(description="task and overrides of all points, for pretrained models")
