@@ -1,8 +1,8 @@
 """How long, and with how much memory, tables are built from published data of full size.
 
 Makes files in the published formats with made-up content: CVDB with all its 2.23 M rows of 49 columns, and T-REx shards
-of 10,000 documents. Builds each table on one core; beside it, pandas and polars read CVDB's columns, and the standard
-library reads the shards. Everything runs in a process of its own.
+of 10,000 documents. Builds each table on one core; beside it, pyarrow, pandas and polars only read CVDB's columns,
+and the standard library reads the shards. Everything runs in a process of its own.
 
     python benchmarks/build_data.py [--rows 2230000] [--shards 4]
 """
@@ -110,6 +110,12 @@ NEEDED = "name birth death gender level3_main_occ string_citizenship_raw_d un_re
 OURS = "ocl-bench, whole build"
 CVDB = {
     OURS: "from ocl_bench.tasks.sources.cvdb import people; people(path, 2000)",
+    "pyarrow, its columns alone": (
+        "from pyarrow import csv, string\n"
+        "read = csv.ReadOptions(encoding='ISO-8859-1', block_size=2**23, use_threads=False)\n"
+        "convert = csv.ConvertOptions(include_columns=needed, column_types={name: string() for name in needed})\n"
+        "for batch in csv.open_csv(path, read_options=read, convert_options=convert): pass"
+    ),
     "pandas, its columns alone": (
         "import pandas\nfor chunk in pandas.read_csv(path, usecols=needed, encoding='latin1', chunksize=200000): pass"
     ),
