@@ -66,7 +66,7 @@ def ask(
     on_answered: Callable[[int], None] = lambda count: None,
     **where: Any,
 ) -> list[Sample]:
-    """Answer every question by teacher forcing and by greedy generation.
+    """Answer every question by teacher forcing, and by greedy generation as far as that leaves the answer open.
 
     Args:
         engine: the model to ask.
@@ -77,8 +77,13 @@ def ask(
         where: stage, seed and stage2_seed, for the samples.
     """
     longest = max((len(one.completion) for answers in questions.encoded for one in answers), default=1)
+    scored = _forced(engine, questions)
     generated = engine.generate(
-        [answers[0] for answers in questions.encoded], max(max_new_tokens, longest), on_answered
+        [answers[0] for answers in questions.encoded],
+        max(max_new_tokens, longest),
+        # Greedy decoding begins the same whatever answer was forced: the forced pass that shows most of it is enough.
+        [max((one.begins for one in forced), key=len) for forced in scored],
+        on_answered,
     )
     return [
         Sample(
@@ -95,7 +100,7 @@ def ask(
             f1=f1(text, record.answers),
             **where,
         )
-        for record, forced, text in zip(questions.records, _forced(engine, questions), generated, strict=True)
+        for record, forced, text in zip(questions.records, scored, generated, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """The torch engine: answers questions with a transformers model in this process."""
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,18 @@ MAX_LOGITS = 2**23
 
 @dataclass(frozen=True)
 class Forced:
-    """Outcome of teacher forcing: natural log-probability of the completion, and whether each token is the argmax."""
+    """Outcome of teacher forcing.
+
+    Attributes:
+        logprob: natural log-probability of the completion.
+        greedy: whether each token of the completion is the argmax.
+        begins: what greedy decoding begins with, as far as the completion shows it: the completion's tokens up to the
+            first that is not the argmax, and the argmax in its place.
+    """
 
     logprob: float
     greedy: bool
+    begins: tuple[int, ...]
 
 
 class TorchEngine:
@@ -67,14 +76,19 @@ class TorchEngine:
         positions, targets = inputs.pop("positions"), inputs.pop("targets")
         logits = labelled.logits(self.model, inputs, positions)
         logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)
-        hits = logits.argmax(dim=-1) == targets
-        rows = torch.tensor([len(one.target) - one.label_start for one in batch])
-        row_of_label = torch.arange(len(batch)).repeat_interleave(rows)
-        sums = torch.zeros(len(batch)).index_add(0, row_of_label, logprobs.cpu())
-        if not sums.isfinite().all():
-            raise RunFailed("the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate.")
-        misses = torch.zeros(len(batch)).index_add(0, row_of_label, (~hits).cpu().float())
-        return [Forced(total, not missed) for total, missed in zip(sums.tolist(), misses.tolist(), strict=True)]
+        rows = [len(one.target) - one.label_start for one in batch]
+        results = []
+        columns = [torch.split(tensor.cpu(), rows) for tensor in (logprobs, targets, logits.argmax(dim=-1))]
+        for scores, right, best in zip(*columns, strict=True):
+            total = float(scores.sum())
+            if not math.isfinite(total):
+                raise RunFailed(
+                    "the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate."
+                )
+            hits = (best == right).tolist()
+            shown = hits.index(False) + 1 if False in hits else len(hits)
+            results.append(Forced(total, False not in hits, tuple(best[:shown].tolist())))
+        return results
 
     def _batches(self, encoded: Sequence[Encoded]) -> Iterator[tuple[list[int], list[Datapoint]]]:
         """Datapoints in order of length, as many at a time as the limits allow."""
@@ -98,41 +112,72 @@ class TorchEngine:
         self,
         encoded: Sequence[Encoded],
         max_new_tokens: int,
+        known: Sequence[Sequence[int]] | None = None,
         on_answered: Callable[[int], None] = lambda count: None,
     ) -> list[str]:
         """Greedy answers to the prompts of `encoded`, cut at the first newline.
 
         Prompts of one length form a batch, so nothing is padded: recurrent models and models with absolute positions
-        answer as they would alone. `on_answered` is called after each batch with its size.
+        answer as they would alone.
+
+        Args:
+            encoded: the prompts; their completions are not looked at.
+            max_new_tokens: longest answer, in tokens.
+            known: the tokens that each answer begins with, where a forced pass has shown them (`Forced.begins`). An
+                answer that has ended within them is not generated, another is continued from there.
+            on_answered: called with the number of further answers.
         """
+        known = [one[:max_new_tokens] for one in known] if known else [()] * len(encoded)
+        stops = set(self.encoder.stop_ids)
+        answers = [""] * len(encoded)
+        unfinished: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for number, (one, begins) in enumerate(zip(encoded, known, strict=True)):
+            if len(begins) == max_new_tokens or not stops.isdisjoint(begins):
+                answers[number] = self.encoder.decode_answer(begins)
+            else:
+                unfinished[len(one.prompt), len(begins)].append(number)
+        on_answered(len(encoded) - sum(map(len, unfinished.values())))
+        with self._autocast(), _without_own_generation_config(self.model):
+            for (length, begun), numbers in sorted(unfinished.items()):
+                size = max(1, self.max_tokens // (length + max_new_tokens))
+                for start in range(0, len(numbers), size):
+                    batch = numbers[start : start + size]
+                    outputs = self._continue(
+                        [encoded[n].prompt for n in batch], [known[n] for n in batch], max_new_tokens - begun
+                    )
+                    for number, ids in zip(batch, outputs, strict=True):
+                        answers[number] = self.encoder.decode_answer(ids)
+                    on_answered(len(batch))
+        return answers
+
+    def _continue(
+        self, prompts: Sequence[Sequence[int]], begins: Sequence[Sequence[int]], new_tokens: int
+    ) -> list[list[int]]:
+        """Greedy answers to prompts of one length that begin with as many known tokens, with these."""
         from transformers import GenerationConfig
 
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for number, one in enumerate(encoded):
-            by_length[len(one.prompt)].append(number)
         config = GenerationConfig(
             do_sample=False,
             num_beams=1,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=new_tokens,
             eos_token_id=self.encoder.stop_ids,
             pad_token_id=self.encoder.pad_id,
             decoder_start_token_id=decoder_start(self.model.config),
         )
-        answers = [""] * len(encoded)
-        with self._autocast(), _without_own_generation_config(self.model):
-            for length, numbers in sorted(by_length.items()):
-                size = max(1, self.max_tokens // (length + max_new_tokens))
-                for start in range(0, len(numbers), size):
-                    batch = numbers[start : start + size]
-                    prompts = torch.tensor([encoded[number].prompt for number in batch], device=self.device)
-                    output = self.model.generate(
-                        prompts, attention_mask=torch.ones_like(prompts), generation_config=config
-                    )
-                    new = output[:, 1:] if self.encoder.seq2seq else output[:, length:]
-                    for number, ids in zip(batch, new.tolist(), strict=True):
-                        answers[number] = self.encoder.decode_answer(ids)
-                    on_answered(len(batch))
-        return answers
+        if self.encoder.seq2seq:
+            inputs = torch.tensor(list(prompts), device=self.device)
+            first = config.decoder_start_token_id
+            decoded = torch.tensor([[first, *one] for one in begins], device=self.device)
+            output = self.model.generate(
+                inputs, attention_mask=torch.ones_like(inputs), decoder_input_ids=decoded, generation_config=config
+            )
+            answers = output[:, 1:]
+        else:
+            inputs = torch.tensor([[*prompt, *one] for prompt, one in zip(prompts, begins, strict=True)])
+            inputs = inputs.to(self.device)
+            output = self.model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
+            answers = output[:, len(prompts[0]) :]
+        return list(answers.tolist())
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

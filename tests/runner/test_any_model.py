@@ -1,5 +1,6 @@
 """Any model that transformers loads is finetuned and evaluated, without code for its family."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import StageReport, train_stage
-from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import load_config, load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model
 from ocl_bench.tasks.build import chance_levels
@@ -79,6 +80,42 @@ def test_batched_scores_equal_those_of_each_prompt_alone(
         assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
         assert one.greedy == other.greedy
     assert engine.generate(encoded, 6) == [engine.generate([one], 6)[0] for one in encoded]
+
+
+@torch.no_grad()
+def greedy_ids(model: Any, encoder: Encoder, prompt: tuple[int, ...], count: int) -> list[int]:
+    """Greedy decoding as its definition says: one token after the other, each from a forward pass of its own."""
+    ids: list[int] = []
+    while len(ids) < count and (not ids or ids[-1] not in encoder.stop_ids):
+        if encoder.seq2seq:
+            decoded = torch.tensor([[model.config.decoder_start_token_id, *ids]])
+            logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=decoded).logits
+        else:
+            logits = model(input_ids=torch.tensor([[*prompt, *ids]])).logits
+        ids.append(int(logits[0, -1].argmax()))
+    return ids
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answers_are_greedy_with_and_without_what_a_forced_pass_has_shown(
+    architecture: str, model_folder: Any, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    tests = [record for record in small_records if record.split == "test"][:16]
+    prompts = encoder([(record.prompt, record.completion) for record in tests])
+    greedy = [greedy_ids(model, encoder, one.prompt, 5) for one in prompts]
+    expected = [encoder.decode_answer(ids) for ids in greedy]
+    engine = TorchEngine(model, encoder)
+    assert engine.generate(prompts, 5) == expected
+    # Answers that are right up to any token or altogether: all that a forced pass may find.
+    forced = [
+        Encoded(one.prompt, tuple(ids) if len(ids) < 5 else (*ids[:right], *one.completion)[:5])
+        for one, ids, right in zip(prompts, greedy, itertools.cycle(range(6)))
+    ]
+    begins = [one.begins for one in engine.forced(forced)]
+    assert max(map(len, begins)) == max(map(len, greedy))
+    assert all(ids[: len(one)] == list(one) for ids, one in zip(greedy, begins, strict=True))
+    assert engine.generate(prompts, 5, begins) == expected
 
 
 def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(
