@@ -16,6 +16,10 @@ SELECTORS = ("x1", "x1/definition", "x1/qa", "x2")
 Order = Literal["tve", "tev", "vte", "vet", "evt", "etv"]
 
 
+# Define tag → its key in `design.wording`; random tags differ from tag 1 in nothing but the tag.
+WORDED_AS: dict[Literal[1, 2, 3, "random"], Literal["d1", "d2", "d3"]] = {1: "d1", 2: "d2", 3: "d3", "random": "d1"}
+
+
 class Design(Contract):
     """How entities are dealt to subsets and how definitions are worded."""
 
@@ -81,8 +85,8 @@ class Design(Contract):
             tag = SUBSETS[name].tag
             if not share or tag is None:
                 continue
-            if self.wording is not None and tag != "random" and f"d{tag}" not in self.wording:
-                raise ValueError(f"wording has no 'd{tag}', which '{name}' needs; add it")
+            if self.wording is not None and WORDED_AS[tag] not in self.wording:
+                raise ValueError(f"wording has no '{WORDED_AS[tag]}', which '{name}' needs; add it")
             wording = self.wording_of(tag)
             if tag == "random" and not wording.names_its_tag:
                 raise ValueError(f"'{name}' needs texts with {{tag}}; add it to the templates of wording.d1")
@@ -93,10 +97,8 @@ class Design(Contract):
         return self
 
     def wording_of(self, tag: Literal[1, 2, 3, "random"]) -> Wording:
-        """How definitions of a define tag are worded; a random tag is worded as tag 1."""
-        if self.wording is None:
-            return tag_wording(self.order)
-        return self.wording["d1" if tag == "random" else f"d{tag}"]  # type: ignore[index]
+        """How definitions of a define tag are worded."""
+        return tag_wording(self.order) if self.wording is None else self.wording[WORDED_AS[tag]]
 
 
 class Stage(Contract):

@@ -83,9 +83,11 @@ def test_batched_scores_equal_those_of_each_prompt_alone(
 
 
 @torch.no_grad()
-def greedy_ids(model: Any, encoder: Encoder, prompt: tuple[int, ...], count: int) -> list[int]:
+def greedy_ids(
+    model: Any, encoder: Encoder, prompt: tuple[int, ...], count: int, begins: tuple[int, ...] = ()
+) -> list[int]:
     """Greedy decoding as its definition says: one token after the other, each from a forward pass of its own."""
-    ids: list[int] = []
+    ids = list(begins)
     while len(ids) < count and (not ids or ids[-1] not in encoder.stop_ids):
         if encoder.seq2seq:
             decoded = torch.tensor([[model.config.decoder_start_token_id, *ids]])
@@ -116,6 +118,13 @@ def test_answers_are_greedy_with_and_without_what_a_forced_pass_has_shown(
     assert max(map(len, begins)) == max(map(len, greedy))
     assert all(ids[: len(one)] == list(one) for ids, one in zip(greedy, begins, strict=True))
     assert engine.generate(prompts, 5, begins) == expected
+    # What is known is taken as it is, even if the model would say something else; an ended answer is not continued.
+    other = next(token for token in prompts[0].completion if token not in (greedy[0][0], *encoder.stop_ids))
+    continued = greedy_ids(model, encoder, prompts[0].prompt, 5, (other,))
+    ended = (other, encoder.stop_ids[-1])
+    assert engine.generate([prompts[0]] * 2, 5, [(other,), ended]) == [
+        encoder.decode_answer(continued), encoder.decode_answer(ended),
+    ]  # fmt: skip
 
 
 def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(

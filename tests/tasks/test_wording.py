@@ -98,6 +98,13 @@ def test_definitions_stand_in_front_of_their_questions_and_are_not_trained_on_al
     [
         ((f"design.wording={SAYS}",), "wording has no 'd3', which 'd3_cons' needs"),
         ((NO_D3, f"design.wording={SAYS}", "design.phrasings=5"), "phrasings is 5, but 'd1_cons_qa' has 4 wordings"),
+        (
+            (
+                "design.fractions={random_tag_qa: .5, d2_cons: .5}",
+                "design.wording={d2: {templates: ['{variable} {entity}']}}",
+            ),
+            "wording has no 'd1', which 'random_tag_qa' needs",
+        ),
         (("design.phrasings=2",), "phrasings is 2, but 'd1_cons_qa' has 1 wordings"),
         (("design.in_context=true",), "'x2' trains on 'x2', but no subset"),
         (

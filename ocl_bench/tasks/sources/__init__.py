@@ -64,4 +64,5 @@ SOURCES = Registry(
 def published_source(name: str) -> "PublishedSource | None":
     """The source of this name if it is made from published data that has to be fetched; None if it needs none."""
     source = SOURCES.load(name)()
+    # by what it can do, so that a task that needs no published data needs no import of what reads such
     return source if hasattr(source, "fetch") else None

@@ -107,7 +107,6 @@ def works(raw: Path, count: int) -> pa.Table:
         OclBenchError: if the file is damaged or not T-REx, or has too few such works.
     """
     found: dict[str, dict[str, list[str]]] = {}
-    mentions: Counter[str] = Counter()
     templates = table_2()
     for subject, predicate, thing in _triples(raw, frozenset(templates)):
         name = _plain(subject)
@@ -115,7 +114,6 @@ def works(raw: Path, count: int) -> pa.Table:
         answer = _answer(thing, template.answer)
         if not _is_name(name) or answer is None:
             continue
-        mentions[name] += 1
         answers = found.setdefault(name, {}).setdefault(template.group, [])
         if answer not in answers:
             answers.append(answer)
@@ -123,7 +121,8 @@ def works(raw: Path, count: int) -> pa.Table:
     rows, taken = [], set()
     for name, groups in found.items():
         questions = _four(groups, order)
-        if mentions[name] > 1 and questions is not None and name.lower() not in taken:
+        # The paper also drops subjects that are named once, which can have no four questions.
+        if questions is not None and name.lower() not in taken:
             taken.add(name.lower())
             rows.append({"name": name, "questions": questions})
     if len(rows) < count:

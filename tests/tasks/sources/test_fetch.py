@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from test_cvdb import crowd, write
 
+from ocl_bench.cli import main
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources import fetch
+from ocl_bench.tasks.sources.cvdb import CvdbSource
 from ocl_bench.tasks.sources.fetch import download
+from ocl_bench.tasks.sources.published import RemoteFile
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -167,3 +172,19 @@ def test_nobody_there_is_one_sentence(server: Any, tmp_path: Path) -> None:
     server.url = "http://127.0.0.1:9/file"
     with pytest.raises(OclBenchError, match=r"127\.0\.0\.1:9/file cannot be reached"):
         get(server, tmp_path / "file")
+
+
+def test_a_run_fetches_the_published_data_that_its_task_needs_once(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
+    server.content = write(tmp_path / "raw.csv", crowd(2000)).read_bytes()
+    home = RemoteFile(server.url, "raw.csv", sha256=hashlib.sha256(server.content).hexdigest())
+    monkeypatch.setattr(CvdbSource, "remote", home)
+    small = ["--set", "source_args.num_entities=60", "--set", "recipe.epochs=[1,1]", "--limit", "2", "--no_curves"]
+    options = ["--tasks", "cvdb", "--model", "scratch:tiny", "--seeds", "1", "--output_path", str(tmp_path / "out")]
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["run", *options, *small])
+        assert result.exit_code == 0, result.stderr
+        assert "d1_cons_qa" in result.stdout
+    assert server.asked == [None]
