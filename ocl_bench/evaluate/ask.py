@@ -1,15 +1,17 @@
 """Ask a model the questions of a dataset: records in, samples or a point of the learning curve out."""
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from ocl_bench.evaluate.metrics import exact_match, f1
 from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
 from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
+from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.tasks.records import Record
 
@@ -58,34 +60,62 @@ def _forced(engine: TorchEngine, questions: Questions) -> list[list[Forced]]:
     return [[next(flat) for _ in answers] for answers in questions.encoded]
 
 
+class Generator(Protocol):
+    """What generates greedy answers: the torch engine, or vLLM."""
+
+    def generate(
+        self,
+        encoded: Sequence[Encoded],
+        max_new_tokens: Sequence[int],
+        known: Sequence[Sequence[int]],
+        on_answered: Callable[[int], None],
+    ) -> list[list[int]]:
+        """Token ids of each answer, up to and with the first that ends it; see `TorchEngine.generate`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What asking found.
+
+    Attributes:
+        samples: one a question.
+        prompts_sha256: of the prompts' token ids, as JSON.
+        differing: answers that do not begin with the tokens that the forced pass showed greedy decoding to begin with.
+    """
+
+    samples: list[Sample]
+    prompts_sha256: str
+    differing: int
+
+
 def ask(
     engine: TorchEngine,
     questions: Questions,
     max_new_tokens: int,
     chance: Mapping[tuple[str, str], float],
+    generator: Generator | None = None,
     on_answered: Callable[[int], None] = lambda count: None,
     **where: Any,
-) -> list[Sample]:
-    """Answer every question by teacher forcing, and by greedy generation as far as that leaves the answer open.
+) -> Asked:
+    """Answer every question by teacher forcing and by greedy generation.
 
     Args:
         engine: the model to ask.
         questions: what to ask.
-        max_new_tokens: length limit of a generated answer; a longer accepted answer raises it.
+        max_new_tokens: length limit of a generated answer; a question's longest accepted answer raises it.
         chance: kind and group of a question → chance level.
+        generator: what generates; None takes `engine`, which goes on from what teacher forcing has shown.
         on_answered: called now and then with the number of further questions that are answered.
         where: stage, seed and stage2_seed, for the samples.
     """
-    longest = max((len(one.completion) for answers in questions.encoded for one in answers), default=1)
     scored = _forced(engine, questions)
-    generated = engine.generate(
-        [answers[0] for answers in questions.encoded],
-        max(max_new_tokens, longest),
-        # Greedy decoding begins the same whatever answer was forced: the forced pass that shows most of it is enough.
-        [max((one.begins for one in forced), key=len) for forced in scored],
-        on_answered,
-    )
-    return [
+    prompts = [answers[0] for answers in questions.encoded]
+    limits = [max(max_new_tokens, *(len(one.completion) for one in answers)) for answers in questions.encoded]
+    # Greedy decoding begins the same whatever answer was forced: the forced pass that shows most of it is enough.
+    known = [max((one.begins for one in forced), key=len) for forced in scored]
+    tokens = (generator or engine).generate(prompts, limits, known, on_answered)
+    samples = [
         Sample(
             id=record.id,
             subset=record.subset,
@@ -100,8 +130,15 @@ def ask(
             f1=f1(text, record.answers),
             **where,
         )
-        for record, forced, text in zip(questions.records, scored, generated, strict=True)
+        for record, forced, text in zip(
+            questions.records, scored, map(engine.encoder.decode_answer, tokens), strict=True
+        )
     ]
+    return Asked(
+        samples,
+        prompts_sha256=sha256(json.dumps([one.prompt for one in prompts])),
+        differing=sum(tuple(ids[: len(one)]) != one for ids, one in zip(tokens, known, strict=True)),
+    )
 
 
 def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> list[CurvePoint]:

@@ -52,6 +52,7 @@ class TorchEngine:
         self.device = model.device
         self.max_tokens = MAX_TOKENS["cuda" if self.device.type == "cuda" else "cpu"]
         self.collate = Collator(encoder.pad_id, decoder_start(model.config))
+        self._stops = frozenset(encoder.stop_ids)
 
     @torch.no_grad()
     def forced(self, encoded: Sequence[Encoded]) -> list[Forced]:
@@ -111,44 +112,48 @@ class TorchEngine:
     def generate(
         self,
         encoded: Sequence[Encoded],
-        max_new_tokens: int,
+        max_new_tokens: Sequence[int],
         known: Sequence[Sequence[int]] | None = None,
         on_answered: Callable[[int], None] = lambda count: None,
-    ) -> list[str]:
-        """Greedy answers to the prompts of `encoded`, cut at the first newline.
+    ) -> list[list[int]]:
+        """Greedy answers to the prompts of `encoded`: token ids up to and with the first that ends an answer.
 
         Prompts of one length form a batch, so nothing is padded: recurrent models and models with absolute positions
         answer as they would alone.
 
         Args:
             encoded: the prompts; their completions are not looked at.
-            max_new_tokens: longest answer, in tokens.
+            max_new_tokens: longest answer to each, in tokens.
             known: the tokens that each answer begins with, where a forced pass has shown them (`Forced.begins`). An
                 answer that has ended within them is not generated, another is continued from there.
             on_answered: called with the number of further answers.
         """
-        known = [one[:max_new_tokens] for one in known] if known else [()] * len(encoded)
-        stops = set(self.encoder.stop_ids)
-        answers = [""] * len(encoded)
+        answers = [
+            self._until_stop(one, limit)
+            for one, limit in zip(known or [()] * len(encoded), max_new_tokens, strict=True)
+        ]
         unfinished: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for number, (one, begins) in enumerate(zip(encoded, known, strict=True)):
-            if len(begins) == max_new_tokens or not stops.isdisjoint(begins):
-                answers[number] = self.encoder.decode_answer(begins)
-            else:
-                unfinished[len(one.prompt), len(begins)].append(number)
+        for number, (one, answer) in enumerate(zip(encoded, answers, strict=True)):
+            if len(answer) < max_new_tokens[number] and not (answer and answer[-1] in self._stops):
+                unfinished[len(one.prompt), len(answer)].append(number)
         on_answered(len(encoded) - sum(map(len, unfinished.values())))
         with self._autocast(), _without_own_generation_config(self.model):
             for (length, begun), numbers in sorted(unfinished.items()):
-                size = max(1, self.max_tokens // (length + max_new_tokens))
+                longest = max(max_new_tokens[n] for n in numbers)
+                size = max(1, self.max_tokens // (length + longest))
                 for start in range(0, len(numbers), size):
                     batch = numbers[start : start + size]
                     outputs = self._continue(
-                        [encoded[n].prompt for n in batch], [known[n] for n in batch], max_new_tokens - begun
+                        [encoded[n].prompt for n in batch], [answers[n] for n in batch], longest - begun
                     )
                     for number, ids in zip(batch, outputs, strict=True):
-                        answers[number] = self.encoder.decode_answer(ids)
+                        answers[number] = self._until_stop(ids, max_new_tokens[number])
                     on_answered(len(batch))
         return answers
+
+    def _until_stop(self, ids: Sequence[int], limit: int) -> list[int]:
+        end = next((place for place, token in enumerate(ids, start=1) if token in self._stops), limit)
+        return list(ids[: min(end, limit)])
 
     def _continue(
         self, prompts: Sequence[Sequence[int]], begins: Sequence[Sequence[int]], new_tokens: int

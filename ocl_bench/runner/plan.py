@@ -1,12 +1,16 @@
 """Turn a request into a checked configuration. Everything that can be refused is refused here, before any training."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.engines import Work, choose_engine, parse_engine_args
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
+from ocl_bench.runner.devices import pick_device
 from ocl_bench.runner.manifest import RunConfig, available_cores
 from ocl_bench.tasks.build import build, load_entities
 from ocl_bench.tasks.load import load_task, task_files
@@ -144,6 +148,8 @@ def make_plan(
     stage2_seeds: tuple[int, ...],
     device: str | None,
     batch_size: int | None,
+    engine: str,
+    engine_args: str,
     limit: int | None,
     curves: bool,
     report_to: tuple[str, ...],
@@ -154,6 +160,8 @@ def make_plan(
     Args:
         choice: what to run.
         device: None takes CUDA, then MPS, then the CPU.
+        engine: auto, torch or vllm.
+        engine_args: `key=value,…` for vLLM.
         on_built: called after each dataset.
 
     Raises:
@@ -162,17 +170,23 @@ def make_plan(
     task = choice.task
     if len(stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
-    device = _device(device)
+    device = pick_device(device)
     _check_trackers(report_to)
+    own_args = parse_engine_args(engine_args)
     records = {}
     for seed in seeds:
         for stage2_seed in stage2_seeds:
             records[cell_name(seed, stage2_seed)] = build(task, seed, stage2_seed)
             on_built()
-    spec, revision, parameters = _check_model(choice.model, task, records)
-    workers = _workers(device, len(seeds), parameters)
+    model = _check_model(choice.model, task, records)
+    workers = _workers(device, len(seeds), model.parameters)
+    questions = sum(_asked(cell, limit) for cell in records.values()) * len(task.stages)
+    work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens)
+    chosen, reason = choose_engine(engine, work)
+    if own_args and engine == "torch":
+        raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
     config = RunConfig(
-        model=spec,
+        model=model.spec,
         task=task,
         recipe=choice.recipe,
         seeds=seeds,
@@ -181,16 +195,58 @@ def make_plan(
         workers=workers,
         threads=max(1, available_cores() // workers),
         batch_size=batch_size,
+        engine=chosen,
+        engine_reason=reason,
+        engine_args=_engine_args(choice, model.longest, device) | own_args if chosen == "vllm" else {},
         limit=limit,
         curves=curves,
         report_to=report_to,
         modified=choice.modified,
     )
-    return Plan(config, records, revision, parameters)
+    return Plan(config, records, model.revision, model.parameters)
 
 
-def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]]) -> tuple[ModelSpec, str | None, int]:
-    """The model with its revision pinned to a commit, that commit, and its number of parameters."""
+def _asked(records: Sequence[Record], limit: int | None) -> int:
+    """Questions that a stage of a cell is asked."""
+    by_subset = Counter((record.subset, record.kind) for record in records if record.split == "test")
+    return sum(count if limit is None else min(count, limit) for count in by_subset.values())
+
+
+def _engine_args(choice: Choice, longest: int, device: str) -> dict[str, Any]:
+    """vLLM's arguments, as far as model, task and recipe decide them."""
+    bf16 = choice.recipe.precision == "bf16" or choice.model.args.dtype == "bfloat16"
+    return {
+        "dtype": "bfloat16" if bf16 else "float32",
+        "max_model_len": longest,
+        "enforce_eager": True,  # answers are short: compiling and recording graphs does not pay
+        "trust_remote_code": choice.model.args.trust_remote_code,
+        **({} if device == "cpu" else {"tensor_parallel_size": 1}),
+    }
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that fits its data.
+
+    Attributes:
+        spec: with a hub model's revision pinned to a commit.
+        revision: that commit.
+        parameters: how many it has.
+        seq2seq: whether it has an encoder and a decoder.
+        vocabulary_sizes: of its embedding, over all cells.
+        longest: tokens of the longest prompt with its longest answer.
+    """
+
+    spec: ModelSpec
+    revision: str | None
+    parameters: int
+    seq2seq: bool
+    vocabulary_sizes: frozenset[int]
+    longest: int
+
+
+def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]]) -> CheckedModel:
+    """Load configuration and tokenizers, and check that every dataset fits them."""
     from transformers.utils import logging
 
     from ocl_bench.models.encoding import Encoder
@@ -210,13 +266,19 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]
     revision = hub_commit(spec)
     if revision is not None:
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
+    sizes, longest = set(), 0
     for cell in records.values():
         tokenizer = load_tokenizer(spec, texts(cell), config.is_encoder_decoder)
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
         trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
         asked = encoder([(one.prompt, f" {answer}\n") for one in cell if one.split == "test" for answer in one.answers])
-        check_fit(spec, config, encoder.pad_id, asked, trained, task.evaluate.max_new_tokens)
-    return spec, revision, parameter_count(spec, config, tokenizer)
+        answer = task.evaluate.max_new_tokens
+        check_fit(spec, config, encoder.pad_id, asked, trained, answer)
+        sizes.add(len(tokenizer) if spec.source == "scratch" else config.get_text_config().vocab_size)
+        longest = max(longest, *(len(one.prompt) + max(len(one.completion), answer) for one in asked))
+    return CheckedModel(
+        spec, revision, parameter_count(spec, config, tokenizer), config.is_encoder_decoder, frozenset(sizes), longest
+    )
 
 
 def _check_trackers(names: Sequence[str]) -> None:
@@ -230,20 +292,6 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise OclBenchError(f"--report_to: unknown tracker '{name}'; {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
         if name not in get_available_reporting_integrations():
             raise OclBenchError(f"--report_to {name}: the tracker's package is not installed; pip install {name}.")
-
-
-def _device(requested: str | None) -> str:
-    import torch
-
-    kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if requested is None:
-        return next((kind for kind in ("cuda", "mps") if kinds[kind]), "cpu")
-    kind, _, number = requested.partition(":")
-    if kind not in kinds or (number and not (kind == "cuda" and number.isdigit())):
-        raise OclBenchError(f"--device {requested}: give cpu, cuda, cuda:N or mps.")
-    if not kinds[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise OclBenchError(f"--device {requested}: this machine has no such device.")
-    return requested
 
 
 def _workers(device: str, seeds: int, parameters: int) -> int:

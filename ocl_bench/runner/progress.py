@@ -69,7 +69,9 @@ class RunProgress:
         self.bars.advance(self.building)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event of a worker."""
+        """Show one event of a run."""
+        if event["event"] == "engine":
+            self.console.print(f"engine {event['engine']}: {event['reason']}", soft_wrap=True)
         if "stage" not in event:
             return
         stage2 = f" stage-2 seed {event['stage2_seed']}" if event["stage2_seed"] else ""

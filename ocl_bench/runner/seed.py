@@ -5,15 +5,15 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
-from ocl_bench.evaluate.ask import Questions, ask, curve_points, encode_questions
+from ocl_bench.evaluate.ask import Asked, Questions, ask, curve_points, encode_questions
 from ocl_bench.evaluate.samples import CurvePoint, Sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import (
@@ -28,32 +28,34 @@ from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, model_is_seq2seq
-from ocl_bench.runner.manifest import RunConfig, StageRecord
+from ocl_bench.processes import Emit
+from ocl_bench.runner.manifest import RunConfig, StageRecord, torch_record
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record, texts
 from ocl_bench.tasks.schema import Stage
 
-Emit = Callable[[dict[str, Any]], None]
+# A request to the run's vLLM engine → token ids of the answers; None if the run turned out to have no such engine.
+Serve = Callable[[dict[str, Any]], list[list[int]] | None]
 
 CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
 CURVE_SEED = 0
 
 
-def run_seed(folder: Path, config: RunConfig, base: BaseModel, seed: int, emit: Emit) -> None:
+def run_seed(folder: Path, config: RunConfig, base: BaseModel, seed: int, emit: Emit, serve: Serve) -> None:
     """Finetune and evaluate `seed` in the run folder, whose cells already hold their data.jsonl.
 
     Stage-2 seeds share the stages before the first that trains on X2.
-    `base` keeps pretrained weights from seed to seed.
+    `base` keeps pretrained weights from seed to seed; `serve` asks the run's vLLM engine.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     stages, branch = config.task.stages, config.task.first_x2_stage
-    first = SeedRun(folder, config, seed, config.stage2_seeds[0], emit)
+    first = SeedRun(folder, config, seed, config.stage2_seeds[0], emit, serve)
     first.run(base.copy(config.model, first.tokenizer, seed), range(len(stages)))
     for stage2_seed in config.stage2_seeds[1:]:
         free_memory()
-        cell = SeedRun(folder, config, seed, stage2_seed, emit)
+        cell = SeedRun(folder, config, seed, stage2_seed, emit, serve)
         if branch == 0:
             model = base.copy(config.model, cell.tokenizer, seed)
         else:
@@ -78,10 +80,10 @@ class SeedRun:
     Writes into the cell's folder: a checkpoint per stage, `samples.jsonl`, `curves.jsonl`.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, seed: int, stage2_seed: int, emit: Emit) -> None:
+    def __init__(self, folder: Path, config: RunConfig, seed: int, stage2_seed: int, emit: Emit, serve: Serve) -> None:
         self.config, self.seed, self.stage2_seed = config, seed, stage2_seed
         self.folder = folder / cell_name(seed, stage2_seed)
-        self.emit = emit
+        self.emit, self.serve = emit, serve
         self.records = [
             Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
         ]
@@ -106,7 +108,7 @@ class SeedRun:
                 strict=True,
             )
         )
-        engine = TorchEngine(model, encoder, bf16=self.config.recipe.precision == "bf16")
+        engine = TorchEngine(model, encoder, bf16=torch_record(self.config).dtype == "bfloat16 autocast")
         for number in stages:
             self._stage(number, engine, encoded, questions)
 
@@ -137,36 +139,85 @@ class SeedRun:
             log_folder=self.folder / f"{stage.name}-logs",
             on_epoch=on_epoch,
         )
-        total = len(questions.records)
-        start = time.perf_counter()
+        with folder_atomic(self.folder / stage.name) as checkpoint:
+            engine.model.save_pretrained(checkpoint)
+            self.tokenizer.save_pretrained(checkpoint)
+            start = time.perf_counter()
+            asked = self._ask(stage.name, engine, questions, checkpoint)
+            evaluate_seconds = time.perf_counter() - start
+            self._save(checkpoint, {**asdict(report), "evaluate_seconds": evaluate_seconds}, asked)
+        self.emit(self._event("stage_done", stage=stage.name, seconds=report.seconds + evaluate_seconds))
+
+    def _ask(self, stage: str, engine: TorchEngine, questions: Questions, checkpoint: Path) -> Asked:
         engine.model.eval()
-        self.samples += ask(
+        where = {"stage": stage, "of": len(questions.records)}
+
+        def serve(request: dict[str, Any]) -> list[list[int]] | None:
+            return self.serve(self._event("generate", **where, **request))
+
+        return ask(
             engine,
             questions,
-            config.task.evaluate.max_new_tokens,
+            self.config.task.evaluate.max_new_tokens,
             self.chance,
-            on_answered=lambda count: self.emit(self._event("asked", stage=stage.name, questions=count, of=total)),
-            stage=stage.name,
+            ServedEngine(engine, checkpoint, serve) if self.config.engine == "vllm" else None,
+            on_answered=lambda count: self.emit(self._event("asked", **where, questions=count)),
+            stage=stage,
             seed=self.seed,
             stage2_seed=self.stage2_seed,
         )
-        evaluate_seconds = time.perf_counter() - start
-        self._save(stage.name, engine.model, {**asdict(report), "evaluate_seconds": evaluate_seconds})
-        self.emit(self._event("stage_done", stage=stage.name, seconds=report.seconds + evaluate_seconds))
 
-    def _save(self, stage: str, model: Any, report: dict[str, Any]) -> None:
-        """Write samples and curves so far, then the checkpoint, whose presence says that the stage is finished."""
+    def _save(self, checkpoint: Path, report: dict[str, Any], asked: Asked) -> None:
+        """Write samples and curves so far, and what the stage did into its checkpoint, which is then complete."""
+        self.samples += asked.samples
         for name, rows in (("samples", self.samples), ("curves", self.curves)):
             write_atomic(self.folder / f"{name}.jsonl", to_json_lines(row.model_dump(mode="json") for row in rows))
-        with folder_atomic(self.folder / stage) as inside:
-            model.save_pretrained(inside)
-            self.tokenizer.save_pretrained(inside)
-            weights = {path.name: sha256_of_file(path) for path in sorted(inside.glob("*.safetensors"))}
-            record = StageRecord(**report, weights_sha256=weights, peak_memory_bytes=peak_memory(self.config.device))
-            (inside / "stage.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        record = StageRecord(
+            **report,
+            prompts_sha256=asked.prompts_sha256,
+            answers=len(asked.samples),
+            answers_differing=asked.differing,
+            weights_sha256={path.name: sha256_of_file(path) for path in sorted(checkpoint.glob("*.safetensors"))},
+            peak_memory_bytes=peak_memory(self.config.device),
+        )
+        (checkpoint / "stage.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def _event(self, kind: str, **details: Any) -> dict[str, Any]:
         return {"event": kind, "seed": self.seed, "stage2_seed": self.stage2_seed, **details}
+
+
+@dataclass(frozen=True)
+class ServedEngine:
+    """Generates with the run's vLLM engine, or with the torch engine if the run turned out to have none.
+
+    Attributes:
+        engine: the torch engine.
+        checkpoint: folder of the weights to serve.
+        serve: asks the vLLM engine.
+    """
+
+    engine: TorchEngine
+    checkpoint: Path
+    serve: Serve
+
+    def generate(
+        self,
+        encoded: Sequence[Encoded],
+        max_new_tokens: Sequence[int],
+        known: Sequence[Sequence[int]],
+        on_answered: Callable[[int], None],
+    ) -> list[list[int]]:
+        """Answers from the prompts alone: what teacher forcing has shown of them is left as a check of the engine."""
+        free_memory()  # on a GPU, vLLM takes what training has left
+        tokens = self.serve(
+            {
+                "checkpoint": str(self.checkpoint.absolute()),
+                "prompts": [one.prompt for one in encoded],
+                "max_new_tokens": list(max_new_tokens),
+                "stop_ids": self.engine.encoder.stop_ids,
+            }
+        )
+        return self.engine.generate(encoded, max_new_tokens, known, on_answered) if tokens is None else tokens
 
 
 def _selected(record: Record, stage: Stage) -> bool:

@@ -37,8 +37,16 @@ class Gap(Contract):
 class Disagreement(Contract):
     """Questions on which teacher forcing and generation disagree: the same answer spelled with other tokens, say."""
 
-    n: int = Field(description="questions scored both ways")
-    differing: int = Field(description="questions whose em_forced and em differ")
+    n: int = Field(description="questions answered both ways")
+    differing: int = Field(description="questions on which the two differ")
+
+
+class EngineRecord(Contract):
+    """What generated the answers. Its numbers are those of this version and dtype: no engine is batch invariant."""
+
+    name: str = Field(description="torch (transformers), vllm, or lm-eval and its model")
+    version: str = Field(description="the engine's version")
+    dtype: str = Field(description="what it computes in")
 
 
 class SetScores(Contract):
@@ -51,13 +59,13 @@ class SetScores(Contract):
 class Results(Contract):
     """results.json."""
 
-    schema_version: Literal[1] = Field(1, description="version of this format")
+    schema_version: Literal[2] = Field(2, description="version of this format")
     task: str = Field(description="task name")
     task_version: int = Field(description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
     model_revision: str | None = Field(description="commit of a hub model")
     recipe: str = Field(description="recipe name")
-    engine: str = Field(description="what answered the questions")
+    engine: EngineRecord = Field(description="what generated the answers")
     seeds: tuple[int, ...] = Field(description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds of each stage-1 seed")
     submittable: bool = Field(
@@ -68,7 +76,10 @@ class Results(Contract):
     sets: dict[str, SetScores] = Field(
         default_factory=dict, description="evaluation set, such as attribution/name → the same, asked in that way"
     )
-    disagreement: Disagreement = Field(description="teacher forcing against generation")
+    disagreement: Disagreement = Field(description="teacher forcing against generation, in their outcome")
+    engine_check: Disagreement | None = Field(
+        description="generated tokens against those that teacher forcing showed; null where there is nothing to compare"
+    )
     notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.gaps import score_gaps, score_metrics
-from ocl_bench.score.result import Disagreement, Results, SetScores
+from ocl_bench.score.result import Disagreement, EngineRecord, Results, SetScores
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.schema import Task
 
@@ -18,7 +18,8 @@ def score(
     model: str,
     model_revision: str | None,
     recipe: str,
-    engine: str,
+    engine: EngineRecord,
+    engine_check: Disagreement | None,
     limit: int | None,
     modified: bool,
 ) -> Results:
@@ -27,7 +28,7 @@ def score(
     Args:
         samples: all samples of all seeds and stages.
         task: decides which stage each subset is scored at.
-        model, model_revision, recipe, engine: copied into the result.
+        model, model_revision, recipe, engine, engine_check: copied into the result.
         limit: questions per subset if they were limited.
         modified: whether task, recipe or model loading differ from the suite's own.
 
@@ -59,6 +60,7 @@ def score(
             for name, own in sorted(by_set.items())
         },
         disagreement=Disagreement(n=len(samples), differing=differing),
+        engine_check=engine_check,
         notes=tuple(_notes(len(seeds), limit, modified)),
     )
 

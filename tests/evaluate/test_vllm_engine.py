@@ -1,0 +1,187 @@
+"""A real vLLM process: it answers as the torch engine does, takes one checkpoint after another, and cannot hang a run.
+
+All tests but those that lose or refuse an engine share one process, as a run does.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import make_tokenizer
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.ask import Questions, ask, encode_questions
+from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.evaluate.vllm_engine import EngineLost, EngineUnsupported, VllmEngine
+from ocl_bench.finetune.batches import datapoint
+from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.finetune.stage import train_stage
+from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.word_level import word_level_tokenizer
+from ocl_bench.tasks.build import build, chance_levels
+from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import texts
+
+TASK = load_task("cvdb_sample")
+RECORDS = build(TASK, seed=0)
+TOKENIZERS = ("byte_bpe", "byte_bpe_with_bos", "unigram_with_bos", "word_level")
+# Heads of 32: vLLM's attention on a CPU has none smaller.
+SHAPE = {
+    "vocab_size": 2048, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+ENGINE_ARGS = {"dtype": "float32", "max_model_len": 128, "enforce_eager": True}
+
+
+def new_model(seed: int, **changes: int) -> Any:
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig, set_seed
+
+    set_seed(seed)
+    return AutoModelForCausalLM.from_config(GPTNeoXConfig(**{**SHAPE, **changes})).eval()
+
+
+def encoder_of(kind: str) -> Encoder:
+    if kind == "word_level":
+        return Encoder(word_level_tokenizer(texts(RECORDS), seq2seq=False), seq2seq=False)
+    return Encoder(make_tokenizer(kind, [record.prompt + record.completion for record in RECORDS]), seq2seq=False)
+
+
+def finetuned(encoder: Encoder) -> Any:
+    """A model that has seen the questions and their answers, so that it answers some rightly and some wrongly."""
+    model, trained = new_model(0), [record for record in RECORDS if record.kind == "qa"]
+    encoded = encoder([(record.prompt, record.completion) for record in trained])
+    train_stage(
+        model,
+        [datapoint(one, False, "completion") for one in encoded],
+        [False] * len(trained),
+        recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=1e-2", "effective_batch_size=32", "precision=fp32"]),
+        stage=0, seed=0, pad_id=encoder.pad_id, device="cpu", batch_size=None, report_to=(), run_name="test",
+        log_folder=Path("test-logs"), on_epoch=lambda epoch, loss: None,
+    )  # fmt: skip
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two checkpoints of one shape with different random weights."""
+    folders = [tmp_path_factory.mktemp("checkpoint") for _ in range(2)]
+    for seed, folder in enumerate(folders):
+        new_model(seed).save_pretrained(folder)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def vllm(checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    with VllmEngine(10**6, ENGINE_ARGS, tmp_path_factory.mktemp("engine") / "vllm.log") as engine:
+        engine.start(str(checkpoints[0]))
+        yield engine
+
+
+@dataclass
+class FromVllm:
+    """Generates as `ask` wants it."""
+
+    vllm: VllmEngine
+    checkpoint: Path
+    encoder: Encoder
+
+    def generate(self, encoded: Any, limits: Any, known: Any, on_answered: Any) -> list[list[int]]:
+        prompts = [one.prompt for one in encoded]
+        return self.vllm.generate(self.checkpoint, prompts, limits, self.encoder.stop_ids, on_answered)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_vllm_says_token_for_token_what_the_torch_engine_says(kind: str, vllm: VllmEngine, tmp_path: Path) -> None:
+    encoder = encoder_of(kind)
+    questions = encode_questions(RECORDS, encoder).subset_sample(60, seed=0)
+    prompts, limits = [answers[0] for answers in questions.encoded], [8] * len(questions.records)
+
+    # Large random weights say something else to every prompt.
+    varied = new_model(1)
+    for parameter in varied.parameters():
+        parameter.data.mul_(3)
+    varied.save_pretrained(tmp_path / "varied")
+    said = vllm.generate(tmp_path / "varied", [one.prompt for one in prompts], limits, encoder.stop_ids)
+    assert said == TorchEngine(varied, encoder).generate(prompts, limits)
+    assert len(said) > 300 and len({tuple(ids) for ids in said}) > 100
+
+    model = finetuned(encoder)
+    model.save_pretrained(tmp_path / "finetuned")
+    engine, where = TorchEngine(model, encoder), {"stage": "x1", "seed": 0, "stage2_seed": 0}
+    served = FromVllm(vllm, tmp_path / "finetuned", encoder)
+    by_vllm = ask(engine, questions, 8, chance_levels(TASK), served, **where)
+    by_torch = ask(engine, questions, 8, chance_levels(TASK), **where)
+    assert by_vllm == by_torch
+    assert by_vllm.differing == 0
+    assert 0 < sum(sample.em for sample in by_vllm.samples) < len(by_vllm.samples)
+
+
+def some_prompts() -> tuple[Questions, list[tuple[int, ...]], list[int]]:
+    questions = encode_questions([record for record in RECORDS if record.split == "test"][:40], encoder_of("byte_bpe"))
+    return questions, [one[0].prompt for one in questions.encoded], encoder_of("byte_bpe").stop_ids
+
+
+def test_each_checkpoint_answers_for_itself_and_nothing_of_the_last_one_is_left(
+    vllm: VllmEngine, checkpoints: list[Path]
+) -> None:
+    _, prompts, stops = some_prompts()
+    answers = [vllm.generate(folder, prompts, [6] * 40, stops) for folder in [*checkpoints, checkpoints[0]]]
+    assert answers[0] != answers[1] and answers[0] == answers[2]
+    assert vllm.crashes == 0 and max(vllm.load_seconds) < 5
+
+
+def test_answers_end_at_a_stop_token_or_at_their_own_limit(vllm: VllmEngine, checkpoints: list[Path]) -> None:
+    _, prompts, _ = some_prompts()
+    limits, counts = [1 + number % 5 for number in range(40)], []
+    free = vllm.generate(checkpoints[0], prompts, limits, [], counts.append)
+    assert [len(ids) for ids in free] == limits
+    assert sum(counts) == 40
+    stop = free[4][2]
+    stopped = vllm.generate(checkpoints[0], prompts, limits, [stop])
+    expected = [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in free]
+    assert stopped == expected and stopped != free
+
+
+def test_a_process_that_hangs_is_replaced_once_and_then_the_run_fails_in_one_sentence(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    _, prompts, stops = some_prompts()
+    with VllmEngine(10**6, ENGINE_ARGS, tmp_path / "vllm.log", silent_seconds=8) as engine:
+        engine.start(str(checkpoints[0]))
+        before = engine.generate(checkpoints[1], prompts, [6] * 40, stops)
+        (first,) = psutil.Process().children()[-1:]
+        first.send_signal(signal.SIGSTOP)
+        counts: list[int] = []
+        assert engine.generate(checkpoints[1], prompts, [6] * 40, stops, counts.append) == before
+        assert engine.crashes == 1 and sum(counts) == 40
+        assert not first.is_running()
+        (second,) = psutil.Process().children()[-1:]
+        os.kill(second.pid, signal.SIGKILL)
+        with pytest.raises(EngineLost, match=r"lost twice, the second time because it ended with code -9.*vllm\.log"):
+            engine.generate(checkpoints[1], prompts, [6] * 40, stops)
+    assert not second.is_running()
+
+
+def test_what_vllm_cannot_serve_is_said_with_its_reason(tmp_path: Path) -> None:
+    new_model(0, hidden_size=32).save_pretrained(tmp_path)  # heads of 16
+    with VllmEngine(10**6, ENGINE_ARGS, tmp_path / "vllm.log") as engine:
+        with pytest.raises(EngineUnsupported, match=r"vLLM does not start with this model: .*head"):
+            engine.start(str(tmp_path))
+        assert engine.served is None
+
+
+def test_an_argument_that_vllm_does_not_know_is_a_mistake_and_no_reason_to_take_another_engine(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    args = ENGINE_ARGS | {"max_model_length": 5}
+    with (
+        VllmEngine(10**6, args, tmp_path / "vllm.log") as engine,
+        pytest.raises(OclBenchError, match="vLLM knows no 'max_model_length'; did you mean 'max_model_len'") as refused,
+    ):
+        engine.start(str(checkpoints[0]))
+    assert not isinstance(refused.value, EngineUnsupported)
