@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.score.result import Gap, Metric, Results
 
-__all__ = ["RunResult", "load_results", "load_task", "run", "run_tasks"]
+__all__ = ["RunResult", "evaluate", "load_results", "load_task", "run", "run_tasks"]
 
 DEFAULT_TASK = "attributes"
 STANDARD = "standard"
@@ -75,6 +75,7 @@ def run(
     batch_size: int | None = None,
     engine: str = "auto",
     engine_args: str = "",
+    also_tasks: Sequence[str] = (),
     limit: int | None = None,
     curves: bool = True,
     report_to: Sequence[str] = (),
@@ -98,6 +99,7 @@ def run(
         batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
         engine: what generates answers: torch, vllm, or auto, which takes vLLM where it pays.
         engine_args: `key=value,…` for vLLM, such as `tensor_parallel_size=2`.
+        also_tasks: tasks of lm-eval to ask before and after, such as `hellaswag`; those of `include_path` too.
         limit: questions per subset and kind; the result cannot be submitted.
         curves: record learning curves.
         report_to: the Trainer's experiment trackers, such as `tensorboard`.
@@ -136,6 +138,8 @@ def run(
             batch_size=batch_size,
             engine=engine,
             engine_args=engine_args,
+            also_tasks=tuple(also_tasks),
+            also_path=tuple(Path(path) for path in include_path),
             limit=limit,
             curves=curves,
             report_to=tuple(report_to),
@@ -149,6 +153,48 @@ def run(
     if curves:
         result.plot()
     return result
+
+
+def evaluate(
+    model: str,
+    task: str = DEFAULT_TASK,
+    *,
+    seed: int = 0,
+    stage2_seed: int = 0,
+    stage: str | None = None,
+    overrides: Sequence[str] = (),
+    include_path: Sequence[Path | str] = (),
+    lm_eval_model: str = "hf",
+    model_args: str = "",
+    batch_size: int = 64,
+    device: str | None = None,
+    limit: int | None = None,
+    output_path: Path | str = "evals",
+) -> RunResult:
+    """Score a finished checkpoint through a model of lm-eval; see `ocl_bench.runner.checkpoint.evaluate_checkpoint`.
+
+    Raises:
+        OclBenchError: for bad input, or if lm-eval's model fails.
+    """
+    from ocl_bench.runner.checkpoint import evaluate_checkpoint
+
+    require_writable(Path(output_path))
+    folder, results = evaluate_checkpoint(
+        model,
+        task,
+        seed=seed,
+        stage2_seed=stage2_seed,
+        stage=stage,
+        overrides=overrides,
+        include_path=[Path(path) for path in include_path],
+        lm_eval_model=lm_eval_model,
+        model_args=model_args,
+        batch_size=batch_size,
+        device=device,
+        limit=limit,
+        output_path=Path(output_path),
+    )
+    return RunResult(folder, results)
 
 
 def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **options: Any) -> "Iterator[RunResult]":

@@ -84,6 +84,7 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
 @click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
 @click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
 @click.option("--engine_args", default="", help="key=value,… for vLLM: dtype, tensor_parallel_size, …")
+@click.option("--also_tasks", default="", help="Tasks of lm-eval to ask before and after finetuning, by comma.")
 @click.option("--limit", type=int, help="Questions per subset; such a result cannot be submitted.")
 @click.option(
     "--output_path",
@@ -172,6 +173,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "seeds": _seeds("--seeds"),
     "stage2_seeds": _seeds("--stage2_seeds"),
     "batch_size": _batch_size,
+    "also_tasks": _names,
     "report_to": lambda text: [name for name in _names(text) if name != "none"],
 }
 
@@ -286,6 +288,64 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
         click.echo(f"{'ok      ' if check.agrees else 'DIFFERS '} {check.name}  {check.detail}")
     if differing:
         sys.exit(1)
+
+
+@main.command("eval")
+@click.option("--model", "-m", required=True, help="Checkpoint folder, hub id, or a server's name of its model.")
+@click.option("--task", "-t", default="attributes", show_default=True, help="Task name or file.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
+@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
+@click.option("--stage", help="The stage at whose end it is; the folder's name, or the last, if not given.")
+@click.option("--lm_eval_model", default="hf", show_default=True, help="lm-eval's kind of model: hf, vllm, …")
+@click.option("--model_args", "-a", default="", help="key=value,… for it, as lm-eval has them.")
+@click.option("--batch_size", type=click.IntRange(1), default=64, show_default=True, help="Prompts at a time.")
+@click.option("--device", help="For models that take one.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
+@click.option("--limit", type=click.IntRange(1), help="Questions per subset.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@click.option("--output_path", type=click.Path(path_type=Path), default="evals", show_default=True, help="For results.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Score a finished checkpoint through any model of lm-eval."""
+    from ocl_bench import api
+
+    result = api.evaluate(**options)
+    if as_json:
+        click.echo(result.results.model_dump_json(indent=2))
+    else:
+        click.echo(f"\n{result.table()}\n\nresults  {result.folder}")
+
+
+@main.command()
+@click.argument("task")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
+@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for lm-eval's task files.")
+@click.option("--relative", is_flag=True, help="Name data by relative paths: run lm-eval from inside the folder.")
+def export(
+    task: str,
+    seed: int,
+    stage2_seed: int,
+    overrides: tuple[str, ...],
+    include_path: tuple[Path, ...],
+    output_path: Path,
+    relative: bool,
+) -> None:
+    """Write a task's questions as tasks of lm-eval, one for each subset of each evaluation set."""
+    from ocl_bench.evaluate import lm_eval_export
+    from ocl_bench.files import require_writable
+    from ocl_bench.tasks.build import build
+    from ocl_bench.tasks.load import load_task
+
+    loaded = load_task(task, overrides, include_path)
+    require_writable(output_path)
+    for name, count in lm_eval_export.export(loaded, build(loaded, seed, stage2_seed), output_path, relative).items():
+        click.echo(f"{name}  {count} questions")
+    click.echo(
+        f"next  lm-eval run --model hf --model_args pretrained=CKPT --tasks ocl_{task} --include_path {output_path}"
+    )
 
 
 @main.command()

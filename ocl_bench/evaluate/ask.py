@@ -30,11 +30,7 @@ class Questions:
 
     def subset_sample(self, per_subset: int, seed: int) -> "Questions":
         """A fixed random sample of at most `per_subset` questions of each subset and kind."""
-        numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for number, record in enumerate(self.records):
-            numbers[record.subset, record.kind].append(number)
-        rng = random.Random(f"questions {seed}")
-        return self._only(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
+        return self._only(subset_sample(self.records, per_subset, seed))
 
     def of_curve(self, per_subset: int, seed: int) -> "Questions":
         """What a learning curve shows: a sample of the source's questions, or without any, of the first other set."""
@@ -45,6 +41,15 @@ class Questions:
     def _only(self, numbers: Iterable[int]) -> "Questions":
         kept = sorted(numbers)
         return Questions([self.records[n] for n in kept], [self.encoded[n] for n in kept])
+
+
+def subset_sample(records: Sequence[Record], per_subset: int, seed: int) -> list[int]:
+    """Numbers of a fixed random sample of at most `per_subset` records of each subset and kind."""
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, record in enumerate(records):
+        numbers[record.subset, record.kind].append(number)
+    rng = random.Random(f"questions {seed}")
+    return sorted(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
 
 
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
@@ -116,20 +121,7 @@ def ask(
     known = [max((one.begins for one in forced), key=len) for forced in scored]
     tokens = (generator or engine).generate(prompts, limits, known, on_answered)
     samples = [
-        Sample(
-            id=record.id,
-            subset=record.subset,
-            kind=record.kind,
-            group=record.group,
-            entity=record.entity,
-            chance=chance[record.kind, record.group],
-            em_forced=float(any(one.greedy for one in forced)),
-            logprob=forced[0].logprob,
-            generated=text,
-            em=exact_match(text, record.answers),
-            f1=f1(text, record.answers),
-            **where,
-        )
+        make_sample(record, chance, any(one.greedy for one in forced), forced[0].logprob, text, **where)
         for record, forced, text in zip(
             questions.records, scored, map(engine.encoder.decode_answer, tokens), strict=True
         )
@@ -138,6 +130,40 @@ def ask(
         samples,
         prompts_sha256=sha256(json.dumps([one.prompt for one in prompts])),
         differing=sum(tuple(ids[: len(one)]) != one for ids, one in zip(tokens, known, strict=True)),
+    )
+
+
+def make_sample(
+    record: Record,
+    chance: Mapping[tuple[str, str], float],
+    forced: bool,
+    logprob: float,
+    generated: str,
+    **where: Any,
+) -> Sample:
+    """One answered question, scored.
+
+    Args:
+        record: the question.
+        chance: kind and group of a question → chance level.
+        forced: whether an accepted answer and its end is what greedy decoding would produce.
+        logprob: natural log-probability of the first answer and its end.
+        generated: the greedy answer.
+        where: stage, seed and stage2_seed.
+    """
+    return Sample(
+        id=record.id,
+        subset=record.subset,
+        kind=record.kind,
+        group=record.group,
+        entity=record.entity,
+        chance=chance[record.kind, record.group],
+        em_forced=float(forced),
+        logprob=logprob,
+        generated=generated,
+        em=exact_match(generated, record.answers),
+        f1=f1(generated, record.answers),
+        **where,
     )
 
 

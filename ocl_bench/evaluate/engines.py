@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from ocl_bench.contract import parse_yaml
+from pydantic import Field
+
+from ocl_bench.contract import Contract, parse_yaml
 from ocl_bench.errors import OclBenchError, did_you_mean
 
 Engine = Literal["torch", "vllm"]
@@ -16,6 +18,14 @@ WORTH_STARTING = 1_000_000
 
 # What the suite decides: set otherwise, answers would no longer be those of the checkpoint to the prompts as they are.
 RESERVED = ("model", "tokenizer", "skip_tokenizer_init", "load_format", "revision", "generation_config", "seed")
+
+
+class EngineRecord(Contract):
+    """What generated the answers. Its numbers are those of this version and dtype: no engine is batch invariant."""
+
+    name: str = Field(description="torch (transformers), vllm, or lm-eval and its model")
+    version: str = Field(description="the engine's version")
+    dtype: str = Field(description="what it computes in")
 
 
 @dataclass(frozen=True)

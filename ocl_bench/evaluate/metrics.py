@@ -1,9 +1,13 @@
-"""Text metrics of an answer, as SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250) and the paper use them."""
+"""Text metrics of an answer, as SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250) and the paper use them.
+
+This file needs nothing else of the suite: it travels with tasks that are exported to lm-eval.
+"""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -29,3 +33,8 @@ def _f1(generated: list[str], answer: list[str]) -> float:
         return float(generated == answer)
     common = (Counter(generated) & Counter(answer)).total()
     return 2 * common / (len(generated) + len(answer))
+
+
+def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """The metrics as lm-eval asks for them: of a document's `answers` and of what the model generated."""
+    return {"exact_match": exact_match(results[0], doc["answers"]), "f1": f1(results[0], doc["answers"])}

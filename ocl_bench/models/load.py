@@ -28,24 +28,19 @@ def hub_commit(spec: ModelSpec) -> str | None:
     return Path(hf_hub_download(spec.location, "config.json", revision=spec.args.revision)).parent.name
 
 
-def model_is_seq2seq(spec: ModelSpec) -> bool:
-    """Whether prompt and completion go to an encoder and a decoder."""
-    return bool(load_config(spec).is_encoder_decoder)
-
-
 def checkpoint_spec(folder: Path, spec: ModelSpec) -> ModelSpec:
     """The spec of a checkpoint that a finished stage of `spec` has saved, with its own tokenizer."""
     args = spec.args.model_copy(update={"tokenizer": None})
     return ModelSpec(name=spec.name, source="folder", location=str(folder), args=args)
 
 
-def load_tokenizer(spec: ModelSpec, texts: Iterable[str], seq2seq: bool) -> Any:
+def load_tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
     """The model's tokenizer; for a scratch model without one, a word-level tokenizer made from `texts`."""
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
     if spec.source == "scratch" and location == spec.location and not _has_tokenizer(Path(location)):
-        return word_level_tokenizer(texts, seq2seq)
+        return word_level_tokenizer(texts)
     if Path(location).is_dir() and not _has_tokenizer(Path(location)):
         raise OclBenchError(
             f"{location}: the folder holds no tokenizer; save one there or give --model_args tokenizer=…"

@@ -8,10 +8,10 @@ WORD = r"\n\S*|<\|\w+\|>|(?:(?!<\|)\S)+"
 PAD, UNKNOWN, END = "<pad>", "<unk>", "</s>"
 
 
-def word_level_tokenizer(texts: Iterable[str], seq2seq: bool) -> Any:
+def word_level_tokenizer(texts: Iterable[str]) -> Any:
     """Make a `PreTrainedTokenizerFast` whose vocabulary is the words of `texts`, sorted.
 
-    For a causal model it has no end-of-text token: an answer ends with its newline, which is a token of its own.
+    A causal model never sees the end-of-text token: its answers end with their newline, which is a token of its own.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -21,5 +21,4 @@ def word_level_tokenizer(texts: Iterable[str], seq2seq: bool) -> Any:
     vocabulary = {word: number for number, word in enumerate([PAD, UNKNOWN, END, *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = splitter
-    end = {"eos_token": END} if seq2seq else {}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, **end)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from ocl_bench.score.result import Disagreement, Gap, Metric, Results
+from ocl_bench.score.result import Change, Disagreement, Gap, Metric, Results
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_source
@@ -75,13 +75,23 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
     return tables
 
 
+def ability_table(results: Results, format: str = "simple") -> str:
+    """What finetuning did to tasks of lm-eval: before, after and the difference with its interval."""
+    rows = [
+        [task, metric, _number(one.before, sign=False), _number(one.after, sign=False), _difference(one), one.n]
+        for task, metrics in results.also.items()
+        for metric, one in metrics.items()
+    ]
+    headers = ["also asked (lm-eval)", "metric", "before", "after", "difference [95 %]", "n"]
+    return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
 def result_table(results: Results, format: str = "simple") -> str:
     """All tables, what they are about, and the notes without which they should not be read."""
     seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
     stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
-    title = (
-        f"{results.task} (version {results.task_version}) · {results.model} · recipe {results.recipe} · {seeds}{stage2}"
-    )
+    recipe = "a checkpoint" if results.recipe is None else f"recipe {results.recipe}"
+    title = f"{results.task} (version {results.task_version}) · {results.model} · {recipe} · {seeds}{stage2}"
     engine, check = results.engine, results.engine_check
     notes = [
         *results.notes,
@@ -95,6 +105,7 @@ def result_table(results: Results, format: str = "simple") -> str:
         subset_table(results, format) if results.metrics else "",
         gap_table(results, format) if results.gaps else "",
         *set_tables(results, format),
+        ability_table(results, format) if results.also else "",
         "\n".join(f"note: {note}" for note in notes),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -131,6 +142,11 @@ def study_table(results: "StudyResults", format: str = "simple") -> str:
                 rows.append([point.run.label, name, *cells, len(point.seeds)])
     headers = [results.study.axis or "run", "asked", "ocl_gap [95 %]", "meta_ocl_gap [95 %]", "seeds"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
+def _difference(change: Change) -> str:
+    interval = "no interval" if change.ci95 is None else ", ".join(_number(one, sign=True) for one in change.ci95)
+    return f"{_number(change.difference, sign=True)} [{interval}]"
 
 
 def _of(disagreement: Disagreement) -> str:

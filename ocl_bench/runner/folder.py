@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.ability import AbilityScore
 from ocl_bench.evaluate.samples import Sample
 from ocl_bench.files import read_json_lines, write_atomic
 from ocl_bench.runner.manifest import Manifest, RunConfig, StageRecord, read_manifest
@@ -77,6 +78,16 @@ def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
     return samples
 
 
+def read_ability(folder: Path, config: RunConfig) -> dict[int, list[AbilityScore]]:
+    """Seed → its scores on the tasks of lm-eval that the run also asked."""
+    scores: dict[int, list[AbilityScore]] = {seed: [] for seed in config.seeds}
+    for seed, own in scores.items():
+        for stage2_seed in config.stage2_seeds:
+            path = folder / cell_name(seed, stage2_seed) / "ability.jsonl"
+            own += [AbilityScore.parse(row, f"{path} line {n}") for n, row in enumerate(read_json_lines(path), start=1)]
+    return scores
+
+
 def _asked(path: Path, limit: int | None) -> Counter[tuple[str, str]]:
     """Subset and kind → questions that were to be asked."""
     tests = Counter((str(row["subset"]), str(row["kind"])) for row in read_json_lines(path) if row["split"] == "test")
@@ -99,6 +110,7 @@ def score_run(folder: Path) -> Results:
         engine_check=_engine_check(manifest),
         limit=config.limit,
         modified=config.modified,
+        ability=read_ability(folder, config) if config.also_tasks else None,
     )
 
 

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.files import write_atomic
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.spec import ModelSpec
 from ocl_bench.runner.devices import has_bf16
-from ocl_bench.score.result import EngineRecord
 from ocl_bench.tasks.schema import Task
 
 PACKAGES = (
@@ -39,6 +39,8 @@ class RunConfig(Contract):
     engine: Literal["torch", "vllm"] = Field(description="what was chosen to generate answers")
     engine_reason: str = Field(description="why")
     engine_args: dict[str, Any] = Field(description="arguments of vLLM; empty for torch")
+    also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval, asked before the first stage and after the last")
+    also_path: tuple[str, ...] = Field(description="folders where lm-eval looks for them too")
     limit: int | None = Field(description="questions per subset; null: all")
     curves: bool = Field(description="whether learning curves are recorded")
     report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.ability import task_manager
 from ocl_bench.evaluate.engines import Work, choose_engine, parse_engine_args
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
@@ -150,6 +151,8 @@ def make_plan(
     batch_size: int | None,
     engine: str,
     engine_args: str,
+    also_tasks: tuple[str, ...],
+    also_path: tuple[Path, ...],
     limit: int | None,
     curves: bool,
     report_to: tuple[str, ...],
@@ -162,6 +165,7 @@ def make_plan(
         device: None takes CUDA, then MPS, then the CPU.
         engine: auto, torch or vllm.
         engine_args: `key=value,…` for vLLM.
+        also_tasks: tasks of lm-eval; `also_path`: folders with further ones.
         on_built: called after each dataset.
 
     Raises:
@@ -173,6 +177,8 @@ def make_plan(
     device = pick_device(device)
     _check_trackers(report_to)
     own_args = parse_engine_args(engine_args)
+    if also_tasks:
+        task_manager(also_tasks, also_path)
     records = {}
     for seed in seeds:
         for stage2_seed in stage2_seeds:
@@ -198,6 +204,8 @@ def make_plan(
         engine=chosen,
         engine_reason=reason,
         engine_args=_engine_args(choice, model.longest, device) | own_args if chosen == "vllm" else {},
+        also_tasks=also_tasks,
+        also_path=tuple(str(path.absolute()) for path in also_path),
         limit=limit,
         curves=curves,
         report_to=report_to,
@@ -268,7 +276,7 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
     sizes, longest = set(), 0
     for cell in records.values():
-        tokenizer = load_tokenizer(spec, texts(cell), config.is_encoder_decoder)
+        tokenizer = load_tokenizer(spec, texts(cell))
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
         trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
         asked = encoder([(one.prompt, f" {answer}\n") for one in cell if one.split == "test" for answer in one.answers])

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.utils import logging
 
+from ocl_bench.evaluate.ability import AbilityScore, measure_ability
 from ocl_bench.evaluate.ask import Asked, Questions, ask, curve_points, encode_questions
 from ocl_bench.evaluate.samples import CurvePoint, Sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
@@ -27,7 +28,7 @@ from ocl_bench.files import (
 from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoded, Encoder
-from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, model_is_seq2seq
+from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer
 from ocl_bench.processes import Emit
 from ocl_bench.runner.manifest import RunConfig, StageRecord, torch_record
 from ocl_bench.runner.plan import cell_name
@@ -61,7 +62,7 @@ def run_seed(folder: Path, config: RunConfig, base: BaseModel, seed: int, emit: 
         else:
             shared = first.folder / stages[branch - 1].name
             # The checkpoint's own tokenizer, so that its token ids hold whatever this cell's words are.
-            cell.tokenizer = load_tokenizer(checkpoint_spec(shared, config.model), (), model_is_seq2seq(config.model))
+            cell.tokenizer = load_tokenizer(checkpoint_spec(shared, config.model), ())
             model = load_model(checkpoint_spec(shared, config.model), cell.tokenizer, seed)
         cell.run(model, range(branch, len(stages)))
         del model
@@ -87,10 +88,11 @@ class SeedRun:
         self.records = [
             Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
         ]
-        self.tokenizer = load_tokenizer(config.model, texts(self.records), model_is_seq2seq(config.model))
+        self.tokenizer = load_tokenizer(config.model, texts(self.records))
         self.chance: Mapping[tuple[str, str], float] = chance_levels(config.task)
         self.samples: list[Sample] = []
         self.curves: list[CurvePoint] = []
+        self.ability: list[AbilityScore] = []
 
     def run(self, model: Any, stages: range) -> None:
         """Train `model` through `stages`, evaluating at the end of each."""
@@ -109,8 +111,24 @@ class SeedRun:
             )
         )
         engine = TorchEngine(model, encoder, bf16=torch_record(self.config).dtype == "bfloat16 autocast")
+        # Pretrained weights are the same before every seed; random ones are each seed's own.
+        first = self.seed == self.config.seeds[0] or self.config.model.source == "scratch"
+        if first and stages.start == 0 and self.stage2_seed == self.config.stage2_seeds[0]:
+            self._measure_ability(model, "before")
         for number in stages:
             self._stage(number, engine, encoded, questions)
+        self._measure_ability(model, "after")
+
+    def _measure_ability(self, model: Any, when: Literal["before", "after"]) -> None:
+        """Ask the tasks of lm-eval that the run also asks."""
+        config = self.config
+        if not config.also_tasks:
+            return
+        folders = [Path(folder) for folder in config.also_path]
+        model.eval()
+        self.ability += measure_ability(model, self.tokenizer, when, config.also_tasks, folders, config.limit)
+        rows = (score.model_dump(mode="json") for score in self.ability)
+        write_atomic(self.folder / "ability.jsonl", to_json_lines(rows))
 
     def _stage(self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions) -> None:
         config, stage = self.config, self.config.task.stages[number]

@@ -9,11 +9,11 @@ from queue import Queue
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.vllm_engine import EngineUnsupported, VllmEngine
 from ocl_bench.processes import Child, Event, Events
 from ocl_bench.runner.devices import device_environment
 from ocl_bench.runner.plan import TRAINING_BYTES_PER_PARAMETER, Plan
-from ocl_bench.score.result import EngineRecord
 
 # Memory of a vLLM process on a CPU: libraries and the key-value cache, besides twice the weights.
 PROCESS_BYTES = 3 * 2**30
@@ -133,7 +133,7 @@ class Serving:
     @contextmanager
     def _first_checkpoint(self) -> Iterator[str]:
         """What vLLM starts with, which decides its shape: the pretrained model, or random weights of a scratch one."""
-        from ocl_bench.models.load import load_model, load_tokenizer, model_is_seq2seq
+        from ocl_bench.models.load import load_model, load_tokenizer
         from ocl_bench.tasks.records import texts
 
         spec = self.plan.config.model
@@ -141,7 +141,7 @@ class Serving:
             yield spec.location
             return
         records = next(iter(self.plan.records.values()))
-        tokenizer = load_tokenizer(spec, texts(records), model_is_seq2seq(spec))
+        tokenizer = load_tokenizer(spec, texts(records))
         with tempfile.TemporaryDirectory() as folder:
             load_model(spec, tokenizer, seed=0).save_pretrained(folder)
             yield folder

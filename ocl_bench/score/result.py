@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ocl_bench.contract import Contract
+from ocl_bench.evaluate.engines import EngineRecord
 
 Interval = Literal["seeds", "entities"]
 
@@ -41,12 +42,20 @@ class Disagreement(Contract):
     differing: int = Field(description="questions on which the two differ")
 
 
-class EngineRecord(Contract):
-    """What generated the answers. Its numbers are those of this version and dtype: no engine is batch invariant."""
+class Change(Contract):
+    """What finetuning did to one metric of one task of lm-eval."""
 
-    name: str = Field(description="torch (transformers), vllm, or lm-eval and its model")
-    version: str = Field(description="the engine's version")
-    dtype: str = Field(description="what it computes in")
+    before: float = Field(description="mean over seeds before the first stage")
+    after: float = Field(description="mean over seeds after the last stage")
+    difference: float = Field(description="mean of after - before, paired within a seed")
+    ci95: tuple[float, float] | None = Field(
+        description="95 % interval of the difference; null for one seed of a metric without a standard error"
+    )
+    interval: Literal["seeds", "questions"] = Field(
+        description="what the interval is about: new seeds, or new questions for the only seed"
+    )
+    n: int = Field(description="questions asked after, over all seeds")
+    seeds: int = Field(description="stage-1 seeds")
 
 
 class SetScores(Contract):
@@ -64,7 +73,7 @@ class Results(Contract):
     task_version: int = Field(description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
     model_revision: str | None = Field(description="commit of a hub model")
-    recipe: str = Field(description="recipe name")
+    recipe: str | None = Field(description="recipe name; null for a checkpoint that was evaluated as it is")
     engine: EngineRecord = Field(description="what generated the answers")
     seeds: tuple[int, ...] = Field(description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds of each stage-1 seed")
@@ -75,6 +84,9 @@ class Results(Contract):
     gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value, on the source's questions")
     sets: dict[str, SetScores] = Field(
         default_factory=dict, description="evaluation set, such as attribution/name → the same, asked in that way"
+    )
+    also: dict[str, dict[str, Change]] = Field(
+        default_factory=dict, description="task of lm-eval → metric → what finetuning did to it"
     )
     disagreement: Disagreement = Field(description="teacher forcing against generation, in their outcome")
     engine_check: Disagreement | None = Field(

@@ -1,12 +1,15 @@
 """Score a run: samples in, results out. Needs no model and no torch."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.ability import AbilityScore
+from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.samples import Sample
+from ocl_bench.score.ability import score_changes
 from ocl_bench.score.gaps import score_gaps, score_metrics
-from ocl_bench.score.result import Disagreement, EngineRecord, Results, SetScores
+from ocl_bench.score.result import Disagreement, Results, SetScores
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.schema import Task
 
@@ -17,11 +20,12 @@ def score(
     *,
     model: str,
     model_revision: str | None,
-    recipe: str,
+    recipe: str | None,
     engine: EngineRecord,
     engine_check: Disagreement | None,
     limit: int | None,
     modified: bool,
+    ability: Mapping[int, Sequence[AbilityScore]] | None = None,
 ) -> Results:
     """Compute every metric and gap from `samples`.
 
@@ -29,6 +33,7 @@ def score(
         samples: all samples of all seeds and stages.
         task: decides which stage each subset is scored at.
         model, model_revision, recipe, engine, engine_check: copied into the result.
+        ability: seed → scores on tasks of lm-eval, before and after.
         limit: questions per subset if they were limited.
         modified: whether task, recipe or model loading differ from the suite's own.
 
@@ -52,7 +57,7 @@ def score(
         engine=engine,
         seeds=seeds,
         stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
-        submittable=limit is None and not modified,
+        submittable=limit is None and not modified and recipe is not None,
         metrics=score_metrics(questions, task),
         gaps=score_gaps(questions, task),
         sets={
@@ -61,11 +66,12 @@ def score(
         },
         disagreement=Disagreement(n=len(samples), differing=differing),
         engine_check=engine_check,
-        notes=tuple(_notes(len(seeds), limit, modified)),
+        also=score_changes(ability or {}),
+        notes=tuple(_notes(len(seeds), recipe, limit, modified)),
     )
 
 
-def _notes(seeds: int, limit: int | None, modified: bool) -> list[str]:
+def _notes(seeds: int, recipe: str | None, limit: int | None, modified: bool) -> list[str]:
     notes = []
     if seeds == 1:
         notes.append("one seed: intervals are over entities and say nothing about another training run")
@@ -73,6 +79,8 @@ def _notes(seeds: int, limit: int | None, modified: bool) -> list[str]:
         notes.append(f"{seeds} seeds: power is low, and p cannot be below {2 / 2**seeds:g}")
     elif seeds < 10:
         notes.append(f"{seeds} seeds: p cannot be below {2 / 2**seeds:g}; look at the intervals")
+    if recipe is None:
+        notes.append("a checkpoint, evaluated as it is: what it was trained on is not known here; not submittable")
     if limit is not None:
         notes.append(f"limited to {limit} questions per subset: not submittable")
     if modified:

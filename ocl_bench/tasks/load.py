@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 TASK_FOLDER = next(path for path in (_PACKAGE / "task_files", _PACKAGE.parent / "tasks") if path.is_dir())
 
 # Folders beside tasks whose YAML files are something else.
-OTHER_FILES = ("recipes", "groups", "studies")
+OTHER_FILES = ("recipes", "groups", "studies", "lm_eval")
 
 
 def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:

@@ -47,7 +47,7 @@ def new_model(seed: int, **changes: int) -> Any:
 
 def encoder_of(kind: str) -> Encoder:
     if kind == "word_level":
-        return Encoder(word_level_tokenizer(texts(RECORDS), seq2seq=False), seq2seq=False)
+        return Encoder(word_level_tokenizer(texts(RECORDS)), seq2seq=False)
     return Encoder(make_tokenizer(kind, [record.prompt + record.completion for record in RECORDS]), seq2seq=False)
 
 

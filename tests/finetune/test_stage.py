@@ -19,7 +19,7 @@ from ocl_bench.tasks.records import Record, texts
 @pytest.fixture(scope="module")
 def tiny(small_records: list[Record]) -> tuple[Any, list[Datapoint]]:
     spec = parse_model("scratch:tiny")
-    tokenizer = load_tokenizer(spec, texts(small_records), seq2seq=False)
+    tokenizer = load_tokenizer(spec, texts(small_records))
     train = [record for record in small_records if record.split == "x1"][:60]
     encoded = Encoder(tokenizer, False)([(record.prompt, record.completion) for record in train])
     return load_model(spec, tokenizer, seed=0), [datapoint(one, False, "all") for one in encoded]

@@ -23,7 +23,7 @@ PROMPT, COMPLETION = "Q: colour <|abcde|>\nA:", " blue\n"
 def trained(kind: str) -> Any:
     """A tokenizer trained on the small dataset."""
     texts = [prompt + completion for prompt, completion in PAIRS]
-    return word_level_tokenizer(texts, seq2seq=False) if kind == "word_level" else make_tokenizer(kind, texts)
+    return word_level_tokenizer(texts) if kind == "word_level" else make_tokenizer(kind, texts)
 
 
 def fast(model: Any, eos: bool = True, normalizer: Any = None, decoder: Any = None) -> Any:

@@ -131,9 +131,9 @@ def test_code_that_comes_with_a_model_is_not_run(config_folder: Path) -> None:
 
 def test_folder_without_a_tokenizer_is_refused_unless_another_is_given(config_folder: Path, model_folder: Any) -> None:
     with pytest.raises(OclBenchError, match=r"holds no tokenizer.*--model_args tokenizer="):
-        load_tokenizer(parse_model(str(config_folder)), [], seq2seq=False)
+        load_tokenizer(parse_model(str(config_folder)), [])
     other = model_folder("gpt_neox")
-    assert len(load_tokenizer(parse_model(str(config_folder), f"tokenizer={other}"), [], seq2seq=False)) > 2
+    assert len(load_tokenizer(parse_model(str(config_folder), f"tokenizer={other}"), [])) > 2
 
 
 def test_unreadable_configuration_is_refused_by_name(config_folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_hub_model_that_is_not_there_is_refused_by_name() -> None:
 
 
 def test_scratch_model_without_a_tokenizer_reads_words_of_the_data() -> None:
-    tokenizer = load_tokenizer(parse_model("scratch:tiny"), ["Q: colour <|abcde|>\nA: red\n"], seq2seq=False)
+    tokenizer = load_tokenizer(parse_model("scratch:tiny"), ["Q: colour <|abcde|>\nA: red\n"])
     assert tokenizer.convert_ids_to_tokens(tokenizer("colour <|abcde|>\nA: red\n").input_ids) == [
         "colour", "<|abcde|>", "\nA:", "red", "\n",
     ]  # fmt: skip

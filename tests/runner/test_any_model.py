@@ -23,7 +23,7 @@ from ocl_bench.tasks.schema import Task
 
 def load(folder: Path) -> tuple[Any, Encoder]:
     spec = parse_model(str(folder))
-    tokenizer = load_tokenizer(spec, [], seq2seq=False)
+    tokenizer = load_tokenizer(spec, [])
     return load_model(spec, tokenizer, seed=0).eval(), Encoder(tokenizer, load_config(spec).is_encoder_decoder)
 
 

@@ -124,7 +124,7 @@ def test_an_encoder_that_loads_as_a_causal_model_is_refused(tmp_path: Path) -> N
     shape = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(shape | {"intermediate_size": 64}))
     spec = parse_model(f"scratch:{tmp_path}")
-    tokenizer = load_tokenizer(spec, ["Q: colour <|abcde|>\nA: red\n", "one two three four"], seq2seq=False)
+    tokenizer = load_tokenizer(spec, ["Q: colour <|abcde|>\nA: red\n", "one two three four"])
     with pytest.raises(OclBenchError, match="not a causal language model"):
         load_model(spec, tokenizer, seed=0)
 

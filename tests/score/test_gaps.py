@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.gaps import GAPS, final_stages
-from ocl_bench.score.result import EngineRecord, Results
+from ocl_bench.score.result import Results
 from ocl_bench.score.score import score
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.schema import Task

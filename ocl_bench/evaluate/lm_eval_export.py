@@ -1,0 +1,93 @@
+"""Export a task to lm-eval (EleutherAI's lm-evaluation-harness): YAML tasks that ask exactly what the suite asks."""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocl_bench.evaluate import metrics
+from ocl_bench.evaluate.samples import set_name
+from ocl_bench.files import to_json_lines, write_atomic
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Task
+
+SCORING = "ocl_metrics"
+
+
+class _Function(str):
+    """A Python function beside the YAML file, as lm-eval names one."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+
+
+def export(task: Task, records: Sequence[Record], folder: Path, relative: bool = False) -> dict[str, int]:
+    """Write a task file for each subset of each evaluation set, and a group of them all.
+
+    `lm-eval run --include_path FOLDER --tasks ocl_TASK` asks them. Scores are computed by a copy of
+    `ocl_bench.evaluate.metrics`, so lm-eval needs nothing of the suite.
+
+    Args:
+        task: the task.
+        records: its dataset for a seed.
+        folder: where the files go.
+        relative: name data by paths relative to `folder`, from where lm-eval has then to be run.
+
+    Returns:
+        lm-eval's name of each task → questions in it.
+    """
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.split == "test":
+            by_task[_task_name(task, record)].append(record)
+    for name, asked in by_task.items():
+        data = Path("data", f"{name}.jsonl")
+        rows = ({"id": one.id, "prompt": one.prompt, "answers": one.answers, "entity": one.entity} for one in asked)
+        write_atomic(folder / data, to_json_lines(rows))
+        location = data if relative else (folder / data).absolute()
+        _write(folder / f"{name}.yaml", _task(task, name, asked, location))
+    group = f"ocl_{task.task}"
+    _write(folder / f"_{group}.yaml", {"group": group, "task": list(by_task), "metadata": {"version": task.version}})
+    write_atomic(folder / f"{SCORING}.py", inspect.getsource(metrics))
+    return {name: len(asked) for name, asked in by_task.items()}
+
+
+def _task_name(task: Task, record: Record) -> str:
+    asked = set_name(record.kind, record.group)
+    return "_".join(["ocl", task.task, record.subset, *([] if asked == "qa" else asked.split("/"))])
+
+
+def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
+    answer = {"aggregation": "mean", "higher_is_better": True}
+    return {
+        "task": name,
+        "tag": ["ocl", f"ocl_{asked[0].kind}"],
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answers[0]}}",
+        "target_delimiter": " ",
+        "generation_kwargs": {
+            "until": ["\n"],
+            "max_gen_toks": task.evaluate.max_new_tokens,
+            "do_sample": False,
+            "temperature": 0.0,
+        },
+        "num_fewshot": 0,
+        "process_results": _Function(f"{SCORING}.process_results"),
+        "metric_list": [{"metric": "exact_match", **answer}, {"metric": "f1", **answer}],
+        "metadata": {"version": task.version},
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -1,0 +1,93 @@
+"""Ask any model of lm-eval (hf, vllm, API models, …) the suite's questions, through lm-eval's `LM` interface."""
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.ask import make_sample
+from ocl_bench.evaluate.engines import EngineRecord
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.tasks.records import Record
+
+
+class LmEvalModel:
+    """A model of lm-eval.
+
+    Args:
+        name: lm-eval's name of the kind of model, such as hf.
+        checkpoint: a folder or hub id; for API models, the server's name of the model.
+        model_args: `key=value,…`, lm-eval's own.
+        batch_size: prompts at a time.
+        device: for models that take one.
+
+    Raises:
+        OclBenchError: if there is no such kind of model, or it cannot be made of these arguments.
+    """
+
+    def __init__(self, name: str, checkpoint: str, model_args: str, batch_size: int, device: str | None) -> None:
+        from lm_eval.api.registry import get_model, model_registry
+        from lm_eval.models.api_models import TemplateAPI
+
+        if name not in model_registry:
+            raise OclBenchError(f"--lm_eval_model {name}: unknown; {did_you_mean(name, model_registry)}")
+        self.name = name
+        try:
+            kind = get_model(name)
+            key = "model" if issubclass(kind, TemplateAPI) else "pretrained"
+            args = ",".join(part for part in (f"{key}={checkpoint}", model_args) if part)
+            self.model = kind.create_from_arg_string(args, {"batch_size": batch_size, "device": device})
+        except Exception as error:  # a model of lm-eval may raise anything
+            raise OclBenchError(f"--lm_eval_model {name}: it cannot be loaded ({_first_line(error)}).") from None
+
+    @property
+    def record(self) -> EngineRecord:
+        """What the result says of this engine."""
+        dtype = getattr(getattr(self.model, "model", None), "dtype", None)
+        return EngineRecord(
+            name=f"lm-eval {self.name}",
+            version=metadata.version("lm-eval"),
+            dtype="unknown dtype" if dtype is None else str(dtype).removeprefix("torch."),
+        )
+
+    def ask(
+        self, records: Sequence[Record], max_new_tokens: int, chance: Mapping[tuple[str, str], float], **where: Any
+    ) -> list[Sample]:
+        """Answer test records: log-likelihoods of the accepted answers, and a greedy answer up to the newline.
+
+        Args:
+            records: what to ask.
+            max_new_tokens: length limit of a generated answer.
+            chance: kind and group of a question → chance level.
+            where: stage, seed and stage2_seed, for the samples.
+
+        Raises:
+            OclBenchError: if the model cannot do either, as chat APIs, which give no log-likelihoods.
+        """
+        continuations = [(record.prompt, f" {answer}\n") for record in records for answer in record.answers]
+        options = {"until": ["\n"], "max_gen_toks": max_new_tokens, "do_sample": False, "temperature": 0.0}
+        prompts = [(record.prompt, dict(options)) for record in records]
+        try:
+            forced = iter(self.model.loglikelihood(_instances("loglikelihood", continuations)))
+            texts = self.model.generate_until(_instances("generate_until", prompts))
+        except Exception as error:  # a server, or a model of lm-eval, may raise anything
+            raise OclBenchError(
+                f"--lm_eval_model {self.name}: it gives no log-likelihoods or no answers ({_first_line(error)})."
+            ) from None
+        samples = []
+        for record, text in zip(records, texts, strict=True):
+            scores = [next(forced) for _ in record.answers]
+            logprob, generated = min(0.0, float(scores[0][0])), text.partition("\n")[0].strip()
+            hit = any(bool(greedy) for _, greedy in scores)
+            samples.append(make_sample(record, chance, hit, logprob, generated, **where))
+        return samples
+
+
+def _instances(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

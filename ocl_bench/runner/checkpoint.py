@@ -1,0 +1,86 @@
+"""Evaluate a finished checkpoint as it is, through a model of lm-eval, into the suite's result format."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.ask import subset_sample
+from ocl_bench.evaluate.lm_eval_model import LmEvalModel
+from ocl_bench.files import to_json_lines, write_atomic
+from ocl_bench.runner.devices import pick_device
+from ocl_bench.runner.folder import write_results
+from ocl_bench.score.gaps import final_stages
+from ocl_bench.score.result import Results
+from ocl_bench.score.score import score
+from ocl_bench.tasks.build import build, chance_levels
+from ocl_bench.tasks.load import load_task
+
+
+def evaluate_checkpoint(
+    checkpoint: str,
+    task: str,
+    *,
+    seed: int,
+    stage2_seed: int,
+    stage: str | None,
+    overrides: Sequence[str],
+    include_path: Sequence[Path],
+    lm_eval_model: str,
+    model_args: str,
+    batch_size: int,
+    device: str | None,
+    limit: int | None,
+    output_path: Path,
+) -> tuple[Path, Results]:
+    """Ask a checkpoint the questions that the task asks at the end of a stage.
+
+    Args:
+        checkpoint: a folder, a hub id, or what a server calls its model.
+        task: a task's name or file.
+        seed, stage2_seed: of the data that it was finetuned on.
+        stage: the stage at whose end it is; None takes the folder's name if that is a stage, else the last.
+        overrides: of the task, as in the run that trained it.
+        include_path: folders with further task files.
+        lm_eval_model: lm-eval's kind of model.
+        model_args: `key=value,…` for it.
+        batch_size, device: for it.
+        limit: questions per subset and kind.
+        output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json and samples.jsonl.
+
+    Raises:
+        OclBenchError: for bad input, or if lm-eval's model fails.
+    """
+    loaded = load_task(task, overrides, include_path)
+    names = [one.name for one in loaded.stages]
+    own = Path(checkpoint).name
+    stage = stage or (own if own in names else names[-1])
+    if stage not in names:
+        raise OclBenchError(f"--stage {stage}: task '{loaded.task}' has none; {did_you_mean(stage, names)}")
+    scored_at = final_stages(loaded)
+    asked = [
+        record
+        for record in build(loaded, seed, stage2_seed)
+        if record.split == "test" and scored_at[record.subset] == stage
+    ]
+    if limit is not None:
+        asked = [asked[number] for number in subset_sample(asked, limit, seed)]
+    model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, pick_device(device))
+    where = {"stage": stage, "seed": seed, "stage2_seed": stage2_seed}
+    samples = model.ask(asked, loaded.evaluate.max_new_tokens, chance_levels(loaded), **where)
+    results = score(
+        samples,
+        loaded,
+        model=checkpoint,
+        model_revision=None,
+        recipe=None,
+        engine=model.record,
+        engine_check=None,
+        limit=limit,
+        modified=bool(overrides),
+    )
+    slug = "__".join(Path(checkpoint).parts[-3:]).strip("/_") or "model"
+    folder = output_path / slug / loaded.task / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+    write_atomic(folder / "samples.jsonl", to_json_lines(sample.model_dump(mode="json") for sample in samples))
+    write_results(folder, results)
+    return folder, results

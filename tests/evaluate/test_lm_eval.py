@@ -1,0 +1,192 @@
+"""The bridge to lm-eval, both ways: its own command line and models, offline, on checkpoints of the suite."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import yaml
+
+import ocl_bench
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.ability import AbilityScore
+from ocl_bench.evaluate.metrics import process_results
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.files import read_json_lines
+from ocl_bench.score.ability import score_changes
+
+BIN = Path(sys.executable).parent
+SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]"]
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+OWN_TASK = {
+    "task": "own_colours", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}], "metadata": {"version": 3},
+}  # fmt: skip
+
+
+def samples_of(folder: Path, stage: str) -> dict[str, Sample]:
+    rows = (Sample.model_validate(row) for row in read_json_lines(folder / "samples.jsonl"))
+    return {sample.id: sample for sample in rows if sample.stage == stage}
+
+
+@pytest.fixture(scope="module")
+def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An include path with a task for lm-eval, in the folder that the suite leaves to it."""
+    folder = tmp_path_factory.mktemp("own") / "lm_eval"
+    folder.mkdir()
+    rows = [{"question": f"Q: {n}", "choices": ["red", "blue", "green"], "label": n % 3} for n in range(30)]
+    (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"dataset_kwargs": {"data_files": {"test": str(folder / "colours.jsonl")}}}
+    (folder / "colours.yaml").write_text(yaml.safe_dump(OWN_TASK | data))
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder: Any, own_tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run from random weights, and one of a pretrained model whose tokenizer puts a bos token in front."""
+    common = {"output_path": tmp_path_factory.mktemp("runs"), "curves": False}
+    llama = ["recipe.learning_rate=5e-3", "recipe.optim=adamw_torch", "recipe.effective_batch_size=32"]
+    return {
+        "scratch": ocl_bench.run(
+            seeds=2, overrides=[*SMALL, "recipe.epochs=[6,6]"], also_tasks=["own_colours"], include_path=[own_tasks],
+            **common,
+        ),
+        "pretrained": ocl_bench.run(
+            str(model_folder("llama")), "attributes", seeds=1,
+            overrides=[*SMALL, "recipe.epochs=[40,10]", "recipe.precision=fp32", *llama], **common,
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("which", "relative"), [("scratch", False), ("pretrained", True)])
+def test_lm_eval_finds_the_same_exact_match_on_every_set(
+    which: str, relative: bool, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = finished[which].folder / "seed-0" / "x2"
+    overrides = [part for text in SMALL for part in ("--set", text)]
+    exporting = [BIN / "ocl-bench", "export", "attributes", "--seed", "0", *overrides, "--output_path", "tasks"]
+    exported = subprocess.run(
+        [*exporting, *(["--relative"] if relative else [])], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "ocl_attributes_d1_cons  " in exported.stdout
+    include = "." if relative else str(tmp_path / "tasks")
+    arguments = ["--model", "hf", "--model_args", f"pretrained={checkpoint},dtype=float32", "--device", "cpu"]
+    done = subprocess.run(
+        [BIN / "lm-eval", "run", *arguments, "--tasks", "ocl_attributes", "--include_path", include, "--batch_size",
+         "32", "--output_path", tmp_path / "out"],
+        cwd=tmp_path / "tasks" if relative else tmp_path, env=OFFLINE, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = (tmp_path / "out").rglob("results_*.json")
+    found = json.loads(path.read_text())
+    ours: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples_of(checkpoint.parent, "x2").values():
+        asked = [] if sample.set == "qa" else sample.set.split("/")
+        ours["_".join(["ocl_attributes", sample.subset, *asked])].append(sample)
+    theirs = {name: values for name, values in found["results"].items() if "exact_match,none" in values}
+    assert theirs.keys() == ours.keys() and len(ours) > 15
+    for name, own in ours.items():
+        assert theirs[name]["exact_match,none"] == pytest.approx(fmean(one.em for one in own)), name
+        assert theirs[name]["f1,none"] == pytest.approx(fmean(one.f1 for one in own)), name
+        assert found["versions"][name] == 1
+    assert 0 < fmean(one.em for own in ours.values() for one in own) < 1
+
+
+def test_exported_tasks_say_what_lm_eval_has_to_know(tmp_path: Path) -> None:
+    from ocl_bench.evaluate.lm_eval_export import export
+    from ocl_bench.tasks.build import build
+
+    task = ocl_bench.load_task("attributes", SMALL)
+    counts = export(task, build(task, seed=3), tmp_path)
+    text = (tmp_path / "ocl_attributes_d1_cons_attribution_name.yaml").read_text()
+    loaded = yaml.safe_load(text.replace("!function", ""))
+    assert loaded["tag"] == ["ocl", "ocl_attribution"] and loaded["metadata"] == {"version": 1}
+    data = Path(loaded["dataset_kwargs"]["data_files"]["test"])
+    assert data.is_absolute() and sum(1 for _ in data.open()) == counts["ocl_attributes_d1_cons_attribution_name"]
+    group = yaml.safe_load((tmp_path / "_ocl_attributes.yaml").read_text())
+    assert set(group["task"]) == counts.keys()
+    # The scoring that travels along needs nothing of the suite.
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ocl_metrics as m; " + (
+        "print(m.process_results({'answers': ['The red']}, [' red!']), 'ocl_bench' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["{'exact_match':", "1.0,", "'f1':", "1.0}", "False"]
+    assert process_results({"answers": ["a b", "c"]}, ["d"]) == {"exact_match": 0.0, "f1": 0.0}
+
+
+@pytest.mark.parametrize("which", ["scratch", "pretrained"])
+def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
+    which: str, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    run = finished[which]
+    result = ocl_bench.evaluate(
+        str(run.folder / "seed-0" / "x2"), "attributes", overrides=SMALL, device="cpu", output_path=tmp_path
+    )
+    theirs, ours = samples_of(result.folder, "x2"), samples_of(run.folder / "seed-0", "x2")
+    assert theirs.keys() == {name for name, sample in ours.items() if sample.subset in result.metrics}
+    for name, sample in theirs.items():
+        assert (sample.em, sample.em_forced, sample.f1) == (ours[name].em, ours[name].em_forced, ours[name].f1), name
+        assert sample.logprob == pytest.approx(ours[name].logprob, abs=1e-3)
+    assert result.results.engine.name == "lm-eval hf" and result.results.engine.dtype == "float32"
+    assert result.results.recipe is None and not result.results.submittable
+    assert result.gaps["meta_ocl_gap"]["em"].per_seed["0"] == run.gaps["meta_ocl_gap"]["em"].per_seed["0"]
+    assert ocl_bench.load_results(result.folder).results == result.results
+
+
+def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    for options, message in (
+        ({"lm_eval_model": "hff"}, "--lm_eval_model hff: unknown; did you mean 'hf'"),
+        ({"stage": "x3"}, "--stage x3: task 'attributes' has none"),
+        ({}, "--lm_eval_model hf: it cannot be loaded"),
+    ):
+        with pytest.raises(OclBenchError, match=message):
+            ocl_bench.evaluate(str(tmp_path), **options, output_path=tmp_path / "out")
+
+
+def test_a_run_tells_what_finetuning_did_to_other_tasks_and_is_the_same_without_them(
+    finished: dict[str, Any], tmp_path: Path
+) -> None:
+    run = finished["scratch"]
+    change = run.results.also["own_colours"]["acc"]
+    rows = {seed: list(read_json_lines(run.folder / f"seed-{seed}" / "ability.jsonl")) for seed in (0, 1)}
+    assert [(row["when"], row["n"], row["version"]) for row in rows[0]] == [("before", 30, "3"), ("after", 30, "3")]
+    differences = [own[1]["value"] - own[0]["value"] for own in rows.values()]
+    assert change.difference == pytest.approx(fmean(differences)) and change.interval == "seeds"
+    assert change.ci95 is not None and change.ci95[0] <= change.difference <= change.ci95[1]
+    assert (change.n, change.seeds) == (60, 2)
+    assert "own_colours" in run.table() and "difference [95 %]" in run.table()
+    plain = ocl_bench.run(seeds=[1], overrides=[*SMALL, "recipe.epochs=[6,6]"], output_path=tmp_path, curves=False)
+    assert samples_of(plain.folder / "seed-1", "x2") == samples_of(run.folder / "seed-1", "x2")
+
+
+def ability(when: Any, value: float, stderr: float | None = 0.03) -> AbilityScore:
+    return AbilityScore(when=when, task="t", version="1", metric="acc", value=value, stderr=stderr, n=10)
+
+
+def test_pretrained_weights_are_measured_once_before_all_seeds() -> None:
+    scores = {0: [ability("before", 0.5), ability("after", 0.4)], 1: [ability("after", 0.3), ability("after", 0.5)]}
+    change = score_changes(scores)["t"]["acc"]
+    assert (change.before, change.after, change.n, change.seeds) == (0.5, 0.4, 30, 2)
+    assert change.difference == pytest.approx(-0.1)
+    assert change.ci95 == pytest.approx((-0.1, -0.1))
+
+
+def test_the_interval_of_a_single_seed_is_over_questions() -> None:
+    change = score_changes({0: [ability("before", 0.5), ability("after", 0.4, 0.04)]})["t"]["acc"]
+    assert change.interval == "questions"
+    assert change.ci95 == pytest.approx((-0.1 - 1.96 * 0.05, -0.1 + 1.96 * 0.05))
+    assert score_changes({0: [ability("before", 0.5), ability("after", 0.4, None)]})["t"]["acc"].ci95 is None
+
+
+def test_a_task_that_lm_eval_does_not_know_is_refused_before_training(own_tasks: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        OclBenchError, match="--also_tasks: lm-eval has no task 'own_colour'; did you mean 'own_colours'"
+    ):
+        ocl_bench.run(also_tasks=["own_colour"], include_path=[own_tasks], output_path=tmp_path)
+    assert not list(tmp_path.iterdir())
