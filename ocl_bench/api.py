@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.score.result import Gap, Metric, Results
 
-__all__ = ["RunResult", "evaluate", "load_results", "load_task", "run", "run_tasks"]
+__all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
 
 DEFAULT_TASK = "attributes"
 STANDARD = "standard"
@@ -155,7 +155,7 @@ def run(
     return result
 
 
-def evaluate(
+def evaluate_checkpoint(
     model: str,
     task: str = DEFAULT_TASK,
     *,
@@ -176,10 +176,10 @@ def evaluate(
     Raises:
         OclBenchError: for bad input, or if lm-eval's model fails.
     """
-    from ocl_bench.runner.checkpoint import evaluate_checkpoint
+    from ocl_bench.runner import checkpoint
 
     require_writable(Path(output_path))
-    folder, results = evaluate_checkpoint(
+    folder, results = checkpoint.evaluate_checkpoint(
         model,
         task,
         seed=seed,

@@ -309,7 +309,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
     """Score a finished checkpoint through any model of lm-eval."""
     from ocl_bench import api
 
-    result = api.evaluate(**options)
+    result = api.evaluate_checkpoint(**options)
     if as_json:
         click.echo(result.results.model_dump_json(indent=2))
     else:
