@@ -9,6 +9,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
 
+from ocl_bench.finetune.batches import Datapoint
+from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.finetune.stage import train_stage
 from ocl_bench.runner.manifest import hardware, versions
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
@@ -51,6 +54,25 @@ def model(layers: int, width: int) -> Any:
             intermediate_size=4 * width,
             max_position_embeddings=64,
         )
+    )
+
+
+def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> None:
+    """One stage of the suite's own training, in place, on the CPU."""
+    train_stage(
+        network,
+        points,
+        [False] * len(points),
+        recipe=recipe,
+        stage=0,
+        seed=0,
+        pad_id=pad_id,
+        device="cpu",
+        batch_size=None,
+        report_to=(),
+        run_name="benchmark",
+        log_folder=Path("benchmark-logs"),
+        on_epoch=lambda epoch, loss: None,
     )
 
 

@@ -7,19 +7,17 @@ all of them. Ours is `train_stage` with the recipe `paper`. Speed is counted in 
 import copy
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
-from common import matmul_peak, model, records, save, tokenizer
+from common import finetune, matmul_peak, model, records, save, tokenizer
 from tabulate import tabulate
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ocl_bench.finetune.batches import Datapoint, datapoint
 from ocl_bench.finetune.recipe import Recipe, load_recipe
-from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoder
 
 SHAPES = ((6, 128), (6, 512))
@@ -56,21 +54,7 @@ def peer(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> 
 def ours(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> float:
     """Seconds of one epoch with the suite's stage (its set-up included)."""
     start = time.perf_counter()
-    train_stage(
-        network,
-        points,
-        [False] * len(points),
-        recipe=recipe,
-        stage=0,
-        seed=0,
-        pad_id=pad_id,
-        device="cpu",
-        batch_size=None,
-        report_to=(),
-        run_name="benchmark",
-        log_folder=Path("benchmark-logs"),
-        on_epoch=lambda epoch, loss: None,
-    )
+    finetune(network, points, recipe, pad_id)
     return time.perf_counter() - start
 
 

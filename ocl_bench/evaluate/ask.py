@@ -114,12 +114,13 @@ def ask(
         on_answered: called now and then with the number of further questions that are answered.
         where: stage, seed and stage2_seed, for the samples.
     """
-    scored = _forced(engine, questions)
     prompts = [answers[0] for answers in questions.encoded]
     limits = [max(max_new_tokens, *(len(one.completion) for one in answers)) for answers in questions.encoded]
-    # Greedy decoding begins the same whatever answer was forced: the forced pass that shows most of it is enough.
-    known = [max((one.begins for one in forced), key=len) for forced in scored]
-    tokens = (generator or engine).generate(prompts, limits, known, on_answered)
+    if generator is None:
+        scored, tokens = engine.answer(questions.encoded, limits, on_answered)
+    else:
+        scored = _forced(engine, questions)
+        tokens = generator.generate(prompts, limits, [_longest_begin(forced) for forced in scored], on_answered)
     samples = [
         make_sample(record, chance, any(one.greedy for one in forced), forced[0].logprob, text, **where)
         for record, forced, text in zip(
@@ -129,8 +130,14 @@ def ask(
     return Asked(
         samples,
         prompts_sha256=sha256(json.dumps([one.prompt for one in prompts])),
-        differing=sum(tuple(ids[: len(one)]) != one for ids, one in zip(tokens, known, strict=True)),
+        differing=sum(
+            tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
+        ),
     )
+
+
+def _longest_begin(forced: Sequence[Forced]) -> tuple[int, ...]:
+    return max((one.begins for one in forced), key=len)
 
 
 def make_sample(

@@ -25,17 +25,17 @@ class LabelledPositions:
         head = model.get_output_embeddings()
         self._handle = head.register_forward_pre_hook(self._select) if isinstance(head, nn.Module) else None
 
-    def logits(self, model: Any, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
+    def logits(self, model: Any, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
         """Run `model` and return float32 logits of shape (number of positions, vocabulary).
 
         Args:
             model: the model given to the constructor, or a wrapper around it (for data parallelism).
-            inputs: its inputs, batch first.
+            inputs: its inputs, batch first; nothing is cached unless they say so.
             positions: indices into the flattened (batch × sequence) positions of the output layer's input.
         """
         self._positions, self._selected = positions, False
         try:
-            logits: Tensor = model(**inputs, use_cache=False).logits
+            logits: Tensor = model(**{"use_cache": False, **inputs}).logits
         finally:
             self._positions = None
         if self._selected:
