@@ -122,8 +122,7 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    batch_size = 1 if way == "lm-eval hf, batch 1" else BATCH
-    wrapper = HFLM(pretrained=weights(DTYPES[precision]), tokenizer=words, batch_size=batch_size)
+    wrapper = HFLM(pretrained=weights(DTYPES[precision]), tokenizer=words, batch_size=BATCH)
 
     def by_lm_eval(asked: list[Record]) -> list[str]:
         """As its users get it: contexts, answers and scores of an exported task."""
@@ -137,7 +136,7 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     return by_lm_eval, lambda: None
 
 
-WAYS = ("torch", "torch forced", "vllm", "pipeline", "lm-eval hf", "lm-eval hf, batch 1")
+WAYS = ("torch", "torch forced", "vllm", "pipeline", "lm-eval hf")
 
 
 def measure(checkpoint: Path, asked: list[Record], precision: str, rounds: int) -> list[dict[str, Any]]:
@@ -148,10 +147,8 @@ def measure(checkpoint: Path, asked: list[Record], precision: str, rounds: int) 
     try:
         for answer, _ in loaded.values():
             answer(asked[:32])  # whatever is set up at the first call
-        for number in range(rounds):
+        for _ in range(rounds):
             for way, (answer, _) in loaded.items():
-                if way == WAYS[-1] and number > 0:
-                    continue  # slow enough for one measurement
                 start = time.perf_counter()
                 said[way] = answer(asked)
                 seconds[way].append(time.perf_counter() - start)
@@ -172,7 +169,7 @@ def measure(checkpoint: Path, asked: list[Record], precision: str, rounds: int) 
                 "way": way,
                 "prompts": len(asked),
                 "prompts_per_second": len(asked) / median(seconds[way]),
-                "torch_ratio": median(a / b for a, b in zip(seconds[way], seconds["torch"], strict=False)),
+                "torch_ratio": median(a / b for a, b in zip(seconds[way], seconds["torch"], strict=True)),
                 "first_answer_seconds": first,
                 "em": sum(hits) / len(hits),
                 "em_differing": sum(a != b for a, b in zip(hits, torch_hits, strict=True)),
