@@ -21,7 +21,7 @@ format: .venv/installed-test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: install
+bench: .venv/installed-test
 	.venv/bin/python benchmarks/finetune.py
 	.venv/bin/python benchmarks/evaluate.py
 	.venv/bin/python benchmarks/build_data.py

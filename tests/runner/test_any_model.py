@@ -1,6 +1,7 @@
 """Any model that transformers loads is finetuned and evaluated, without code for its family."""
 
 import itertools
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,49 @@ def test_answers_are_greedy_with_and_without_what_a_forced_pass_has_shown(
     continued = greedy_ids(model, encoder, prompts[0].prompt, 5, (other,))
     ended = (other, encoder.stop_ids[-1])
     assert engine.generate([prompts[0]] * 2, [5, 5], [(other,), (*ended, other)]) == [continued, list(ended)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answering_scores_every_accepted_answer_and_goes_on_greedily(
+    architecture: str, model_folder: Any, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    tests = [record for record in small_records if record.split == "test"][:40]
+    right = encoder([(record.prompt, record.completion) for record in tests])
+    limits = list(itertools.islice(itertools.cycle([6, 5, 8]), len(tests)))
+    greedy = [greedy_ids(model, encoder, one.prompt, limit) for one, limit in zip(right, limits, strict=True)]
+    # A second accepted answer that begins as greedy decoding does, for any number of tokens.
+    questions = [
+        [one, Encoded(one.prompt, (*ids[:shared], *one.completion)[: limit - 1])]
+        for one, ids, limit, shared in zip(right, greedy, limits, itertools.cycle(range(6)))
+    ]
+    engine = TorchEngine(model, encoder)
+    counts: list[int] = []
+    forced, answers = engine.answer(questions, limits, counts.append)
+    assert answers == greedy
+    assert sum(counts) == len(tests)
+    for question, found in zip(questions, forced, strict=True):
+        for one, scored in zip(question, found, strict=True):
+            (alone,) = engine.forced([one])
+            assert scored.logprob == pytest.approx(alone.logprob, abs=1e-3)
+            assert (scored.greedy, scored.begins) == (alone.greedy, alone.begins)
+
+
+def test_what_prompts_share_at_their_beginning_is_computed_once(model_folder: Any, small_task: Task) -> None:
+    plain = {name: TorchEngine(*load(model_folder(name)))._caches for name in ARCHITECTURES}
+    assert {name for name, caches in plain.items() if not caches} == {"gemma2", "mamba", "t5", "bart", "byt5"}
+    model, encoder = load(model_folder("gpt_neox"))
+    texts = [(f"Q: what is the colour of <|{name}|>?\nA:", " red\n") for name in map("".join, product("abc", repeat=4))]
+    encoded = encoder(texts)
+    seen: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.append(args[0].numel()))
+    engine = TorchEngine(model, encoder)
+    seen.clear()
+    engine.forced(encoded)
+    assert sum(seen) < 0.6 * sum(len(one.prompt) + len(one.completion) for one in encoded)
+    seen.clear()
+    _, answers = engine.answer([[one] for one in encoded], [6] * len(encoded))
+    assert sum(seen) < 0.6 * sum(len(one.prompt) for one in encoded) + sum(map(len, answers)) + 3 * len(encoded)
 
 
 def test_answers_are_greedy_whatever_generation_settings_come_with_the_model(
