@@ -42,6 +42,20 @@ def main() -> None:
     """
 
 
+def _dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which dataset of a task is meant."""
+    seed = click.IntRange(0, 2**32 - 1)
+    folder = click.Path(path_type=Path)
+    for option in (
+        click.option("--include_path", type=folder, multiple=True, help="Folder with further task files."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key."),
+        click.option("--stage2_seed", type=seed, default=0, show_default=True, help="Stage-2 seed."),
+        click.option("--seed", type=seed, default=0, show_default=True, help="Stage-1 seed."),
+    ):
+        command = option(command)
+    return command
+
+
 def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
     """Options from a YAML file become defaults, so that those on the command line win."""
     if path is None:
@@ -251,10 +265,7 @@ def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) ->
 
 @data.command("build")
 @click.argument("task")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
-@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
-@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@_dataset_options
 @click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for x1, x2 and test.jsonl.")
 def data_build(
     task: str,
@@ -293,16 +304,13 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
 @main.command("eval")
 @click.option("--model", "-m", required=True, help="Checkpoint folder, hub id, or a server's name of its model.")
 @click.option("--task", "-t", default="attributes", show_default=True, help="Task name or file.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
-@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
+@_dataset_options
 @click.option("--stage", help="The stage at whose end it is; the folder's name, or the last, if not given.")
 @click.option("--lm_eval_model", default="hf", show_default=True, help="lm-eval's kind of model: hf, vllm, …")
 @click.option("--model_args", "-a", default="", help="key=value,… for it, as lm-eval has them.")
 @click.option("--batch_size", type=click.IntRange(1), default=64, show_default=True, help="Prompts at a time.")
 @click.option("--device", help="For models that take one.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
 @click.option("--limit", type=click.IntRange(1), help="Questions per subset.")
-@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 @click.option("--output_path", type=click.Path(path_type=Path), default="evals", show_default=True, help="For results.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
 def evaluate(as_json: bool, **options: Any) -> None:
@@ -318,10 +326,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("task")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-1 seed.")
-@click.option("--stage2_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Stage-2 seed.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key.")
-@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+@_dataset_options
 @click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for lm-eval's task files.")
 @click.option("--relative", is_flag=True, help="Name data by relative paths: run lm-eval from inside the folder.")
 def export(

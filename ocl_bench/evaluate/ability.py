@@ -63,9 +63,9 @@ def measure_ability(
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    with_head = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE)
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE)
     found = simple_evaluate(
-        with_head,
+        wrapped,
         tasks=list(names),
         task_manager=task_manager(names, include_path),
         limit=limit,
