@@ -153,6 +153,25 @@ def test_answering_scores_every_accepted_answer_and_goes_on_greedily(
             assert (scored.greedy, scored.begins) == (alone.greedy, alone.begins)
 
 
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_answers_that_begin_otherwise_than_teacher_forcing_showed_are_counted(
+    wrong: int, model_folder: Any, small_task: Task, small_records: list[Record]
+) -> None:
+    model, encoder = load(model_folder("gpt_neox"))
+    engine = TorchEngine(model, encoder)
+
+    class Other:
+        """Another engine, which begins some answers with a token that greedy decoding does not begin with."""
+
+        def generate(self, encoded: Any, limits: Any, known: Any, on_answered: Any) -> list[list[int]]:
+            answers = engine.generate(encoded, limits)
+            return [[ids[0] + 1] if number < wrong else ids for number, ids in enumerate(answers)]
+
+    questions = encode_questions(small_records, encoder)
+    where = {"stage": "x1", "seed": 0, "stage2_seed": 0}
+    assert ask(engine, questions, 5, chance_levels(small_task), Other(), **where).differing == wrong
+
+
 def test_what_prompts_share_at_their_beginning_is_computed_once(model_folder: Any, small_task: Task) -> None:
     plain = {name: TorchEngine(*load(model_folder(name)))._caches for name in ARCHITECTURES}
     assert {name for name, caches in plain.items() if not caches} == {"gemma2", "mamba", "t5", "bart", "byt5"}
