@@ -101,6 +101,9 @@ def test_validate_finds_what_only_building_would_show(change: tuple[str, str], m
         ({"overrides": ["recipe.epochs=[1]"]}, "epochs for 1 stages"),
         ({"overrides": ["recipe.epochs=[0,1]"]}, "epochs.0"),
         ({"output_path": "/dev/null/runs"}, "--output_path"),
+        ({"engine": "vlm"}, "--engine vlm: unknown engine"),
+        ({"engine": "torch", "engine_args": "dtype=float32"}, "--engine is torch"),
+        ({"engine": "vllm", "engine_args": "seed=1"}, "the run decides seed"),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(
