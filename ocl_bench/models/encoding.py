@@ -78,7 +78,11 @@ class Encoder:
         return next(fitting, candidates[0])
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
+        # What is not asked for takes as long as the ids.
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
+        )
+        ids: list[list[int]] = encoded.input_ids
         return ids
 
     @cached_property
