@@ -1,19 +1,22 @@
 """Ask a model the questions of a dataset: records in, samples or a point of the learning curve out."""
 
 import json
-import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
 from ocl_bench.evaluate.metrics import exact_match, f1
 from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
+from ocl_bench.evaluate.sampling import curve_sample, subset_sample
 from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
 from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.tasks.records import Record
+
+# A sum of 32-bit logarithms holds no more.
+LOGPROB_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,12 @@ class Questions:
         """A fixed random sample of at most `per_subset` questions of each subset and kind."""
         return self._only(subset_sample(self.records, per_subset, seed))
 
-    def of_curve(self, per_subset: int, seed: int) -> "Questions":
-        """What a learning curve shows: a sample of the source's questions, or without any, of the first other set."""
-        sets = [set_name(record.kind, record.group) for record in self.records]
-        shown = "qa" if "qa" in sets else min(sets)
-        return self._only(n for n, name in enumerate(sets) if name == shown).subset_sample(per_subset, seed)
+    def of_curve(self, per_subset: int) -> "Questions":
+        """What a learning curve shows."""
+        return self._only(curve_sample(self.records, per_subset))
 
-    def _only(self, numbers: Iterable[int]) -> "Questions":
-        kept = sorted(numbers)
-        return Questions([self.records[n] for n in kept], [self.encoded[n] for n in kept])
-
-
-def subset_sample(records: Sequence[Record], per_subset: int, seed: int) -> list[int]:
-    """Numbers of a fixed random sample of at most `per_subset` records of each subset and kind."""
-    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for number, record in enumerate(records):
-        numbers[record.subset, record.kind].append(number)
-    rng = random.Random(f"questions {seed}")
-    return sorted(n for group in numbers.values() for n in rng.sample(group, min(per_subset, len(group))))
+    def _only(self, numbers: Sequence[int]) -> "Questions":
+        return Questions([self.records[n] for n in numbers], [self.encoded[n] for n in numbers])
 
 
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
@@ -166,7 +157,7 @@ def make_sample(
         entity=record.entity,
         chance=chance[record.kind, record.group],
         em_forced=float(forced),
-        logprob=logprob,
+        logprob=round(logprob, LOGPROB_DIGITS) + 0.0,  # no -0.0
         generated=generated,
         em=exact_match(generated, record.answers),
         f1=f1(generated, record.answers),

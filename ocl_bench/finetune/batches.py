@@ -86,8 +86,8 @@ class EpochSampler(Sampler[int]):
         lengths: tokens of each datapoint.
         batch_size: datapoints per optimizer step on this process.
         is_definition: which datapoints are definitions.
-        definition_share: None for every datapoint once an epoch; otherwise questions once, and as many definitions as
-            make this share of the epoch, each definition used equally often (plus or minus one) over the epochs.
+        definitions_per_epoch: definitions in an epoch. If that is not all of them, each is used equally often (plus or
+            minus one) over the epochs; questions are used once an epoch.
         seed: decides the order of all epochs.
     """
 
@@ -96,18 +96,17 @@ class EpochSampler(Sampler[int]):
         lengths: Sequence[int],
         batch_size: int,
         is_definition: Sequence[bool],
-        definition_share: float | None,
+        definitions_per_epoch: int,
         seed: int,
     ) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         definitions = [number for number, flag in enumerate(is_definition) if flag]
         questions = [number for number, flag in enumerate(is_definition) if not flag]
-        if definition_share is None or not definitions or not questions:
+        if definitions_per_epoch == len(definitions):
             self._always, self._cycled, self._cycled_per_epoch = list(range(len(lengths))), [], 0
         else:
-            self._always, self._cycled = questions, definitions
-            self._cycled_per_epoch = round(len(questions) * definition_share / (1 - definition_share))
+            self._always, self._cycled, self._cycled_per_epoch = questions, definitions, definitions_per_epoch
         self._generator = torch.Generator().manual_seed(seed)
         self._deck: list[int] = []
 

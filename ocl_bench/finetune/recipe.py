@@ -45,6 +45,12 @@ class Recipe(Contract):
         description="share of definitions in a stage that mixes them with questions; null: as in the data",
     )
 
+    def definitions_per_epoch(self, definitions: int, questions: int) -> int:
+        """How many definitions an epoch draws, of a stage with so many definitions and questions."""
+        if self.definition_share is None or not definitions or not questions:
+            return definitions
+        return round(questions * self.definition_share / (1 - self.definition_share))
+
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     """Every recipe's name and file: those of the suite, and `recipes/*.yaml` in the folders of `include_path`."""

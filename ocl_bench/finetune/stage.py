@@ -202,7 +202,7 @@ def train_stage(
             [one.length for one in datapoints],
             effective,
             is_definition,
-            recipe.definition_share,
+            recipe.definitions_per_epoch(sum(is_definition), len(is_definition) - sum(is_definition)),
             seed,
         ),
     )

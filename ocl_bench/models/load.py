@@ -1,6 +1,7 @@
 """Load what a model spec names: configuration, tokenizer, weights, all through transformers' Auto classes."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,17 @@ def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
     with torch.device("meta"):
         model = _from_config(spec, config)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_sha256(model: Any) -> str:
+    """Hex SHA-256 of a model's weights, by name: the same for the same numbers, wherever they were loaded from."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def fit_to_tokenizer(config: Any, tokenizer: Any) -> None:

@@ -22,7 +22,7 @@ def subset_table(results: Results, format: str = "simple") -> str:
         [
             subset,
             metrics["em"].stage,
-            *(_with_interval(metrics[name]) for name in SHOWN),
+            *(with_interval(metrics[name]) for name in SHOWN),
             _chance(metrics["em"]),
             metrics["em"].n,
         ]
@@ -37,7 +37,7 @@ def gap_table(results: Results, format: str = "simple") -> str:
     rows = [
         [
             gap,
-            *(_with_interval(metrics[name], sign=True) for name in SHOWN),
+            *(with_interval(metrics[name], sign=True) for name in SHOWN),
             _p(metrics["em_forced"]),
             metrics["em"].seeds,
             metrics["em"].n,
@@ -66,9 +66,9 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
             scores = results.sets[name]
             note = " (its questions' entity)" if scored.endswith("_qa") else ""
             for subset, metrics in scores.metrics.items():
-                rows.setdefault(subset + note, {})[column] = _with_interval(metrics["em_forced"])
+                rows.setdefault(subset + note, {})[column] = with_interval(metrics["em_forced"])
             for gap, gaps in scores.gaps.items():
-                rows.setdefault(gap, {})[column] = _with_interval(gaps["em_forced"], sign=True)
+                rows.setdefault(gap, {})[column] = with_interval(gaps["em_forced"], sign=True)
         body = [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
         headers = [f"{kind}: em_forced [95 %]", *columns]
         tables.append(tabulate(body, headers=headers, tablefmt=format, disable_numparse=True))
@@ -137,7 +137,7 @@ def study_table(results: "StudyResults", format: str = "simple") -> str:
         scored = {"questions": point.results.gaps} | {name: one.gaps for name, one in point.results.sets.items()}
         for name, gaps in scored.items():
             shown = [gaps[gap]["em_forced"] if gap in gaps else None for gap in ("ocl_gap", "meta_ocl_gap")]
-            cells = ["" if gap is None else f"{_with_interval(gap, sign=True)} p {_p(gap)}" for gap in shown]
+            cells = ["" if gap is None else f"{with_interval(gap, sign=True)} p {_p(gap)}" for gap in shown]
             if any(cells):
                 rows.append([point.run.label, name, *cells, len(point.seeds)])
     headers = [results.study.axis or "run", "asked", "ocl_gap [95 %]", "meta_ocl_gap [95 %]", "seeds"]
@@ -153,7 +153,8 @@ def _of(disagreement: Disagreement) -> str:
     return f"{disagreement.differing} of {disagreement.n} ({disagreement.differing / disagreement.n:.1%})"
 
 
-def _with_interval(value: Metric | Gap, sign: bool = False) -> str:
+def with_interval(value: Metric | Gap, sign: bool = False) -> str:
+    """Such as .714 [.627, .800]; with its sign for a gap."""
     low, high = value.ci95
     return f"{_number(value.mean, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.evaluate.ask import subset_sample
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
+from ocl_bench.evaluate.sampling import subset_sample
 from ocl_bench.files import to_json_lines, write_atomic
 from ocl_bench.runner.devices import pick_device
 from ocl_bench.runner.folder import write_results

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
@@ -100,8 +100,15 @@ def score_run(folder: Path) -> Results:
     if manifest.status != "complete":
         raise OclBenchError(f"{folder}: the run's status is '{manifest.status}'; only a complete run is scored.")
     config = manifest.config
+    ability = read_ability(folder, config) if config.also_tasks else {}
+    return results_of(manifest, read_samples(folder, config), ability)
+
+
+def results_of(manifest: Manifest, samples: Sequence[Sample], ability: Mapping[int, Sequence[AbilityScore]]) -> Results:
+    """What the samples of a run give."""
+    config = manifest.config
     return score(
-        read_samples(folder, config),
+        samples,
         config.task,
         model=config.model.name,
         model_revision=manifest.model_revision,
@@ -110,7 +117,7 @@ def score_run(folder: Path) -> Results:
         engine_check=_engine_check(manifest),
         limit=config.limit,
         modified=config.modified,
-        ability=read_ability(folder, config) if config.also_tasks else None,
+        ability=ability,
     )
 
 

@@ -69,13 +69,15 @@ class StageRecord(Contract):
         description="answers that do not begin as teacher forcing showed that greedy decoding begins"
     )
     peak_memory_bytes: int = Field(description="the process's peak memory so far; on a GPU, the device's")
+    weights_before: str = Field(description="sha256 of all weights as the stage found them")
+    weights_after: str = Field(description="sha256 of all weights as the stage left them")
     weights_sha256: dict[str, str] = Field(description="weight file → sha256")
 
 
 class Manifest(Contract):
     """manifest.json."""
 
-    schema_version: Literal[2] = Field(2, description="version of this format")
+    schema_version: Literal[3] = Field(3, description="version of this format")
     status: Literal["running", "complete", "failed"] = Field(description="how far the run got")
     passed: dict[str, Any] = Field(description="what the user passed, before any default")
     config: RunConfig = Field(description="what was run")

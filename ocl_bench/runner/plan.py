@@ -101,7 +101,7 @@ def choose(
     default = default_recipe(spec, chosen)
     loaded = load_recipe(recipe or default, of_recipe, include_path)
     check_recipe(loaded, chosen)
-    return Choice(spec, chosen, loaded, not _is_standard(spec, chosen, loaded))
+    return Choice(spec, chosen, loaded, not is_standard(spec, chosen, loaded))
 
 
 def _is_of_recipe(override: str) -> bool:
@@ -115,7 +115,7 @@ def default_recipe(spec: ModelSpec, task: Task) -> str:
     return task.recipe.scratch if spec.source == "scratch" else task.recipe.pretrained
 
 
-def _is_standard(spec: ModelSpec, task: Task, recipe: Recipe) -> bool:
+def is_standard(spec: ModelSpec, task: Task, recipe: Recipe) -> bool:
     """Whether task and recipe are the suite's own, by value, and the model is loaded as it comes."""
     own_recipe = default_recipe(spec, task)
     if task.task not in task_files() or own_recipe not in recipe_files():

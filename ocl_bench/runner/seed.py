@@ -28,19 +28,17 @@ from ocl_bench.files import (
 from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.encoding import Encoded, Encoder
-from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer
+from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
 from ocl_bench.processes import Emit
 from ocl_bench.runner.manifest import RunConfig, StageRecord, torch_record
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record, texts
-from ocl_bench.tasks.schema import Stage
 
 # A request to the run's vLLM engine → token ids of the answers; None if the run turned out to have no such engine.
 Serve = Callable[[dict[str, Any]], list[list[int]] | None]
 
 CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
-CURVE_SEED = 0
 
 
 def run_seed(folder: Path, config: RunConfig, base: BaseModel, seed: int, emit: Emit, serve: Serve) -> None:
@@ -132,8 +130,8 @@ class SeedRun:
 
     def _stage(self, number: int, engine: TorchEngine, encoded: Mapping[str, Encoded], questions: Questions) -> None:
         config, stage = self.config, self.config.task.stages[number]
-        records = [record for record in self.records if _selected(record, stage)]
-        curve_questions = questions.of_curve(config.task.evaluate.curve_questions, seed=CURVE_SEED)
+        records = [record for record in self.records if stage.trains_on(record.split, record.kind)]
+        curve_questions = questions.of_curve(config.task.evaluate.curve_questions)
         epochs = config.recipe.epochs[number]
         step = -(-epochs // CURVE_POINTS)
 
@@ -142,6 +140,7 @@ class SeedRun:
             if config.curves and (epoch % step == 0 or epoch == epochs):
                 self.curves += curve_points(engine, curve_questions, stage=stage.name, epoch=epoch, loss=loss)
 
+        before = weights_sha256(engine.model)
         report = train_stage(
             engine.model,
             [datapoint(encoded[record.id], engine.encoder.seq2seq, config.recipe.loss) for record in records],
@@ -163,7 +162,8 @@ class SeedRun:
             start = time.perf_counter()
             asked = self._ask(stage.name, engine, questions, checkpoint)
             evaluate_seconds = time.perf_counter() - start
-            self._save(checkpoint, {**asdict(report), "evaluate_seconds": evaluate_seconds}, asked)
+            weights = {"weights_before": before, "weights_after": weights_sha256(engine.model)}
+            self._save(checkpoint, {**asdict(report), **weights, "evaluate_seconds": evaluate_seconds}, asked)
         self.emit(self._event("stage_done", stage=stage.name, seconds=report.seconds + evaluate_seconds))
 
     def _ask(self, stage: str, engine: TorchEngine, questions: Questions, checkpoint: Path) -> Asked:
@@ -236,10 +236,6 @@ class ServedEngine:
             }
         )
         return self.engine.generate(encoded, max_new_tokens, known, on_answered) if tokens is None else tokens
-
-
-def _selected(record: Record, stage: Stage) -> bool:
-    return record.split in stage.train or f"{record.split}/{record.kind}" in stage.train
 
 
 def stage_seed(seed: int, stage: int, stage2_seed: int) -> int:

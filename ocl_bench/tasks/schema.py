@@ -115,6 +115,10 @@ class Stage(Contract):
                 raise ValueError(f"unknown training data '{selector}'; {did_you_mean(selector, SELECTORS)}")
         return train
 
+    def trains_on(self, split: str, kind: str) -> bool:
+        """Whether records of a split and a kind are trained on."""
+        return split in self.train or f"{split}/{kind}" in self.train
+
 
 EvaluationSet = Literal["attribution", "bare_variable", "cloze", "swapped"]
 

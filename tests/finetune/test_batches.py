@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocl_bench.finetune.batches import Collator, EpochSampler, datapoint
+from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.models.encoding import Encoded
 
 SHORT, LONG = Encoded((5, 6), (7,)), Encoded((1, 2, 3), (4, 8))
@@ -41,7 +42,7 @@ def test_nothing_is_masked_where_nothing_is_padded() -> None:
 def test_an_epoch_has_every_datapoint_once_and_sorts_only_inside_an_effective_batch(
     lengths: list[int], batch_size: int, seed: int
 ) -> None:
-    sampler = EpochSampler(lengths, batch_size, [False] * len(lengths), None, seed)
+    sampler = EpochSampler(lengths, batch_size, [False] * len(lengths), 0, seed)
     epoch = list(sampler)
     assert sorted(epoch) == list(range(len(lengths)))
     assert len(sampler) == len(lengths)
@@ -53,14 +54,15 @@ def test_an_epoch_has_every_datapoint_once_and_sorts_only_inside_an_effective_ba
 def test_which_datapoints_share_a_step_does_not_depend_on_their_length() -> None:
     # Half short, half long: with length buckets over the epoch a step would hold one kind only.
     lengths = [5] * 500 + [20] * 500
-    epoch = list(EpochSampler(lengths, 50, [False] * 1000, None, seed=0))
+    epoch = list(EpochSampler(lengths, 50, [False] * 1000, 0, seed=0))
     shares = [sum(lengths[n] == 20 for n in epoch[start : start + 50]) / 50 for start in range(0, 1000, 50)]
     assert all(0.2 < share < 0.8 for share in shares)
 
 
 def test_definition_share_is_met_and_definitions_are_used_equally_often() -> None:
     flags = [True] * 30 + [False] * 90
-    sampler = EpochSampler([1] * 120, 10, flags, definition_share=0.1, seed=0)
+    recipe = load_recipe("tiny", ["definition_share=0.1"])
+    sampler = EpochSampler([1] * 120, 10, flags, recipe.definitions_per_epoch(30, 90), seed=0)
     epochs = [list(sampler) for _ in range(12)]
     uses = [sum(epoch.count(number) for epoch in epochs) for number in range(30)]
     assert all(len(epoch) == len(sampler) == 100 for epoch in epochs)
@@ -69,13 +71,13 @@ def test_definition_share_is_met_and_definitions_are_used_equally_often() -> Non
 
 
 def test_definition_share_does_not_matter_where_there_is_nothing_to_mix() -> None:
-    assert sorted(EpochSampler([1] * 5, 2, [True] * 5, definition_share=0.1, seed=0)) == [0, 1, 2, 3, 4]
+    recipe = load_recipe("tiny", ["definition_share=0.1"])
+    assert (recipe.definitions_per_epoch(5, 0), recipe.definitions_per_epoch(0, 5)) == (5, 0)
+    assert sorted(EpochSampler([1] * 5, 2, [True] * 5, 5, seed=0)) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_order_is_decided_by_the_seed_and_differs_between_epochs(seed: int) -> None:
-    first, second = (EpochSampler([1] * 40, 8, [False] * 40, None, seed) for _ in range(2))
+    first, second = (EpochSampler([1] * 40, 8, [False] * 40, 0, seed) for _ in range(2))
     assert list(first) == list(second)
-    assert list(first) != list(second)[::-1] and list(first) != list(
-        EpochSampler([1] * 40, 8, [False] * 40, None, seed)
-    )
+    assert list(first) != list(second)[::-1] and list(first) != list(EpochSampler([1] * 40, 8, [False] * 40, 0, seed))
