@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.leaderboard.cli import leaderboard, submit
 
 
 class Group(click.Group):
@@ -408,6 +409,10 @@ def plot(run_folder: Path, output_path: Path | None) -> None:
     from ocl_bench.report.plots import plot_run
 
     click.echo(plot_run(run_folder, output_path))
+
+
+main.add_command(submit)
+main.add_command(leaderboard)
 
 
 if __name__ == "__main__":

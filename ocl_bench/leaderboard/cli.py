@@ -1,0 +1,151 @@
+"""The leaderboard's part of the command line: parses, calls, prints."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ocl_bench.errors import OclBenchError
+
+FOLDER = click.Path(path_type=Path)
+LEADERBOARD = click.option(
+    "--leaderboard",
+    "leaderboard",
+    type=FOLDER,
+    default="leaderboard",
+    show_default=True,
+    help="The leaderboard's folder.",
+)
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--division", type=click.Choice(["standard", "open"]), default="standard", show_default=True)
+@click.option("--name", help="org/model of a model that is not from the hub.")
+@click.option("--by", "submitted_by", required=True, help="Who submits.")
+@click.option("--contact", required=True, help="Where questions go: an address or a page.")
+@click.option("--license", "license", default="CC-BY-4.0", show_default=True, help="SPDX name of the model's licence.")
+@click.option("--notes", default="", help="What a reader should know; in the open division, what differs.")
+@LEADERBOARD
+@click.option("--to", "target", metavar="hf:ORG/DATASET", help="Open a pull request on a dataset of the hub instead.")
+def submit(run: Path, division: Any, name: str | None, leaderboard: Path, target: str | None, **said: str) -> None:
+    """Submit a finished run to the leaderboard.
+
+    It is checked first, with all that the leaderboard's maintainers check.
+    """
+    from pydantic import ValidationError
+
+    from ocl_bench.leaderboard import submit as submitting
+    from ocl_bench.leaderboard.submission import Card
+
+    try:
+        card = Card(**said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise OclBenchError(f"--{first['loc'][0]}: {first['msg']}.") from None
+    if target is not None:
+        done = submitting.submit_to_hub(run, target, division, name, card)
+        click.echo(f"pull request  {done.where}")
+        return
+    done = submitting.submit(run, leaderboard, division, name, card)
+    click.echo(f"{'submission  ' if done.new else 'already there  '}{done.where}")
+    if done.branch is None:
+        click.echo("next  copy the folder into a checkout of the leaderboard, commit it, and open a pull request")
+    else:
+        click.echo(f"branch      {done.branch}")
+        click.echo(f"next        git push --set-upstream origin {done.branch}, then open a pull request")
+
+
+@click.group()
+def leaderboard() -> None:
+    """Check, verify and publish submissions."""
+
+
+@leaderboard.command()
+@click.argument("paths", type=FOLDER, nargs=-1)
+def validate(paths: tuple[Path, ...]) -> None:
+    """Check submissions, or all below folders (leaderboard/results if none is named); exit code 1 if any fails."""
+    from ocl_bench.leaderboard.table import problem_lines
+    from ocl_bench.leaderboard.validate import check, find_submissions
+
+    failed = 0
+    for path in paths or (Path("leaderboard/results"),):
+        if not path.exists():
+            raise OclBenchError(f"{path}: there is no such folder; name a submission, or a folder of them.")
+        for folder in find_submissions(path):
+            problems = check(folder).problems
+            failed += bool(problems)
+            for line in problem_lines(folder, problems) or [f"{folder}: ok"]:
+                click.echo(line)
+    if failed:
+        click.echo(f"{failed} submission{'s' if failed > 1 else ''} did not pass", err=True)
+        sys.exit(1)
+
+
+@leaderboard.command()
+@click.argument("submission", type=FOLDER)
+@click.option("--seeds", type=click.IntRange(1), help="How many seeds; as many as were submitted if not given.")
+@click.option("--private_seed", type=click.IntRange(5, 2**31), help="First of seeds that the submitter did not know.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
+@click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
+@click.option("--trust_remote_code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--output_path", type=FOLDER, default="runs", show_default=True, help="For the run folder.")
+def verify(submission: Path, seeds: int | None, private_seed: int | None, output_path: Path, **options: Any) -> None:
+    """Run a submission again, and say whether its intervals and the new ones agree; exit code 1 if not."""
+    from tabulate import tabulate
+
+    from ocl_bench.leaderboard import verify as verifying
+    from ocl_bench.runner.progress import RunProgress
+
+    folder, comparisons = verifying.verify(
+        submission, seeds, private_seed, output_path, progress=RunProgress, **options
+    )
+    rows = [
+        [
+            one.gap, one.metric, f"{one.submitted:+.3f}", f"{one.again:+.3f}", f"{one.difference:+.3f}",
+            "–" if one.ci95 is None else f"[{one.ci95[0]:+.3f}, {one.ci95[1]:+.3f}]", "yes" if one.agrees else "NO",
+        ]
+        for one in comparisons
+    ]  # fmt: skip
+    headers = ["gap", "metric", "submitted", "again", "difference", "[95 %]", "agrees"]
+    click.echo(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+    click.echo(f"\nrun folder  {folder}")
+    if not all(one.agrees for one in comparisons):
+        click.echo("the new run does not agree with the submission", err=True)
+        sys.exit(1)
+
+
+@leaderboard.command()
+@LEADERBOARD
+def build(leaderboard: Path) -> None:
+    """Make README.md and the site of the accepted results."""
+    from ocl_bench.leaderboard.site import write_site
+    from ocl_bench.leaderboard.table import load_entries, write_markdown
+
+    if not (leaderboard / "results").is_dir():
+        raise OclBenchError(f"{leaderboard}: there is no folder 'results' in it; name another with --leaderboard.")
+    entries = load_entries(leaderboard / "results")
+    click.echo(write_markdown(entries, leaderboard))
+    click.echo(write_site(entries, leaderboard / "site"))
+
+
+@leaderboard.command()
+@LEADERBOARD
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+def serve(leaderboard: Path, port: int) -> None:
+    """Show the built site in a browser on this machine; Ctrl-C ends it."""
+    from ocl_bench.leaderboard import site
+
+    if not (leaderboard / "site" / "index.html").is_file():
+        raise OclBenchError(f"{leaderboard}/site: there is no site; make it with `ocl-bench leaderboard build`.")
+    try:
+        server = site.serve(leaderboard / "site", port)
+    except OSError as error:
+        raise OclBenchError(f"--port {port}: {error.strerror}; take another.") from None
+    with server:
+        click.echo(f"http://127.0.0.1:{server.server_port}/", nl=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("")

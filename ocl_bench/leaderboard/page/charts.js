@@ -1,0 +1,112 @@
+// Charts of both kinds of page, by Vega-Lite, and the choice of light or dark.
+"use strict";
+
+// Colours that colour-blind readers can tell apart (Okabe and Ito), as in the suite's other figures.
+const SUBSET_COLOURS = {
+  d1_cons_qa: "#0072B2", d2_incons_qa: "#D55E00", qa_only: "#009E73", qa_unreplaced: "#CC79A7",
+  d1_cons: "#0072B2", d2_cons: "#D55E00", d3_cons: "#E69F00", unseen: "#999999",
+};
+const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8a6d00"];
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function draw(id, spec) {
+  const ink = isDark() ? "#c9d0d9" : "#3b434e";
+  const line = isDark() ? "#343b45" : "#dde1e6";
+  const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelLimit: 260 };
+  const config = {
+    background: null, font: "system-ui, Liberation Sans, sans-serif", view: { stroke: null },
+    axis, legend: { labelColor: ink, titleColor: ink }, header: { labelColor: ink, titleColor: ink },
+  };
+  const place = document.getElementById(id);
+  return vegaEmbed(place, { $schema: "https://vega.github.io/schema/vega-lite/v6.json", config, ...spec },
+    { actions: false, renderer: "svg" });
+}
+
+const ZERO = { mark: { type: "rule", strokeDash: [3, 3], color: "#8a929c" }, encoding: {} };
+
+function drawForest(rows, gap, title) {
+  const interval = [
+    { field: "model", title: "model" }, { field: "mean", format: "+.3f", title: gap },
+    { field: "low", format: "+.3f", title: "from" }, { field: "high", format: "+.3f", title: "to" },
+    { field: "seeds", title: "seeds" }, { field: "n", title: "questions" },
+  ];
+  const y = { field: "label", type: "nominal", sort: rows.map((row) => row.label), title: null };
+  return draw("forest", {
+    data: { values: rows }, width: "container", height: { step: 24 }, autosize: { type: "fit-x", contains: "padding" },
+    layer: [
+      { ...ZERO, encoding: { x: { datum: 0, type: "quantitative", title } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { field: "low", type: "quantitative" }, x2: { field: "high" } } },
+      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { y, x: { field: "mean", type: "quantitative" }, tooltip: interval } },
+    ],
+    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: PALETTE }, legend: null } },
+  });
+}
+
+function drawScaling(rows, gap, title) {
+  const x = { field: "parameters", type: "quantitative", scale: { type: "log", nice: false, padding: 20 }, title: "parameters", axis: { format: "~s" } };
+  return draw("scaling", {
+    data: { values: rows }, width: "container", height: 280, autosize: { type: "fit-x", contains: "padding" },
+    layer: [
+      { ...ZERO, encoding: { y: { datum: 0, type: "quantitative", title } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { x, y: { field: "low", type: "quantitative" }, y2: { field: "high" } } },
+      { mark: { type: "point", filled: true, size: 70, opacity: 1 },
+        encoding: { x, y: { field: "mean", type: "quantitative" }, tooltip: [{ field: "model" }, { field: "parameters", format: "," }, { field: "mean", format: "+.3f", title: gap }] } },
+    ],
+    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: PALETTE }, legend: { orient: "bottom", columns: 3 } } },
+  });
+}
+
+function drawSubmission(data) {
+  const subsets = Object.keys(SUBSET_COLOURS).filter((name) => data.curves.some((row) => row.subset === name));
+  const color = { field: "subset", type: "nominal", title: null, sort: subsets,
+    scale: { domain: subsets, range: subsets.map((name) => SUBSET_COLOURS[name]) } };
+  const strokeDash = { field: "subset", type: "nominal", title: null, sort: subsets,
+    scale: { domain: subsets, range: subsets.map((name) => (name.includes("qa") ? [6, 3] : name === "unseen" ? [2, 3] : [1, 0])) } };
+  const x = { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } };
+  const width = Math.max(200, Math.min(420, (document.getElementById("learning").clientWidth - 240) / 2));
+  const redraw = () => {
+    if (data.curves.length) {
+      draw("learning", {
+        data: { values: data.curves },
+        facet: { column: { field: "stage", type: "nominal", title: null } }, resolve: { scale: { x: "independent" } },
+        spec: { width, height: 260, layer: [
+          { mark: { type: "area", opacity: 0.15 }, encoding: { x, color, y: { field: "low", type: "quantitative", title: "em_forced", scale: { domain: [0, 1], clamp: true } }, y2: { field: "high" } } },
+          { mark: { type: "line" }, encoding: { x, color, strokeDash, y: { field: "mean", type: "quantitative" } } },
+        ] },
+      });
+    } else {
+      document.getElementById("learning").textContent = "This run recorded no learning curves.";
+    }
+    draw("per_seed", {
+      data: { values: data.per_seed }, width: "container", height: { step: 26 }, autosize: { type: "fit-x", contains: "padding" },
+      layer: [
+        { ...ZERO, encoding: { x: { datum: 0, type: "quantitative", title: "difference of exact match" } } },
+        { mark: { type: "point", filled: true, size: 60, opacity: 0.7, color: "#0072B2" }, encoding: {
+          y: { field: "gap", type: "nominal", sort: null, title: null }, x: { field: "value", type: "quantitative" },
+          tooltip: [{ field: "gap" }, { field: "seed" }, { field: "value", format: "+.3f" }] } },
+      ],
+    });
+  };
+  onTheme(redraw);
+  redraw();
+}
+
+const themeListeners = [];
+function onTheme(listener) { themeListeners.push(listener); }
+
+(function () {
+  const root = document.documentElement;
+  // Storage may be denied, on a page that was opened as a file for one.
+  const stored = (value) => { try { return value === undefined ? localStorage.getItem("theme") : localStorage.setItem("theme", value); } catch { return null; } };
+  if (stored()) root.dataset.theme = stored();
+  document.getElementById("theme").addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    stored(root.dataset.theme);
+    themeListeners.forEach((listener) => listener());
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themeListeners.forEach((listener) => listener()));
+})();

@@ -1,0 +1,171 @@
+// The table: filtered, sorted, and kept in the address, so that a link leads to just this view.
+"use strict";
+
+(function () {
+  const rows = JSON.parse(document.getElementById("rows").textContent);
+  const GAPS = ["meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation"];
+  const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", metric: "em", gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
+  const SELECTS = ["task", "division", "family", "engine"];
+  const byId = (id) => document.getElementById(id);
+  const state = { ...DEFAULTS };
+
+  const columns = [
+    { key: "rank", value: (row) => parseInt(row.rank, 10) || Infinity, text: (row) => row.rank },
+    { key: "model", value: (row) => row.model.toLowerCase(), text: (row) => row.model },
+    { key: "family", value: (row) => row.family, text: (row) => row.family },
+    { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
+    ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
+    { key: "n", value: (row) => number(row), text: (row) => String(number(row)), title: "questions behind meta_ocl_gap" },
+    { key: "seeds", value: (row) => row.seeds, text: (row) => String(row.seeds) },
+    { key: "task", value: (row) => row.task, text: (row) => row.task },
+    { key: "division", value: (row) => row.division, text: (row) => row.division },
+    { key: "engine", value: (row) => row.engine, text: (row) => row.engine },
+    { key: "date", value: (row) => row.date, text: (row) => row.date },
+  ];
+
+  const cell = (row, gap) => (row.gaps[gap] || {})[state.metric];
+  const number = (row) => (cell(row, "meta_ocl_gap") || { n: 0 }).n;
+  const signed = (value) => ((value < 0 ? "−" : "+") + Math.abs(value).toFixed(3)).replace("0.", ".");
+  const gapText = (one) => (one ? `${signed(one.mean)} [${signed(one.low)}, ${signed(one.high)}]` : "");
+
+  function shown() {
+    const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+    const kept = rows.filter((row) =>
+      SELECTS.every((name) => !state[name] || row[name] === state[name]) &&
+      words.every((word) => [row.model, row.family, row.engine, row.task, row.division].join(" ").toLowerCase().includes(word)));
+    const column = columns.find((one) => one.key === state.sort) || columns[4];
+    const sign = state.dir === "asc" ? 1 : -1;
+    return kept.sort((a, b) => {
+      const [x, y] = [column.value(a), column.value(b)];
+      return sign * (x < y ? -1 : x > y ? 1 : 0);
+    });
+  }
+
+  function header() {
+    const line = document.createElement("tr");
+    for (const column of columns) {
+      const head = document.createElement("th");
+      const button = document.createElement("button");
+      head.scope = "col";
+      button.type = "button";
+      button.textContent = column.key;
+      if (column.title) button.title = column.title;
+      if (column.key === state.sort) head.setAttribute("aria-sort", state.dir === "asc" ? "ascending" : "descending");
+      button.addEventListener("click", () => {
+        const down = column.gap || ["parameters", "n", "seeds", "date"].includes(column.key);
+        const first = down ? "desc" : "asc";
+        const again = state.sort === column.key;
+        change({ sort: column.key, dir: again ? (state.dir === "asc" ? "desc" : "asc") : first });
+        document.querySelector(`#board th:nth-child(${columns.indexOf(column) + 1}) button`).focus();
+      });
+      head.append(button);
+      line.append(head);
+    }
+    byId("board").tHead.replaceChildren(line);
+  }
+
+  function body(list) {
+    byId("board").tBodies[0].replaceChildren(...list.map((row) => {
+      const line = document.createElement("tr");
+      for (const column of columns) {
+        const data = document.createElement("td");
+        if (column.key === "model") {
+          const link = document.createElement("a");
+          link.href = `${row.slug}.html`;
+          link.textContent = row.model;
+          data.append(link);
+        } else if (column.gap && cell(row, column.gap)) {
+          const [mean, ...interval] = column.text(row).split(" ");
+          const span = document.createElement("span");
+          span.className = "ci";
+          span.textContent = " " + interval.join(" ");
+          data.append(mean, span);
+        } else {
+          data.textContent = column.text(row);
+        }
+        line.append(data);
+      }
+      return line;
+    }));
+    byId("count").textContent = `${list.length} of ${rows.length} submissions`;
+  }
+
+  function charts(list) {
+    const several = new Set(list.map((row) => row.task + row.division)).size > 1;
+    const drawn = list.filter((row) => cell(row, state.gap)).map((row) => ({
+      ...cell(row, state.gap), model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
+      label: several ? `${row.model} · ${row.task} · ${row.division}` : row.model,
+    }));
+    const title = `${state.gap} (${state.metric})`;
+    drawForest(drawn, state.gap, title);
+    drawScaling(drawn, state.gap, title);
+  }
+
+  function render() {
+    const list = shown();
+    for (const [name, value] of Object.entries(state)) if (byId(name) && byId(name).value !== value) byId(name).value = value;
+    header();
+    body(list);
+    charts(list);
+  }
+
+  function change(update) {
+    Object.assign(state, update);
+    const kept = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
+    history.replaceState(null, "", kept.length ? "#" + new URLSearchParams(kept) : location.pathname + location.search);
+    render();
+  }
+
+  function fromAddress() {
+    const given = new URLSearchParams(location.hash.slice(1));
+    Object.assign(state, DEFAULTS);
+    for (const name of Object.keys(DEFAULTS)) if (given.has(name)) state[name] = given.get(name);
+    render();
+  }
+
+  const tables = {
+    csv: (heads, cells) => [heads, ...cells].map((line) => line.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")).join("\n") + "\n",
+    markdown: (heads, cells) => [heads, heads.map(() => "---"), ...cells].map((line) => `| ${line.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`).join("\n") + "\n",
+    latex: (heads, cells) => {
+      const plain = (text) => text.replace(/[\\{}_&%$#^~]/g, (char) => ({ "\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}" }[char] || `\\${char}`)).replaceAll("−", "$-$").replaceAll("–", "--");
+      const lines = [heads, ...cells].map((line) => line.map(plain).join(" & ") + " \\\\");
+      return `\\begin{tabular}{${"l".repeat(heads.length)}}\n\\hline\n${lines[0]}\n\\hline\n${lines.slice(1).join("\n")}\n\\hline\n\\end{tabular}\n`;
+    },
+  };
+
+  async function copy(kind) {
+    const text = tables[kind](columns.map((one) => one.key), shown().map((row) => columns.map((one) => one.text(row))));
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {  // without permission, or on a page opened as a file in some browsers
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    byId("copied").textContent = "Copied.";
+    setTimeout(() => { byId("copied").textContent = ""; }, 2000);
+  }
+
+  for (const name of SELECTS) {
+    const values = [...new Set(rows.map((row) => row[name]))].sort();
+    byId(name).replaceChildren(new Option("all", ""), ...values.map((value) => new Option(value, value)));
+  }
+  for (const name of [...SELECTS, "metric", "gap"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  byId("q").addEventListener("input", (event) => change({ q: event.target.value }));
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button.dataset.copy)));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
+      event.preventDefault();
+      byId("q").focus();
+    } else if (event.key === "Escape" && document.activeElement === byId("q")) {
+      change({ q: "" });
+    }
+  });
+  addEventListener("hashchange", fromAddress);
+  onTheme(render);
+  fromAddress();
+})();

@@ -1,0 +1,146 @@
+"""The site: static pages that need no server and no network, made of the accepted submissions."""
+
+import http.server
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ocl_bench.files import folder_atomic, write_atomic
+from ocl_bench.leaderboard.table import Entry, page_rows, parameters
+from ocl_bench.report.tables import gap_table, subset_table
+from ocl_bench.score.gaps import GAPS, final_stages
+from ocl_bench.score.statistics import over_seeds
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.schema import Task
+
+PAGE = Path(__file__).parent / "page"
+EXAMPLES = 3  # right and wrong answers shown of each subset
+
+
+def write_site(entries: Sequence[Entry], folder: Path) -> Path:
+    """Write index.html, a page for each entry, and what they need beside them; a former site is replaced.
+
+    Args:
+        entries: what to show.
+        folder: of the site.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    with folder_atomic(folder) as inside:
+        for name in ("style.css", "charts.js", "table.js"):
+            shutil.copy(PAGE / name, inside)
+        shutil.copytree(PAGE / "vendor", inside / "vendor")
+        index = environment.get_template("index.html")
+        write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), gaps=list(GAPS)))
+        page = environment.get_template("submission.html")
+        for entry in entries:
+            write_atomic(inside / f"{entry.slug}.html", page.render(**_details(entry)))
+    return folder / "index.html"
+
+
+def serve(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
+    """A server of the site on loopback; the caller runs and closes it."""
+    handler = partial(_Quiet, directory=str(folder))
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests of a preview are no news."""
+
+
+def embedded(value: Any) -> str:
+    """JSON that can stand inside a script element, whatever texts it holds."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _details(entry: Entry) -> dict[str, Any]:
+    config, results = entry.manifest.config, entry.results
+    return {
+        "entry": entry,
+        "parameters": parameters(entry.manifest.parameters),
+        "subsets": subset_table(results, "html"),
+        "gaps": gap_table(results, "html"),
+        "configuration": {
+            "task": f"{results.task}, version {results.task_version}",
+            "division": entry.submission.division,
+            "model": f"{entry.name}, {entry.submission.revision}",
+            "architecture": entry.family,
+            "parameters": f"{entry.manifest.parameters:,}",
+            "recipe": f"{config.recipe.recipe}: {config.recipe.description}",
+            "seeds": ", ".join(map(str, config.seeds)),
+            "stage-2 seeds": ", ".join(map(str, config.stage2_seeds)),
+            "engine": f"{results.engine.name} {results.engine.version}, {results.engine.dtype}",
+            "versions": ", ".join(f"{name} {version}" for name, version in entry.manifest.versions.items()),
+            "hardware": ", ".join(entry.manifest.hardware.values()),
+            "commit": entry.manifest.commit or "an installed package",
+            "took": f"{entry.manifest.wall_seconds or 0:.0f} s",
+            "run on": entry.manifest.started[:10],
+            "submitted by": f"{entry.submission.submitted_by} ({entry.submission.contact})",
+            "model's licence": entry.submission.license,
+        },
+        "model_config": json.dumps(entry.checked.config, indent=2, sort_keys=True),
+        "examples": _examples(entry),
+        "charts": embedded({"curves": _curves(entry), "per_seed": _per_seed(entry)}),
+    }
+
+
+def _examples(entry: Entry) -> list[dict[str, str]]:
+    """Of each subset, some right and some wrong answers of the first seed, as they were scored."""
+    config = entry.manifest.config
+    seed, stage2_seed, scored = config.seeds[0], config.stage2_seeds[0], final_stages(config.task)
+    records = {record.id: record for record in _records(config.task, seed, stage2_seed)}
+    shown: dict[tuple[str, bool], list[dict[str, str]]] = {}
+    for sample in entry.checked.samples:
+        if (sample.seed, sample.stage2_seed) != (seed, stage2_seed) or sample.stage != scored[sample.subset]:
+            continue
+        group = shown.setdefault((sample.subset, bool(sample.em)), [])
+        if len(group) < EXAMPLES and sample.kind == "qa":
+            record = records[sample.id]
+            group.append(
+                {
+                    "subset": sample.subset,
+                    "prompt": record.prompt,
+                    "generated": sample.generated,
+                    "answer": " or ".join(record.answers),
+                    "outcome": "right" if sample.em else "wrong",
+                }
+            )
+    return [one for group in shown.values() for one in group]
+
+
+def _records(task: Task, seed: int, stage2_seed: int) -> list[Any]:
+    return build(task, seed, stage2_seed)
+
+
+def _curves(entry: Entry) -> list[dict[str, Any]]:
+    """em_forced of each subset by stage and epoch: mean over seeds, and its interval where there are several."""
+    values: dict[tuple[str, int, str], dict[str, list[float]]] = {}
+    for cell, points in entry.checked.curves.items():
+        for point in points:
+            seeds = values.setdefault((point.stage, point.epoch, point.subset), {})
+            seeds.setdefault(cell.split("-stage2")[0], []).append(point.em_forced)
+    rows = []
+    for (stage, epoch, subset), by_seed in values.items():
+        means = [fmean(own) for own in by_seed.values()]
+        low, high = over_seeds(means).ci95 if len(means) > 1 else (means[0], means[0])
+        rows.append({"stage": stage, "epoch": epoch, "subset": subset, "mean": fmean(means), "low": low, "high": high})
+    return rows
+
+
+def _per_seed(entry: Entry) -> list[dict[str, Any]]:
+    return [
+        {"gap": gap, "seed": seed, "value": value}
+        for gap, metrics in entry.results.gaps.items()
+        for seed, value in metrics["em"].per_seed.items()
+    ]

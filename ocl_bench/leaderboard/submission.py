@@ -1,0 +1,215 @@
+"""The submission: what lies in `results/<task>/<org>__<model>/<revision>/`, and how a run becomes one.
+
+submission.json            who submits what, and the checksums of the other files
+results.json               metrics and gaps
+manifest.json              how the run was made, without paths of the machine that it was made on
+config.json                the model's configuration
+<cell>/samples.jsonl.gz    what the model said, an Answer a line: whatever can be derived is left out
+<cell>/curves.jsonl.gz     the learning curve
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from ocl_bench.contract import Contract
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.samples import Sample
+from ocl_bench.files import folder_atomic, read_json_lines, sha256, to_json_lines
+from ocl_bench.leaderboard.untrusted import list_files, pack
+from ocl_bench.models.spec import ModelSpec
+from ocl_bench.runner.folder import cells, read_samples, results_of
+from ocl_bench.runner.manifest import Manifest, read_manifest
+from ocl_bench.score.result import Results
+
+Division = Literal["standard", "open"]
+
+SUBMISSION, RESULTS, MANIFEST, CONFIG = "submission.json", "results.json", "manifest.json", "config.json"
+SAMPLES, CURVES = "samples.jsonl.gz", "curves.jsonl.gz"
+
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$"
+
+
+def _plain(text: str) -> str:
+    if any(char in "<>" or not (char.isprintable() or char == "\n") for char in text):
+        raise ValueError("holds <, > or a character that does not print; write plain text")
+    return text
+
+
+Plain = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
+
+
+class Submission(Contract):
+    """submission.json."""
+
+    schema_version: Literal[1] = Field(1, description="version of this format")
+    division: Division = Field(
+        description="standard: the task's released data, seeds 0 to 4 and its recipe, unchanged; open: anything, stated"
+    )
+    task: str = Field(pattern=r"^[a-z0-9_]{1,64}$", description="the task's name")
+    org: str = Field(pattern=NAME, description="who made the model: an organisation or user, as on the hub")
+    model: str = Field(pattern=NAME, description="the model's name")
+    revision: str = Field(
+        pattern=r"^(?:[0-9a-f]{40}|config-[0-9a-f]{12}|weights-[0-9a-f]{12})$",
+        description="commit of a hub model; sha256 of a configuration, for random weights, or of the weights",
+    )
+    submitted_by: Plain = Field(min_length=1, description="who submits")
+    contact: Plain = Field(min_length=1, description="where questions go: an address or a page")
+    license: str = Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$", description="SPDX name of the model's licence")
+    notes: Plain = Field("", description="anything that a reader should know; in the open division, what differs")
+    files: dict[str, str] = Field(description="path of every other file → sha256 of its bytes")
+
+    @property
+    def place(self) -> str:
+        """Its folder below `results`."""
+        return f"{self.task}/{self.org}__{self.model}/{self.revision}"
+
+
+class Answer(Contract):
+    """A line of samples.jsonl.gz: what the model said to one question."""
+
+    id: str = Field(description="the record's id")
+    stage: str = Field(description="the finetuning stage at whose end it was asked")
+    em_forced: Literal[0, 1] = Field(description="1 if an accepted answer, and its end, is what greedy decoding gives")
+    logprob: float = Field(le=0, description="natural log-probability of the first answer and its end")
+    generated: str = Field(description="greedy answer, cut at the first newline")
+
+
+class Card(Contract):
+    """What the submitter says."""
+
+    submitted_by: Plain = Field(min_length=1, description="who submits")
+    contact: Plain = Field(min_length=1, description="where questions go")
+    license: str = Field(description="SPDX name of the model's licence")
+    notes: Plain = Field("", description="anything that a reader should know")
+
+
+def write_submission(run: Path, folder: Path, division: Division, name: str | None, card: Card) -> Submission:
+    """Write a finished run's submission into `folder/<place>`; a former one there is replaced.
+
+    Args:
+        run: a run folder.
+        folder: the leaderboard's `results`.
+        division: which one to submit to.
+        name: `org/model` of a model that is not from the hub.
+        card: what the submitter says.
+
+    Raises:
+        OclBenchError: if the run has not finished, or the model needs a name.
+    """
+    manifest = read_manifest(run)
+    if manifest.status != "complete":
+        raise OclBenchError(f"{run}: the run's status is '{manifest.status}'; only a complete run can be submitted.")
+    samples = read_samples(run, manifest.config)
+    config = _config(run, manifest)
+    org, model = _name(manifest.config.model, name)
+    public = public_manifest(manifest, f"{org}/{model}")
+    files = {
+        MANIFEST: (public.model_dump_json(indent=2) + "\n").encode(),
+        RESULTS: (results_of(public, samples, {}).model_dump_json(indent=2) + "\n").encode(),
+        CONFIG: config,
+    }
+    for cell in cells(manifest.config):
+        files[f"{cell}/{SAMPLES}"] = pack(_answers(run / cell / "samples.jsonl"))
+        curves = run / cell / "curves.jsonl"
+        if curves.is_file():
+            files[f"{cell}/{CURVES}"] = pack(curves.read_bytes())
+    submission = Submission(
+        division=division,
+        task=manifest.config.task.task,
+        org=org,
+        model=model,
+        revision=revision(public, config),
+        **card.model_dump(),
+        files={path: sha256(content) for path, content in sorted(files.items())},
+    )
+    files[SUBMISSION] = (submission.model_dump_json(indent=2) + "\n").encode()
+    with folder_atomic(folder / submission.place) as place:
+        for path, content in files.items():
+            (place / path).parent.mkdir(exist_ok=True)
+            (place / path).write_bytes(content)
+    return submission
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    names = list_files(first)[0]
+    return names == list_files(second)[0] and all((first / n).read_bytes() == (second / n).read_bytes() for n in names)
+
+
+def revision(manifest: Manifest, config: bytes) -> str:
+    """What identifies the model exactly: its commit, its configuration, or the weights that it started from."""
+    source = manifest.config.model.source
+    if source == "hub":
+        return manifest.model_revision or ""
+    if source == "scratch":
+        return f"config-{sha256(config)[:12]}"
+    first = next(iter(next(iter(manifest.stages.values()), {}).values()), None)
+    return f"weights-{(first.weights_before if first else '')[:12]}"
+
+
+def public_manifest(manifest: Manifest, name: str) -> Manifest:
+    """The manifest without what belongs to the machine that it was made on: paths, and lm-eval's tasks."""
+    spec = manifest.config.model
+    named = {"hub": spec.name, "scratch": f"scratch:{name}", "folder": name}[spec.source]
+    model = spec.model_copy(update={"name": named, "location": named.removeprefix("scratch:")})
+    config = manifest.config.model_copy(update={"model": model, "also_tasks": (), "also_path": ()})
+    private = ("model", "output_path", "include_path", "also_tasks")
+    passed = {key: value for key, value in manifest.passed.items() if key not in private}
+    return manifest.model_copy(update={"config": config, "passed": passed})
+
+
+def _answers(path: Path) -> bytes:
+    rows = read_json_lines(path)
+    return to_json_lines({key: _compact(row[key]) for key in Answer.model_fields} for row in rows).encode()
+
+
+def _compact(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and value >= 0 else value
+
+
+def _config(run: Path, manifest: Manifest) -> bytes:
+    """The configuration of the first checkpoint, without what is not the model's: where it came from, who saved it."""
+    path = run / cells(manifest.config)[0] / manifest.config.task.stages[0].name / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OclBenchError(f"{path}: the checkpoint's configuration cannot be read ({error}).") from None
+    for key in ("_name_or_path", "transformers_version"):
+        config.pop(key, None)
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _name(spec: ModelSpec, given: str | None) -> tuple[str, str]:
+    name = given or (spec.name if spec.source == "hub" else "")
+    if spec.source == "hub" and given not in (None, spec.name):
+        raise OclBenchError(f"--name {given}: the model is {spec.name} of the hub, and is called that; leave it out.")
+    org, slash, model = name.rpartition("/")
+    if not name or (spec.source != "hub" and not slash):
+        raise OclBenchError(f"--name: {spec.name} is not from the hub; say how to call it, as --name org/model.")
+    org = org or "hub"
+    for part in (org, model):
+        if not re.match(NAME, part) or "__" in part:
+            raise OclBenchError(f"--name {name}: use letters, digits, dots and hyphens, as org/model.")
+    return org, model
+
+
+def sample_of(answer: Answer, known: Mapping[str, Any], **scores: float) -> Sample:
+    """The sample that an answer stands for, with what is known of its question and the scores derived from it."""
+    return Sample(
+        stage=answer.stage,
+        em_forced=float(answer.em_forced),
+        logprob=answer.logprob,
+        generated=answer.generated,
+        **known,
+        **scores,
+    )
+
+
+def read_results_text(text: str) -> Results:
+    """Parse results.json."""
+    return Results.model_validate_json(text)

@@ -1,0 +1,216 @@
+"""The table: accepted submissions, ranked no finer than their intervals allow."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.files import write_atomic
+from ocl_bench.leaderboard.submission import Submission
+from ocl_bench.leaderboard.untrusted import Problem
+from ocl_bench.leaderboard.validate import Checked, check, find_submissions
+from ocl_bench.leaderboard.verify import model_of
+from ocl_bench.report.tables import with_interval
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.result import Gap, Results
+
+RANKED_BY = ("meta_ocl_gap", "em")
+SHOWN_GAPS = ("meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An accepted submission.
+
+    Attributes:
+        submission, manifest, results: its files.
+        checked: all that was read and derived.
+        family: its architecture, as transformers calls it.
+        rank: best and worst place that the intervals allow, among entries of its task, version and division.
+    """
+
+    submission: Submission
+    manifest: Manifest
+    results: Results
+    checked: Checked
+    family: str
+    rank: tuple[int, int] | None
+
+    @property
+    def slug(self) -> str:
+        """Name of its page."""
+        return self.submission.place.replace("/", "-").lower()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return f"{self.submission.org}/{self.submission.model}"
+
+    @property
+    def competition(self) -> tuple[str, int, str]:
+        """What it is ranked within; results of different versions of a task are never mixed."""
+        return self.submission.task, self.results.task_version, self.submission.division
+
+    @property
+    def gap(self) -> Gap | None:
+        """The gap that entries are ranked by."""
+        return self.results.gaps.get(RANKED_BY[0], {}).get(RANKED_BY[1])
+
+    @property
+    def rank_text(self) -> str:
+        """Such as 1, or 2–4 where intervals overlap."""
+        if self.rank is None:
+            return ""
+        best, worst = self.rank
+        return str(best) if best == worst else f"{best}–{worst}"
+
+    @property
+    def command(self) -> str:
+        """What runs it again, from the top of the repository."""
+        config = self.manifest.config
+        model = model_of(Path("leaderboard/results", self.submission.place), config.model.source, config.model.name)
+        if config.model.source == "hub":
+            model += f" --model_args revision={self.manifest.model_revision}"
+        seeds = ",".join(map(str, config.seeds)) + ("," if len(config.seeds) == 1 else "")
+        return f"ocl-bench run --model {model} --tasks {config.task.task} --seeds {seeds}"
+
+
+class Invalid(OclBenchError):
+    """Submissions that do not pass the checks, one line for each problem."""
+
+    exit_code = 1
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("these submissions do not pass the checks:\n" + "\n".join(problems))
+
+
+def load_entries(results: Path) -> list[Entry]:
+    """All submissions below a folder, checked and ranked.
+
+    Raises:
+        Invalid: if any does not pass the checks.
+    """
+    checked = [check(folder) for folder in find_submissions(results)] if results.is_dir() else []
+    problems = [line for one in checked for line in problem_lines(one.folder, one.problems)]
+    if problems:
+        raise Invalid(problems)
+    return ranked(checked)
+
+
+def problem_lines(folder: Path, problems: Iterable[Problem]) -> list[str]:
+    """One line for each problem, with the file's path."""
+    return [f"{folder / problem.file}: {Problem('', problem.field, problem.message)}" for problem in problems]
+
+
+def ranked(checked: Sequence[Checked]) -> list[Entry]:
+    """Entries, the largest gap first within each task, version and division."""
+    entries = [_entry(one) for one in checked]
+    by_competition: dict[tuple[str, int, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_competition[entry.competition].append(entry)
+    found = []
+    for _, own in sorted(by_competition.items(), key=lambda pair: (pair[0][2] != "standard", pair[0])):
+        known = [entry.gap for entry in own if entry.gap is not None]
+        placed = [replace(entry, rank=rank_range(entry.gap, known)) for entry in own]
+        found += sorted(placed, key=lambda entry: -entry.gap.mean if entry.gap else float("inf"))
+    return found
+
+
+def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
+    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse."""
+    if own is None:
+        return None
+    above = sum(gap.ci95[0] > own.ci95[1] for gap in all_gaps)
+    below = sum(gap.ci95[1] < own.ci95[0] for gap in all_gaps)
+    return above + 1, len(all_gaps) - below
+
+
+def _entry(checked: Checked) -> Entry:
+    assert checked.submission and checked.manifest and checked.results, "a checked submission without problems has all"
+    family = str(checked.config["model_type"])
+    return Entry(checked.submission, checked.manifest, checked.results, checked, family, None)
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """The leaderboard as Markdown: a table for each task, version and division."""
+    parts = [HEADER]
+    for competition in dict.fromkeys(entry.competition for entry in entries):
+        task, version, division = competition
+        own = [entry for entry in entries if entry.competition == competition]
+        rows = [
+            [
+                entry.rank_text,
+                f"[{entry.name}](results/{entry.submission.place})",
+                entry.family,
+                parameters(entry.manifest.parameters),
+                *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
+                len(entry.results.seeds),
+                f"{entry.results.engine.name} {entry.results.engine.version}",
+                entry.manifest.started[:10],
+            ]
+            for entry in own
+        ]
+        headers = ["rank", "model", "family", "parameters", *SHOWN_GAPS, "seeds", "engine", "date"]
+        table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+        parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
+    if not entries:
+        parts.append("There are no submissions yet.\n")
+    return "\n".join(parts)
+
+
+HEADER = """# Leaderboard
+
+Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
+interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A rank is the range of places that the
+intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied.
+"""
+
+
+def write_markdown(entries: Sequence[Entry], leaderboard: Path) -> Path:
+    """Write README.md of the leaderboard folder."""
+    write_atomic(leaderboard / "README.md", markdown(entries))
+    return leaderboard / "README.md"
+
+
+def parameters(count: int) -> str:
+    """Such as 315 k or 1.01 B."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
+def _gap(results: Results, gap: str) -> str:
+    found = results.gaps.get(gap, {}).get(RANKED_BY[1])
+    return "" if found is None else with_interval(found, sign=True)
+
+
+def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What the page shows of each entry, as JSON."""
+    return [
+        {
+            "slug": entry.slug,
+            "rank": entry.rank_text,
+            "model": entry.name,
+            "task": f"{entry.submission.task} v{entry.results.task_version}",
+            "division": entry.submission.division,
+            "family": entry.family,
+            "parameters": entry.manifest.parameters,
+            "parameters_text": parameters(entry.manifest.parameters),
+            "engine": f"{entry.results.engine.name} {entry.results.engine.version}",
+            "date": entry.manifest.started[:10],
+            "seeds": len(entry.results.seeds),
+            "gaps": {
+                gap: {
+                    metric: {"mean": one.mean, "low": one.ci95[0], "high": one.ci95[1], "n": one.n, "p": one.p}
+                    for metric, one in metrics.items()
+                }
+                for gap, metrics in entry.results.gaps.items()
+            },
+        }
+        for entry in entries
+    ]

@@ -1,0 +1,130 @@
+"""Verify a submission by doing it again: finetune the same model, and compare the new gaps with those submitted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.leaderboard.submission import CONFIG
+from ocl_bench.leaderboard.validate import check
+from ocl_bench.score.result import Results
+from ocl_bench.score.statistics import CONFIDENCE
+
+COMPARED = ("em_forced", "em", "logprob")
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One gap in one metric, submitted and measured again.
+
+    Attributes:
+        gap, metric: which one.
+        submitted, again: means over the submitted and over the new seeds.
+        difference: of the two, new minus submitted: over the seeds that both have, where these are the same.
+        ci95: interval of the difference; None where a single seed gives none.
+        agrees: whether the interval holds 0; for a single seed, whether it is inside the submitted one.
+    """
+
+    gap: str
+    metric: str
+    submitted: float
+    again: float
+    difference: float
+    ci95: tuple[float, float] | None
+    agrees: bool
+
+
+def verify(
+    folder: Path, seeds: int | None, private_seed: int | None, output_path: Path, **options: Any
+) -> tuple[Path, list[Comparison]]:
+    """Run a submission again.
+
+    Args:
+        folder: a submission.
+        seeds: how many seeds; None takes as many as were submitted.
+        private_seed: the first of seeds that the submitter did not know; None takes the submitted ones.
+        output_path: where run folders are made.
+        options: device, batch_size, engine, progress and trust_remote_code, as `ocl_bench.run` has them.
+
+    Returns:
+        The new run's folder and the comparisons.
+
+    Raises:
+        OclBenchError: if the submission does not pass the checks, or is not of a task of the suite.
+    """
+    from ocl_bench import api
+    from ocl_bench.tasks.load import load_task, task_files
+
+    checked = check(folder)
+    if checked.problems:
+        first, count = checked.problems[0], len(checked.problems)
+        raise OclBenchError(f"{folder} does not pass the checks ({first}; {count} in all): see leaderboard validate.")
+    assert checked.manifest is not None and checked.results is not None
+    config = checked.manifest.config
+    if config.task.task not in task_files() or config.task != load_task(config.task.task) or config.modified:
+        raise OclBenchError(f"{folder}: only a run of the suite's own task and recipe, unchanged, can be verified.")
+    count = seeds or len(config.seeds)
+    if private_seed is None:
+        chosen: Sequence[int] = config.seeds[:count]
+    else:
+        chosen = range(private_seed, private_seed + count)
+    result = api.run(
+        model_of(folder, checked.manifest.config.model.source, checked.manifest.config.model.name),
+        config.task.task,
+        seeds=tuple(chosen),
+        stage2_seeds=config.stage2_seeds,
+        model_args=f"revision={checked.manifest.model_revision}" if checked.manifest.model_revision else "",
+        limit=config.limit,
+        curves=False,
+        output_path=output_path,
+        **options,
+    )
+    return result.folder, compare(checked.results, result.results)
+
+
+def model_of(folder: Path, source: str, name: str) -> str:
+    """What to pass as `--model` to run a submission again.
+
+    Raises:
+        OclBenchError: for weights that were never published.
+    """
+    if source == "hub":
+        return name
+    if source == "scratch":
+        return f"scratch:{(folder / CONFIG).parent}"
+    raise OclBenchError(f"{folder}: the model came from a folder of the submitter's, so that nobody can run it again.")
+
+
+def compare(submitted: Results, again: Results) -> list[Comparison]:
+    """Compare the gaps of two results, metric by metric."""
+    found = []
+    for gap, metrics in submitted.gaps.items():
+        for metric in COMPARED:
+            if metric in metrics and metric in again.gaps.get(gap, {}):
+                old, new = metrics[metric], again.gaps[gap][metric]
+                found.append(_compare(gap, metric, old.per_seed, new.per_seed, old.ci95))
+    return found
+
+
+def _compare(
+    gap: str, metric: str, old: Mapping[str, float], new: Mapping[str, float], interval: tuple[float, float]
+) -> Comparison:
+    from scipy import stats
+
+    submitted, again = fmean(old.values()), fmean(new.values())
+    shared = sorted(set(old) & set(new))
+    difference = fmean(new[seed] - old[seed] for seed in shared) if shared else again - submitted
+    if len(shared) == 1 or min(len(old), len(new)) < 2:
+        return Comparison(gap, metric, submitted, again, difference, None, interval[0] <= again <= interval[1])
+    if shared:
+        test = stats.ttest_rel([new[seed] for seed in shared], [old[seed] for seed in shared])
+    else:
+        test = stats.ttest_ind(list(new.values()), list(old.values()), equal_var=False)
+    low, high = (float(end) for end in test.confidence_interval(CONFIDENCE))
+    if math.isnan(low):  # no spread at all: the same digits again
+        low = high = difference
+    return Comparison(gap, metric, submitted, again, difference, (low, high), low <= ROUNDING and high >= -ROUNDING)
