@@ -144,3 +144,30 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
         return made[architecture]
 
     return folder_of
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two seeds that were asked few questions."""
+    import ocl_bench
+
+    return ocl_bench.run(
+        "scratch:tiny-16",
+        seeds=2,
+        limit=12,
+        overrides=["recipe.epochs=[3,2]"],
+        output_path=tmp_path_factory.mktemp("runs"),
+    ).folder
+
+
+@pytest.fixture(scope="session")
+def small_submission(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its submission to the open division, which passes the checks."""
+    from ocl_bench.leaderboard.submission import Card, write_submission
+    from ocl_bench.leaderboard.validate import check
+
+    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few questions asked")
+    folder = tmp_path_factory.mktemp("submissions")
+    submission = write_submission(small_run, folder, "open", "someone/small", card)
+    assert check(folder / submission.place).problems == []
+    return folder / submission.place

@@ -18,7 +18,7 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.schema import Task
 
 PAGE = Path(__file__).parent / "page"
-EXAMPLES = 3  # right and wrong answers shown of each subset
+EXAMPLES = 2  # right and wrong answers shown of each subset
 
 
 def write_site(entries: Sequence[Entry], folder: Path) -> Path:
@@ -65,12 +65,14 @@ def embedded(value: Any) -> str:
 
 
 def _details(entry: Entry) -> dict[str, Any]:
+    from markupsafe import Markup
+
     config, results = entry.manifest.config, entry.results
     return {
         "entry": entry,
         "parameters": parameters(entry.manifest.parameters),
-        "subsets": subset_table(results, "html"),
-        "gaps": gap_table(results, "html"),
+        "subsets": Markup(subset_table(results, "html")),  # tabulate escapes what is in the cells
+        "gaps": Markup(gap_table(results, "html")),
         "configuration": {
             "task": f"{results.task}, version {results.task_version}",
             "division": entry.submission.division,

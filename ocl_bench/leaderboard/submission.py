@@ -43,7 +43,16 @@ def _plain(text: str) -> str:
 Plain = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
 
 
-class Submission(Contract):
+class Card(Contract):
+    """What the submitter says."""
+
+    submitted_by: Plain = Field(min_length=1, description="who submits")
+    contact: Plain = Field(min_length=1, description="where questions go: an address or a page")
+    license: str = Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$", description="SPDX name of the model's licence")
+    notes: Plain = Field("", description="anything that a reader should know; in the open division, what differs")
+
+
+class Submission(Card):
     """submission.json."""
 
     schema_version: Literal[1] = Field(1, description="version of this format")
@@ -57,10 +66,6 @@ class Submission(Contract):
         pattern=r"^(?:[0-9a-f]{40}|config-[0-9a-f]{12}|weights-[0-9a-f]{12})$",
         description="commit of a hub model; sha256 of a configuration, for random weights, or of the weights",
     )
-    submitted_by: Plain = Field(min_length=1, description="who submits")
-    contact: Plain = Field(min_length=1, description="where questions go: an address or a page")
-    license: str = Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$", description="SPDX name of the model's licence")
-    notes: Plain = Field("", description="anything that a reader should know; in the open division, what differs")
     files: dict[str, str] = Field(description="path of every other file → sha256 of its bytes")
 
     @property
@@ -74,18 +79,11 @@ class Answer(Contract):
 
     id: str = Field(description="the record's id")
     stage: str = Field(description="the finetuning stage at whose end it was asked")
-    em_forced: Literal[0, 1] = Field(description="1 if an accepted answer, and its end, is what greedy decoding gives")
+    em_forced: int = Field(
+        ge=0, le=1, description="1 if an accepted answer, and its end, is what greedy decoding gives"
+    )
     logprob: float = Field(le=0, description="natural log-probability of the first answer and its end")
     generated: str = Field(description="greedy answer, cut at the first newline")
-
-
-class Card(Contract):
-    """What the submitter says."""
-
-    submitted_by: Plain = Field(min_length=1, description="who submits")
-    contact: Plain = Field(min_length=1, description="where questions go")
-    license: str = Field(description="SPDX name of the model's licence")
-    notes: Plain = Field("", description="anything that a reader should know")
 
 
 def write_submission(run: Path, folder: Path, division: Division, name: str | None, card: Card) -> Submission:

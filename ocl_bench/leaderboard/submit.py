@@ -73,8 +73,8 @@ def submit_to_hub(run: Path, target: str, division: Division, name: str | None, 
         Refused: with everything that is wrong, before anything is sent.
         OclBenchError: if the hub refuses.
     """
+    import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     dataset = target.removeprefix(HUB_PREFIX)
     if not target.startswith(HUB_PREFIX) or dataset.count("/") != 1 or not all(dataset.split("/")):
@@ -90,7 +90,7 @@ def submit_to_hub(run: Path, target: str, division: Division, name: str | None, 
             done = HfApi().create_commit(
                 dataset, operations, commit_message=_title(submission), repo_type="dataset", create_pr=True
             )
-        except (HfHubHTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise OclBenchError(
                 f"--to {target}: the hub did not take it ({str(error).strip().splitlines()[0]})."
             ) from None

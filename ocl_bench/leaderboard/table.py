@@ -114,15 +114,19 @@ def ranked(checked: Sequence[Checked]) -> list[Entry]:
         by_competition[entry.competition].append(entry)
     found = []
     for _, own in sorted(by_competition.items(), key=lambda pair: (pair[0][2] != "standard", pair[0])):
-        known = [entry.gap for entry in own if entry.gap is not None]
+        # One seed says nothing of another training, so that it is not ranked.
+        known = [entry.gap for entry in own if entry.gap is not None and entry.gap.interval == "seeds"]
         placed = [replace(entry, rank=rank_range(entry.gap, known)) for entry in own]
         found += sorted(placed, key=lambda entry: -entry.gap.mean if entry.gap else float("inf"))
     return found
 
 
 def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
-    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse."""
-    if own is None:
+    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse.
+
+    None without a gap, or with a single seed.
+    """
+    if own is None or own.interval != "seeds":
         return None
     above = sum(gap.ci95[0] > own.ci95[1] for gap in all_gaps)
     below = sum(gap.ci95[1] < own.ci95[0] for gap in all_gaps)

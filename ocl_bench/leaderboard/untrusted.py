@@ -95,13 +95,7 @@ def pack(content: bytes) -> bytes:
 def parse_json(text: bytes) -> Any:
     """One JSON value of bounded depth and size, without repeated keys, NaN or infinity. Raises Unreadable."""
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_small,
-        )
+        value = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError:
         raise Unreadable("is not UTF-8") from None
     except RecursionError:
@@ -155,6 +149,11 @@ def _small(digits: str) -> int:
     if len(digits) > 19:
         raise Unreadable(f"holds a whole number of {len(digits)} digits")
     return int(digits)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_small
+)
 
 
 def _check(value: Any) -> None:

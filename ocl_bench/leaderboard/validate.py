@@ -95,17 +95,14 @@ class Checked:
         self.problems.append(Problem(file, where, message))
 
 
-def find_submissions(path: Path) -> Iterator[Path]:
-    """Folders of submissions at or below a path, at most three levels down; also those that lack submission.json."""
-    if (path / SUBMISSION).exists() or (path / RESULTS).exists() or not path.is_dir():
+def find_submissions(path: Path, levels: int = 6) -> Iterator[Path]:
+    """Submissions at or below a path, and whatever lies there that is none: `check` says of each what is wrong."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    if not is_folder or not levels or any((path / name).exists() for name in (SUBMISSION, RESULTS, MANIFEST)):
         yield path
-        return
-    level = [path]
-    for _ in range(3):
-        level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.name != ".gitkeep"]
-        level, loose = [one for one in level if one.is_dir()], [one for one in level if not one.is_dir()]
-        yield from loose
-    yield from level
+    else:
+        for inner in sorted(path.iterdir()):
+            yield from find_submissions(inner, levels - 1)
 
 
 def check(folder: Path) -> Checked:
@@ -511,15 +508,16 @@ def _all_answered(
 ) -> bool:
     given = Counter((one.stage, one.id) for one in answers)
     wanted = {(stage, id) for stage in stages for id in asked}
-    wrong = [Problem(name, f"{stage} {printable(id)}", "has no answer") for stage, id in sorted(wanted - set(given))]
-    wrong += [Problem(name, printable(f"{stage} {id}"), "was not asked") for stage, id in sorted(set(given) - wanted)]
-    wrong += [
-        Problem(name, printable(f"{stage} {id}"), f"is answered {count} times")
-        for (stage, id), count in sorted(given.items())
-        if count > 1
-    ]
-    checked.problems += _few(name, wrong)
-    return not wrong
+    faults = {
+        "has no answer": wanted - set(given),
+        "was not asked": set(given) - wanted,
+        "is answered more than once": {which for which, count in given.items() if count > 1},
+    }
+    for message, which in faults.items():
+        checked.problems += _few(
+            name, [Problem(name, printable(f"{stage} {id}"), message) for stage, id in sorted(which)]
+        )
+    return not any(faults.values())
 
 
 def _sample(

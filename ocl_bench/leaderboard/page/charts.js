@@ -1,12 +1,15 @@
 // Charts of both kinds of page, by Vega-Lite, and the choice of light or dark.
 "use strict";
 
-// Colours that colour-blind readers can tell apart (Okabe and Ito), as in the suite's other figures.
-const SUBSET_COLOURS = {
-  d1_cons_qa: "#0072B2", d2_incons_qa: "#D55E00", qa_only: "#009E73", qa_unreplaced: "#CC79A7",
-  d1_cons: "#0072B2", d2_cons: "#D55E00", d3_cons: "#E69F00", unseen: "#999999",
+// Colours that colour-blind readers can tell apart (Okabe and Ito), as in the suite's other figures; lighter on black.
+const PALETTE = {
+  light: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8a6d00"],
+  dark: ["#56B4E9", "#ff8f4d", "#4fcf9f", "#e3a3c8", "#f0c04a", "#9db8ff", "#b5bcc6", "#c9b36a"],
 };
-const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8a6d00"];
+// Subset → its place in the palette.
+const SUBSETS = { d1_cons_qa: 0, d2_incons_qa: 1, qa_only: 2, qa_unreplaced: 3, d1_cons: 0, d2_cons: 1, d3_cons: 4, unseen: 6 };
+
+function palette() { return PALETTE[isDark() ? "dark" : "light"]; }
 
 function isDark() {
   const chosen = document.documentElement.dataset.theme;
@@ -36,39 +39,39 @@ function drawForest(rows, gap, title) {
   ];
   const y = { field: "label", type: "nominal", sort: rows.map((row) => row.label), title: null };
   return draw("forest", {
-    data: { values: rows }, width: "container", height: { step: 24 }, autosize: { type: "fit-x", contains: "padding" },
+    data: { values: rows }, width: "container", height: 24 * rows.length,
     layer: [
-      { ...ZERO, encoding: { x: { datum: 0, type: "quantitative", title } } },
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { field: "low", type: "quantitative" }, x2: { field: "high" } } },
-      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { y, x: { field: "mean", type: "quantitative" }, tooltip: interval } },
+      { ...ZERO, encoding: { x: { datum: 0 }, color: { value: "#8a929c" } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { field: "low", type: "quantitative", title }, x2: { field: "high" } } },
+      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { y, x: { field: "mean", type: "quantitative", title }, tooltip: interval } },
     ],
-    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: PALETTE }, legend: null } },
+    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: palette() }, legend: null } },
   });
 }
 
 function drawScaling(rows, gap, title) {
   const x = { field: "parameters", type: "quantitative", scale: { type: "log", nice: false, padding: 20 }, title: "parameters", axis: { format: "~s" } };
   return draw("scaling", {
-    data: { values: rows }, width: "container", height: 280, autosize: { type: "fit-x", contains: "padding" },
+    data: { values: rows }, width: "container", height: 280,
     layer: [
-      { ...ZERO, encoding: { y: { datum: 0, type: "quantitative", title } } },
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { x, y: { field: "low", type: "quantitative" }, y2: { field: "high" } } },
+      { ...ZERO, encoding: { y: { datum: 0 }, color: { value: "#8a929c" } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { x, y: { field: "low", type: "quantitative", title }, y2: { field: "high" } } },
       { mark: { type: "point", filled: true, size: 70, opacity: 1 },
-        encoding: { x, y: { field: "mean", type: "quantitative" }, tooltip: [{ field: "model" }, { field: "parameters", format: "," }, { field: "mean", format: "+.3f", title: gap }] } },
+        encoding: { x, y: { field: "mean", type: "quantitative", title }, tooltip: [{ field: "model" }, { field: "parameters", format: "," }, { field: "mean", format: "+.3f", title: gap }] } },
     ],
-    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: PALETTE }, legend: { orient: "bottom", columns: 3 } } },
+    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: palette() }, legend: { orient: "bottom", columns: 3 } } },
   });
 }
 
 function drawSubmission(data) {
-  const subsets = Object.keys(SUBSET_COLOURS).filter((name) => data.curves.some((row) => row.subset === name));
-  const color = { field: "subset", type: "nominal", title: null, sort: subsets,
-    scale: { domain: subsets, range: subsets.map((name) => SUBSET_COLOURS[name]) } };
+  const subsets = Object.keys(SUBSETS).filter((name) => data.curves.some((row) => row.subset === name));
   const strokeDash = { field: "subset", type: "nominal", title: null, sort: subsets,
     scale: { domain: subsets, range: subsets.map((name) => (name.includes("qa") ? [6, 3] : name === "unseen" ? [2, 3] : [1, 0])) } };
   const x = { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } };
   const width = Math.max(200, Math.min(420, (document.getElementById("learning").clientWidth - 240) / 2));
   const redraw = () => {
+    const color = { field: "subset", type: "nominal", title: null, sort: subsets, legend: { symbolOpacity: 1, symbolType: "stroke" },
+      scale: { domain: subsets, range: subsets.map((name) => palette()[SUBSETS[name]]) } };
     if (data.curves.length) {
       draw("learning", {
         data: { values: data.curves },
@@ -82,11 +85,11 @@ function drawSubmission(data) {
       document.getElementById("learning").textContent = "This run recorded no learning curves.";
     }
     draw("per_seed", {
-      data: { values: data.per_seed }, width: "container", height: { step: 26 }, autosize: { type: "fit-x", contains: "padding" },
+      data: { values: data.per_seed }, width: "container", height: 26 * new Set(data.per_seed.map((row) => row.gap)).size,
       layer: [
-        { ...ZERO, encoding: { x: { datum: 0, type: "quantitative", title: "difference of exact match" } } },
-        { mark: { type: "point", filled: true, size: 60, opacity: 0.7, color: "#0072B2" }, encoding: {
-          y: { field: "gap", type: "nominal", sort: null, title: null }, x: { field: "value", type: "quantitative" },
+        { ...ZERO, encoding: { x: { datum: 0 } } },
+        { mark: { type: "point", filled: true, size: 60, opacity: 0.7, color: palette()[0] }, encoding: {
+          y: { field: "gap", type: "nominal", sort: null, title: null }, x: { field: "value", type: "quantitative", title: "difference of exact match" },
           tooltip: [{ field: "gap" }, { field: "seed" }, { field: "value", format: "+.3f" }] } },
       ],
     });

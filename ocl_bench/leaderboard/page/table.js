@@ -97,6 +97,10 @@
       label: several ? `${row.model} · ${row.task} · ${row.division}` : row.model,
     }));
     const title = `${state.gap} (${state.metric})`;
+    if (!drawn.length) {
+      for (const id of ["forest", "scaling"]) byId(id).textContent = "Nothing to draw.";
+      return;
+    }
     drawForest(drawn, state.gap, title);
     drawScaling(drawn, state.gap, title);
   }

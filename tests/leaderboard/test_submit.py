@@ -1,0 +1,191 @@
+"""A run becomes a submission: checked first, committed on a branch of its own, or sent to a hub."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocl_bench.leaderboard.validate import check
+
+WHO = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@example.org")
+OPEN = (*WHO, "--division", "open", "--notes", "few questions")
+
+
+def ocl_bench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ocl_bench.cli", *arguments],
+        cwd=folder, capture_output=True, text=True, env=os.environ | environment, timeout=300,
+    )  # fmt: skip
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "user.name", "A. Researcher")
+    git(folder, "config", "user.email", "a@example.org")
+    (folder / "README.md").write_text("hello\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+def test_a_limited_run_is_refused_for_the_standard_division_with_every_reason(small_run: Path, tmp_path: Path) -> None:
+    done = ocl_bench("submit", str(small_run), *WHO, folder=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    for reason in (
+        "config.limit: only 12 questions per subset were asked",
+        "config.seeds: lacks the standard seeds 2, 3, 4",
+        "config: recipe or model loading differ from the suite's own; use the open division",
+    ):
+        assert reason in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_submission_is_a_branch_with_one_commit_and_a_second_time_changes_nothing(
+    small_run: Path, checkout: Path
+) -> None:
+    (checkout / "README.md").write_text("changed, and not yet committed\n")
+    first = ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (checkout / "leaderboard" / "results" / "attributes" / "someone__small").iterdir()
+    assert check(folder).problems == []
+    branch = git(checkout, "branch", "--show-current")
+    assert branch == f"submit/attributes-someone__small-{folder.name}"
+    assert f"git push --set-upstream origin {branch}" in first.stdout
+    assert git(checkout, "log", "--format=%s", "main..") == "attributes: someone/small (open division)"
+    changed = git(checkout, "diff", "--name-only", "main", "HEAD").splitlines()
+    assert len(changed) == 8 and all(
+        name.startswith("leaderboard/results/attributes/someone__small/") for name in changed
+    )
+    assert git(checkout, "status", "--porcelain") == "M README.md"  # what was under way stays so
+
+    before = git(checkout, "rev-parse", "HEAD"), {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    second = ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
+    assert second.returncode == 0 and "already there" in second.stdout
+    assert before == (git(checkout, "rev-parse", "HEAD"), {path: path.stat().st_mtime_ns for path in folder.rglob("*")})
+
+
+def test_other_words_about_the_same_run_replace_the_submission(small_run: Path, checkout: Path) -> None:
+    ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
+    again = ocl_bench("submit", str(small_run), *OPEN[:-1], "other notes", folder=checkout)
+    assert again.returncode == 0 and "submission" in again.stdout
+    assert git(checkout, "rev-list", "--count", "main..") == "2"
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+def test_nothing_of_the_machine_is_in_a_submission(small_run: Path, small_submission: Path) -> None:
+    import gzip
+
+    for path in small_submission.rglob("*.json*"):
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        for private in (str(small_run.parents[2]), str(Path.home()), str(Path(__file__).parents[2])):
+            assert private not in text, path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--by", "A", "--contact", "b"), "say how to call it, as --name org/model"),
+        ((*WHO[2:], "--name", "a b/c"), "use letters, digits, dots and hyphens"),
+        ((*WHO[2:], "--name", "a__b/c"), "use letters, digits, dots and hyphens"),
+        ((*WHO, "--notes", "<b>best</b>"), "--notes: Value error, holds <, >"),
+        ((*WHO, "--to", "somewhere"), "write it as hf:ORG/DATASET"),
+        ((*WHO, "--license", "all mine"), "license"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(small_run: Path, tmp_path: Path, arguments: Any, message: str) -> None:
+    done = ocl_bench("submit", str(small_run), *arguments, folder=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    done = ocl_bench("submit", str(tmp_path), *WHO, folder=tmp_path)
+    assert done.returncode == 2 and "is not a run folder" in done.stderr
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as opening a pull request takes."""
+
+    asked: list[tuple[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        lines = [json.loads(line) for line in body.splitlines() if line]
+        self.asked.append((self.path, lines))
+        if "/preupload/" in self.path:
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in lines[0]["files"]]
+            self.answer({"files": files})
+        elif "/commit/" in self.path:
+            address = f"http://{self.headers['Host']}/datasets/org/board"
+            self.answer(
+                {
+                    "commitUrl": f"{address}/commit/0",
+                    "commitOid": "0" * 40,
+                    "pullRequestUrl": f"{address}/discussions/1",
+                }
+            )
+        else:
+            self.send_error(404)
+
+    def answer(self, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    asked: list[tuple[str, Any]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHub", (Hub,), {"asked": asked}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_pull_request_on_the_hub_holds_the_whole_submission(
+    small_run: Path, small_submission: Path, hub: tuple[str, list[tuple[str, Any]]], tmp_path: Path
+) -> None:
+    address, asked = hub
+    done = ocl_bench(
+        "submit", str(small_run), *OPEN, "--to", "hf:org/board",
+        folder=tmp_path, HF_ENDPOINT=address, HF_TOKEN="hf_test", HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f"{address}/datasets/org/board/discussions/1")
+    path, lines = asked[-1]
+    assert path.startswith("/api/datasets/org/board/commit/main") and "create_pr=1" in path
+    place = "/".join(small_submission.parts[-3:])
+    sent = {line["value"]["path"] for line in lines if line["key"] == "file"}
+    files = (path for path in small_submission.rglob("*") if path.is_file())
+    assert sent == {f"results/{place}/{path.relative_to(small_submission).as_posix()}" for path in files}
+
+
+def test_a_hub_that_refuses_is_one_sentence(small_run: Path, tmp_path: Path) -> None:
+    done = ocl_bench(
+        "submit", str(small_run), *OPEN, "--to", "hf:org/board",
+        folder=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test", HF_HUB_OFFLINE="0",
+    )  # fmt: skip
+    assert done.returncode == 2 and "the hub did not take it" in done.stderr and "Traceback" not in done.stderr

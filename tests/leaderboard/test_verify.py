@@ -1,0 +1,97 @@
+"""A submission is run again, and its intervals are compared with the new ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tampering import Copy
+
+import ocl_bench
+from ocl_bench.errors import OclBenchError
+from ocl_bench.leaderboard.submission import Card, write_submission
+from ocl_bench.leaderboard.validate import check
+from ocl_bench.leaderboard.verify import compare, verify
+from ocl_bench.score.result import Gap, Results
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ocl_bench.cli", "leaderboard", "verify", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=500, env=os.environ,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unmodified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A submission of two seeds of a task and recipe of the suite, of few questions: quick to run again."""
+    run = ocl_bench.run(
+        "scratch:tiny-16", "set_inclusion_mini", seeds=2, limit=6, output_path=tmp_path_factory.mktemp("runs")
+    )
+    folder = tmp_path_factory.mktemp("submissions")
+    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC0-1.0", notes="few questions asked")
+    submission = write_submission(run.folder, folder, "open", "someone/quick", card)
+    assert check(folder / submission.place).problems == []
+    return folder / submission.place
+
+
+def test_the_same_seeds_on_the_same_machine_agree(unmodified: Path, tmp_path: Path) -> None:
+    done = command(str(unmodified), "--output_path", str(tmp_path), folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ocl_gap")]
+    assert len(rows) == 3 and all(row[2] == row[3] and row[-1] == "yes" for row in rows)
+
+
+def test_a_private_seed_trains_what_the_submitter_could_not_prepare(unmodified: Path, tmp_path: Path) -> None:
+    done = command(
+        str(unmodified), "--private_seed", "71", "--seeds", "1", "--output_path", str(tmp_path), folder=tmp_path
+    )
+    (manifest,) = tmp_path.rglob("manifest.json")
+    assert '"seeds": [\n      71\n    ]' in manifest.read_text()
+    assert (done.returncode == 1) == ("NO" in done.stdout) == ("does not agree" in done.stderr)
+
+
+def test_what_fails_the_checks_or_changed_the_recipe_is_not_run(
+    unmodified: Path, small_submission: Path, tmp_path: Path
+) -> None:
+    copy = Copy(unmodified, tmp_path)
+    copy.edit("results.json", lambda results: results.update(submittable=True))
+    with pytest.raises(OclBenchError, match="does not pass the checks"):
+        verify(copy.path, None, None, tmp_path / "runs")
+    with pytest.raises(OclBenchError, match="only a run of the suite's own task and recipe"):
+        verify(small_submission, None, None, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def results(like: Path, per_seed: dict[str, float]) -> Results:
+    found = check(like).results
+    assert found is not None
+    gap: dict[str, Any] = found.gaps["ocl_gap"]["em"].model_dump()
+    gap["per_seed"] = per_seed
+    return found.model_copy(update={"gaps": {"ocl_gap": {"em": Gap.model_validate(gap)}}})
+
+
+@pytest.mark.parametrize(
+    ("submitted", "again", "agrees"),
+    [
+        ([0.40, 0.42, 0.38, 0.41, 0.39], [0.40, 0.42, 0.38, 0.41, 0.39], True),  # the same seeds and digits
+        ([0.40, 0.42, 0.38, 0.41, 0.39], [0.20, 0.22, 0.18, 0.21, 0.19], False),  # the same seeds, half as much
+        ([0.40, 0.42, 0.38, 0.41, 0.39], [0.41, 0.42, 0.37, 0.42, 0.38], True),  # the same but for rounding
+    ],
+)
+def test_the_same_seeds_are_compared_in_pairs(
+    small_submission: Path, submitted: list[float], again: list[float], agrees: bool
+) -> None:
+    old, new = ({str(seed): value for seed, value in enumerate(values)} for values in (submitted, again))
+    (one,) = compare(results(small_submission, old), results(small_submission, new))
+    assert one.agrees == agrees and one.ci95 is not None
+    assert one.difference == pytest.approx(one.again - one.submitted)
+
+
+def test_other_seeds_are_compared_as_two_samples(small_submission: Path) -> None:
+    old = results(small_submission, {str(seed): 0.4 + 0.02 * seed for seed in range(5)})
+    near = results(small_submission, {str(seed): 0.35 + 0.0003 * seed for seed in range(100, 300, 40)})
+    far = results(small_submission, {str(seed): 0.0001 * seed for seed in range(100, 300, 40)})
+    assert [compare(old, new)[0].agrees for new in (near, far)] == [True, False]
