@@ -27,14 +27,16 @@ def exact_match(generated: str, answers: Sequence[str]) -> float:
 
 def f1(generated: str, answers: Sequence[str]) -> float:
     """Harmonic mean of word precision and recall, the best over the accepted answers."""
-    return max(_f1(normalize(generated).split(), normalize(answer).split()) for answer in answers)
+    return max(_f1(generated, answer) for answer in answers)
 
 
-def _f1(generated: list[str], answer: list[str]) -> float:
-    if not generated or not answer:
-        return float(generated == answer)
-    common = (Counter(generated) & Counter(answer)).total()
-    return 2 * common / (len(generated) + len(answer))
+@lru_cache(maxsize=2**16)
+def _f1(generated: str, answer: str) -> float:
+    said, wanted = normalize(generated).split(), normalize(answer).split()
+    if not said or not wanted:
+        return float(said == wanted)
+    common = (Counter(said) & Counter(wanted)).total()
+    return 2 * common / (len(said) + len(wanted))
 
 
 def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -24,7 +24,6 @@ from ocl_bench.leaderboard.untrusted import list_files, pack
 from ocl_bench.models.spec import ModelSpec
 from ocl_bench.runner.folder import cells, read_samples, results_of
 from ocl_bench.runner.manifest import Manifest, read_manifest
-from ocl_bench.score.result import Results
 
 Division = Literal["standard", "open"]
 
@@ -206,8 +205,3 @@ def sample_of(answer: Answer, known: Mapping[str, Any], **scores: float) -> Samp
         **known,
         **scores,
     )
-
-
-def read_results_text(text: str) -> Results:
-    """Parse results.json."""
-    return Results.model_validate_json(text)

@@ -10,9 +10,10 @@ from tabulate import tabulate
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import write_atomic
+from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem
-from ocl_bench.leaderboard.validate import Checked, check, find_submissions
+from ocl_bench.leaderboard.validate import check, find_submissions
 from ocl_bench.leaderboard.verify import model_of
 from ocl_bench.report.tables import with_interval
 from ocl_bench.runner.manifest import Manifest

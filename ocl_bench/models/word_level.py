@@ -13,12 +13,22 @@ def word_level_tokenizer(texts: Iterable[str]) -> Any:
 
     A causal model never sees the end-of-text token: its answers end with their newline, which is a token of its own.
     """
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    splitter = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
-    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
-    vocabulary = {word: number for number, word in enumerate([PAD, UNKNOWN, END, *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = splitter
+    numbers = {word: number for number, word in enumerate(vocabulary(texts))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = _splitter()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END)
+
+
+def vocabulary(texts: Iterable[str]) -> list[str]:
+    """What the tokenizer of these texts has tokens for, in the order of their ids. Imports no transformers."""
+    splitter = _splitter()
+    return [PAD, UNKNOWN, END, *sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})]
+
+
+def _splitter() -> Any:
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)

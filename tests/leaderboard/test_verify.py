@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 from tampering import Copy
 
-import ocl_bench
 from ocl_bench.errors import OclBenchError
-from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.validate import check
-from ocl_bench.leaderboard.verify import compare, verify
+from ocl_bench.leaderboard.verify import compare, model_of, verify
 from ocl_bench.score.result import Gap, Results
 
 
@@ -24,44 +22,29 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def unmodified(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A submission of two seeds of a task and recipe of the suite, of few questions: quick to run again."""
-    run = ocl_bench.run(
-        "scratch:tiny-16", "set_inclusion_mini", seeds=2, limit=6, output_path=tmp_path_factory.mktemp("runs")
-    )
-    folder = tmp_path_factory.mktemp("submissions")
-    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC0-1.0", notes="few questions asked")
-    submission = write_submission(run.folder, folder, "open", "someone/quick", card)
-    assert check(folder / submission.place).problems == []
-    return folder / submission.place
-
-
-def test_the_same_seeds_on_the_same_machine_agree(unmodified: Path, tmp_path: Path) -> None:
-    done = command(str(unmodified), "--output_path", str(tmp_path), folder=tmp_path)
+def test_the_same_seeds_on_the_same_machine_agree(small_submission: Path, tmp_path: Path) -> None:
+    done = command(str(small_submission), "--output_path", str(tmp_path), folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ocl_gap")]
     assert len(rows) == 3 and all(row[2] == row[3] and row[-1] == "yes" for row in rows)
 
 
-def test_a_private_seed_trains_what_the_submitter_could_not_prepare(unmodified: Path, tmp_path: Path) -> None:
+def test_a_private_seed_trains_what_the_submitter_could_not_prepare(small_submission: Path, tmp_path: Path) -> None:
     done = command(
-        str(unmodified), "--private_seed", "71", "--seeds", "1", "--output_path", str(tmp_path), folder=tmp_path
+        str(small_submission), "--private_seed", "71", "--seeds", "1", "--output_path", str(tmp_path), folder=tmp_path
     )
     (manifest,) = tmp_path.rglob("manifest.json")
     assert '"seeds": [\n      71\n    ]' in manifest.read_text()
     assert (done.returncode == 1) == ("NO" in done.stdout) == ("does not agree" in done.stderr)
 
 
-def test_what_fails_the_checks_or_changed_the_recipe_is_not_run(
-    unmodified: Path, small_submission: Path, tmp_path: Path
-) -> None:
-    copy = Copy(unmodified, tmp_path)
+def test_what_fails_the_checks_or_was_never_published_is_not_run(small_submission: Path, tmp_path: Path) -> None:
+    copy = Copy(small_submission, tmp_path)
     copy.edit("results.json", lambda results: results.update(submittable=True))
     with pytest.raises(OclBenchError, match="does not pass the checks"):
         verify(copy.path, None, None, tmp_path / "runs")
-    with pytest.raises(OclBenchError, match="only a run of the suite's own task and recipe"):
-        verify(small_submission, None, None, tmp_path / "runs")
+    with pytest.raises(OclBenchError, match="nobody can run it again"):
+        model_of(small_submission, "folder", "someone/small")
     assert not (tmp_path / "runs").exists()
 
 

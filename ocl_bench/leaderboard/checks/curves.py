@@ -1,0 +1,99 @@
+"""Learning curves are of the questions that a run shows, and end where the samples are."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from pydantic import ValidationError
+
+from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
+from ocl_bench.evaluate.sampling import curve_sample
+from ocl_bench.leaderboard.checks.data import questions_of
+from ocl_bench.leaderboard.checks.reading import Checked, few
+from ocl_bench.leaderboard.checks.training import cells_with_stages
+from ocl_bench.leaderboard.submission import CURVES
+from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.runner.plan import cell_name
+from ocl_bench.tasks.records import Record
+
+CURVE_TOLERANCE = 0.02  # the last point of a curve and the samples are of the same weights, in other batches
+
+
+def check_curves(
+    checked: Checked, manifest: Manifest, datasets: Mapping[str, list[Record]], contents: Mapping[str, bytes]
+) -> None:
+    """Curves are of the questions that a run shows, and end where the samples are."""
+    by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
+    for sample in checked.samples:
+        by_cell[cell_name(sample.seed, sample.stage2_seed)][sample.stage, sample.id] = sample
+    for cell, stages, _ in cells_with_stages(manifest):
+        name = f"{cell}/{CURVES}"
+        if name not in contents:
+            if manifest.config.curves and not any(problem.file == name for problem in checked.problems):
+                checked.add(name, "", "is missing, though the run recorded curves")
+            continue
+        points = _points(checked, name, contents[name])
+        checked.curves[cell] = points
+        questions = questions_of(datasets[cell], manifest, cell)
+        shown = [questions[n] for n in curve_sample(questions, manifest.config.task.evaluate.curve_questions)]
+        _check_cell_curves(checked, name, points, shown, [stage.name for stage in stages], manifest, by_cell[cell])
+
+
+def _points(checked: Checked, name: str, content: bytes) -> list[CurvePoint]:
+    points = []
+    try:
+        for number, row in parse_json_lines(content):
+            try:
+                points.append(CurvePoint.model_validate(row, strict=True))
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                checked.add(name, f"line {number}: {printable('.'.join(map(str, first['loc'])))}", first["msg"])
+                break
+    except Unreadable as error:
+        checked.add(name, "", str(error))
+    return points
+
+
+def _check_cell_curves(
+    checked: Checked,
+    name: str,
+    points: Sequence[CurvePoint],
+    shown: Sequence[Record],
+    stages: Sequence[str],
+    manifest: Manifest,
+    samples: Mapping[tuple[str, str], Sample],
+) -> None:
+    asked: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in shown:
+        asked[record.subset, set_name(record.kind, record.group)].append(record)
+    wrong: list[Problem] = []
+    seen = Counter((point.stage, point.epoch, point.subset, point.set) for point in points)
+    epochs = dict(
+        zip((stage.name for stage in manifest.config.task.stages), manifest.config.recipe.epochs, strict=False)
+    )
+    for point in points:
+        where = printable(f"{point.stage} epoch {point.epoch} {point.subset}")
+        own = asked.get((point.subset, point.set), [])
+        fits = point.stage in stages and point.epoch <= epochs.get(point.stage, 0) and point.n == len(own)
+        if not fits or seen[point.stage, point.epoch, point.subset, point.set] > 1:
+            wrong.append(Problem(name, where, "is not a point of this run's learning curves"))
+        elif point.epoch == epochs[point.stage]:
+            at_end = [samples[point.stage, record.id] for record in own if (point.stage, record.id) in samples]
+            if len(at_end) == len(own) and not _agrees(point, at_end):
+                wrong.append(Problem(name, where, "the curve does not end where the samples are"))
+    for stage in stages:
+        for subset, of in asked:
+            if (stage, epochs.get(stage), subset, of) not in seen:
+                wrong.append(Problem(name, f"{stage} {subset}", "the curve does not reach the last epoch"))
+    checked.problems += few(name, wrong)
+
+
+def _agrees(point: CurvePoint, samples: Sequence[Sample]) -> bool:
+    pairs: list[tuple[float, Callable[[Sample], float]]] = [
+        (point.em_forced, lambda one: one.em_forced),
+        (point.logprob, lambda one: one.logprob),
+    ]
+    return all(
+        abs(shown - fmean(map(read, samples))) <= CURVE_TOLERANCE * max(1.0, abs(shown)) for shown, read in pairs
+    )

@@ -1,0 +1,109 @@
+"""Submission, place, manifest and configuration speak of the same run, and it is one that its division takes."""
+
+from collections.abc import Mapping
+
+from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.submission import (
+    CONFIG,
+    CURVES,
+    MANIFEST,
+    RESULTS,
+    SAMPLES,
+    SUBMISSION,
+    Submission,
+    revision,
+)
+from ocl_bench.leaderboard.untrusted import printable
+from ocl_bench.runner.folder import cells
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.runner.plan import is_standard
+from ocl_bench.tasks.load import load_task, task_files
+from ocl_bench.tasks.release import STANDARD_SEEDS
+
+
+def check_place(checked: Checked) -> None:
+    assert checked.submission is not None
+    if "__" in checked.submission.org or "__" in checked.submission.model:
+        checked.add(SUBMISSION, "model", "__ separates organisation and model; leave it out of both")
+    there = "/".join(checked.folder.resolve().parts[-3:])
+    if there != checked.submission.place:
+        checked.add(SUBMISSION, "", f"belongs into {checked.submission.place}, not {printable(there)}")
+
+
+def check_identity(checked: Checked, contents: Mapping[str, bytes]) -> None:
+    """Submission, manifest, results and configuration speak of the same run."""
+    submission, manifest = checked.submission, checked.manifest
+    assert submission is not None and manifest is not None
+    spec, task = manifest.config.model, manifest.config.task
+    name = f"{submission.org}/{submission.model}"
+    if spec.source == "hub":
+        fits = spec.name == name or (submission.org == "hub" and spec.name == submission.model)
+        fits = fits and spec.location == spec.name
+    else:
+        fits = spec.name == ("scratch:" if spec.source == "scratch" else "") + name and spec.location == name
+    if not fits:
+        checked.add(MANIFEST, "config.model.name", f"is not that of the submission, {name}")
+    if task.task != submission.task:
+        checked.add(MANIFEST, "config.task.task", f"is not that of the submission, {submission.task}")
+    if CONFIG in contents and submission.revision != revision(manifest, contents[CONFIG]):
+        checked.add(SUBMISSION, "revision", "is not that of the model")
+    kind = checked.config.get("model_type")
+    if not isinstance(kind, str) or not kind.replace("_", "").replace("-", "").isalnum() or len(kind) > 64:
+        checked.add(CONFIG, "model_type", "is no name of an architecture")
+    if manifest.status != "complete":
+        checked.add(MANIFEST, "status", f"is '{manifest.status}'; only a complete run is taken")
+    for package in ("python", "ocl-bench", "torch", "transformers"):
+        if package not in manifest.versions:
+            checked.add(MANIFEST, f"versions.{package}", "is missing")
+    for key in ("also_tasks", "also_path"):
+        if getattr(manifest.config, key):
+            checked.add(MANIFEST, f"config.{key}", "is not part of a submission")
+
+
+def check_files(checked: Checked, contents: Mapping[str, bytes]) -> None:
+    assert checked.manifest is not None
+    names = cells(checked.manifest.config)
+    needed = {SUBMISSION, MANIFEST, RESULTS, CONFIG, *(f"{cell}/{SAMPLES}" for cell in names)}
+    allowed = needed | {f"{cell}/{CURVES}" for cell in names}
+    for name in sorted(set(contents) - allowed):
+        checked.add(name, "", "does not belong into this submission")
+    for name in sorted(needed - set(contents)):
+        if not any(problem.file == name for problem in checked.problems):
+            checked.add(name, "", "is missing")
+
+
+def check_division(checked: Checked, submission: Submission, manifest: Manifest) -> None:
+    config = manifest.config
+    modified = not is_standard(config.model, config.task, config.recipe)
+    if config.modified != modified:
+        checked.add(MANIFEST, "config.modified", f"should be {str(modified).lower()}")
+    if submission.division == "open":
+        if not submission.notes:
+            checked.add(SUBMISSION, "notes", "say what differs from the standard division")
+        return
+    name = config.task.task
+    if name not in task_files():
+        checked.add(
+            MANIFEST, "config.task.task", f"'{printable(name)}' is not a task of the suite; use the open division"
+        )
+    elif config.task != load_task(name):
+        own = load_task(name).version
+        what = (
+            f"is version {config.task.version}, the suite's is {own}" if config.task.version != own else "was changed"
+        )
+        checked.add(MANIFEST, "config.task", f"the task {what}; run the suite's own")
+    elif modified:
+        checked.add(MANIFEST, "config", "recipe or model loading differ from the suite's own; use the open division")
+    missing = sorted(set(STANDARD_SEEDS) - set(config.seeds))
+    if missing:
+        checked.add(MANIFEST, "config.seeds", f"lacks the standard seeds {', '.join(map(str, missing))}")
+    if 0 not in config.stage2_seeds:
+        checked.add(MANIFEST, "config.stage2_seeds", "lacks the standard stage-2 seed 0")
+    if config.limit is not None:
+        checked.add(MANIFEST, "config.limit", f"only {config.limit} questions per subset were asked")
+    if config.model.source == "folder":
+        checked.add(
+            MANIFEST, "config.model.source", "nobody else has these weights; publish them, or use the open division"
+        )
+    if manifest.dirty:
+        checked.add(MANIFEST, "dirty", "the checkout had uncommitted changes; run again from a clean one")

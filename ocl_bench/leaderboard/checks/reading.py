@@ -1,0 +1,129 @@
+"""Read every file of a submission into a `Checked`, which the checks fill with problems."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from ocl_bench.contract import Contract
+from ocl_bench.evaluate.samples import CurvePoint, Sample
+from ocl_bench.files import sha256
+from ocl_bench.leaderboard.submission import CONFIG, MANIFEST, RESULTS, SUBMISSION, Submission
+from ocl_bench.leaderboard.untrusted import Problem, Unreadable, list_files, parse_json, printable, read_bytes, unpack
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.result import Results
+
+SHOWN = 5  # problems of one kind and file; the others are counted
+
+T = TypeVar("T", bound=Contract)
+
+
+@dataclass
+class Checked:
+    """A submission that was read, and what is wrong with it.
+
+    Attributes:
+        folder: where it lies.
+        problems: what is wrong; the rest is only there as far as it could be read.
+        curves: cell → its learning curve.
+        samples: every sample, with all that is derived.
+    """
+
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+    submission: Submission | None = None
+    manifest: Manifest | None = None
+    results: Results | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+
+    def add(self, file: str, where: str, message: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(file, where, message))
+
+
+def read_all(checked: Checked) -> dict[str, bytes]:
+    """Every file's bytes, unpacked; and the parsed submission, manifest, results and configuration."""
+    names, problems = list_files(checked.folder)
+    checked.problems += problems
+    contents: dict[str, bytes] = {}
+    digests: dict[str, str] = {}
+    for name in names:
+        try:
+            raw = read_bytes(checked.folder / name)
+            digests[name] = sha256(raw)
+            contents[name] = unpack(raw) if name.endswith(".gz") else raw
+        except Unreadable as error:
+            checked.add(name, "", str(error))
+    checked.submission = _parse(checked, Submission, SUBMISSION, contents)
+    checked.manifest = _parse(checked, Manifest, MANIFEST, contents)
+    checked.results = _parse(checked, Results, RESULTS, contents)
+    config = _json(checked, CONFIG, contents)
+    if isinstance(config, dict):
+        checked.config = config
+    if checked.submission is not None:
+        listed = checked.submission.files
+        for name in sorted({*listed, *digests} - {SUBMISSION}):
+            if name not in digests:
+                checked.add(SUBMISSION, f"files.{printable(name)}", "there is no such file")
+            elif name not in listed:
+                checked.add(name, "", "is not listed in submission.json")
+            elif listed[name] != digests[name]:
+                checked.add(name, "", "its sha256 is not the one in submission.json")
+    return contents
+
+
+def _json(checked: Checked, name: str, contents: Mapping[str, bytes]) -> Any:
+    if name not in contents:
+        if not any(problem.file == name for problem in checked.problems):
+            checked.add(name, "", "is missing")
+        return None
+    try:
+        value = parse_json(contents[name])
+    except Unreadable as error:
+        checked.add(name, "", str(error))
+        return None
+    if not isinstance(value, dict):
+        checked.add(name, "", "is not a JSON object")
+        return None
+    return value
+
+
+def _parse(checked: Checked, contract: type[T], name: str, contents: Mapping[str, bytes]) -> T | None:
+    value = _json(checked, name, contents)
+    if value is None:
+        return None
+    for where, text in _texts(value):
+        if any(char in "<>" or not (char.isprintable() or char == "\n") for char in text):
+            checked.add(name, where, "holds <, > or a character that does not print")
+    try:
+        return contract.model_validate_json(contents[name], strict=True)
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_input=False):
+            checked.add(name, printable(".".join(map(str, one["loc"]))), one["msg"])
+        return None
+
+
+def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted key and text of every string but those of the task, whose wording is free, and of what was passed."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        where, item = waiting.pop()
+        if where in (".config.task", ".passed"):
+            continue
+        if isinstance(item, str):
+            yield printable(where.removeprefix(".")), item
+        elif isinstance(item, dict):
+            waiting += [(f"{where}.{key}", inner) for key, inner in item.items()]
+            waiting += [(f"{where} (a key)", key) for key in item]
+        elif isinstance(item, list):
+            waiting += [(f"{where}.{number}", inner) for number, inner in enumerate(item)]
+
+
+def few(name: str, problems: list[Problem]) -> list[Problem]:
+    if len(problems) <= SHOWN:
+        return problems
+    return [*problems[:SHOWN], Problem(name, "", f"and {len(problems) - SHOWN} more of this kind")]
