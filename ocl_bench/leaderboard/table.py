@@ -44,7 +44,7 @@ class Entry:
     @property
     def slug(self) -> str:
         """Name of its page."""
-        return self.submission.place.replace("/", "-").lower()
+        return self.submission.place.replace("/", "-")
 
     @property
     def name(self) -> str:
@@ -70,9 +70,11 @@ class Entry:
         return str(best) if best == worst else f"{best}–{worst}"
 
     @property
-    def command(self) -> str:
-        """What runs it again, from the top of the repository."""
+    def command(self) -> str | None:
+        """What runs it again, from the top of the repository; None if its weights were not published."""
         config = self.manifest.config
+        if config.model.source == "folder":
+            return None
         model = model_of(Path("leaderboard/results", self.submission.place), config.model.source, config.model.name)
         if config.model.source == "hub":
             model += f" --model_args revision={self.manifest.model_revision}"
