@@ -15,6 +15,7 @@ from ocl_bench.leaderboard.checks.identity import check_division, check_files, c
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_stages, check_training
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
+from ocl_bench.leaderboard.untrusted import printable
 
 MAX_CELLS = 1000
 
@@ -35,24 +36,32 @@ def check(folder: Path) -> Checked:
     if folder.is_symlink() or not folder.is_dir():
         checked.add("", "", "is not a folder of a submission")
         return checked
-    contents = read_all(checked)
-    if checked.submission is None:
-        return checked
-    check_place(checked)
-    if checked.manifest is not None:
-        check_identity(checked, contents)
-        config = checked.manifest.config
-        if len(config.seeds) * len(config.stage2_seeds) > MAX_CELLS:
-            checked.add(MANIFEST, "config.seeds", f"more than {MAX_CELLS} trainings")
-        else:
-            check_files(checked, contents)
-            check_division(checked, checked.submission, checked.manifest)
-            check_stages(checked, checked.manifest)
-            datasets = rebuild(checked, checked.manifest)
-            if datasets is not None:
-                check_vocabulary(checked, checked.manifest, datasets)
-                check_training(checked, checked.manifest, datasets)
-                check_answers(checked, checked.manifest, datasets, contents)
-                check_curves(checked, checked.manifest, datasets, contents)
+    try:
+        _check_all(checked)
+    except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
+        checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
     checked.problems = sorted(set(checked.problems))
     return checked
+
+
+def _check_all(checked: Checked) -> None:
+    contents = read_all(checked)
+    submission, manifest = checked.submission, checked.manifest
+    if submission is None:
+        return
+    check_place(checked)
+    if manifest is None:
+        return
+    check_identity(checked, contents)
+    if len(manifest.config.seeds) * len(manifest.config.stage2_seeds) > MAX_CELLS:
+        checked.add(MANIFEST, "config.seeds", f"more than {MAX_CELLS} trainings")
+        return
+    check_files(checked, contents)
+    check_division(checked, submission, manifest)
+    check_stages(checked, manifest)
+    datasets = rebuild(checked, manifest)
+    if datasets is not None:
+        check_vocabulary(checked, manifest, datasets)
+        check_training(checked, manifest, datasets)
+        check_answers(checked, manifest, datasets, contents)
+        check_curves(checked, manifest, datasets, contents)
