@@ -155,13 +155,14 @@ def markdown(entries: Sequence[Entry]) -> str:
                 entry.family,
                 parameters(entry.manifest.parameters),
                 *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
+                entry.gap.n if entry.gap else 0,
                 len(entry.results.seeds),
                 f"{entry.results.engine.name} {entry.results.engine.version}",
                 entry.manifest.started[:10],
             ]
             for entry in own
         ]
-        headers = ["rank", "model", "family", "parameters", *SHOWN_GAPS, "seeds", "engine", "date"]
+        headers = ["rank", "model", "family", "parameters", *SHOWN_GAPS, "n", "seeds", "engine", "date"]
         table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
         parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
     if not entries:
@@ -173,7 +174,7 @@ HEADER = """# Leaderboard
 
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
 interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A rank is the range of places that the
-intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied.
+intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: questions behind `meta_ocl_gap`.
 """
 
 

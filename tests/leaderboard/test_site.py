@@ -1,0 +1,220 @@
+"""A real browser opens the built site, as files: it sorts, filters, links and copies, and asks no network."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ocl_bench.leaderboard.site import embedded, write_site
+from ocl_bench.leaderboard.table import Entry, load_entries, markdown, rank_range
+from ocl_bench.score.result import Gap
+
+REPOSITORY = Path(__file__).parents[2]
+RESULTS = REPOSITORY / "leaderboard" / "results"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="needs a browser: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def entries() -> list[Entry]:
+    """The leaderboard's own submissions, checked."""
+    return load_entries(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def index(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_site(entries, tmp_path_factory.mktemp("board") / "site")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and what it asked for and complained of."""
+
+    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(address)
+
+    def models(self) -> list[str]:
+        return self.page.locator("#board tbody td:nth-child(2)").all_inner_texts()
+
+    def finish(self) -> None:
+        """Nothing was asked of a network, nothing complained of."""
+        outside = [url for url in self.asked if not url.startswith(("file:", "data:", "blob:"))]
+        self.context.close()
+        assert (outside, self.complaints) == ([], [])
+
+
+@pytest.fixture
+def board(browser: Browser, index: Path) -> Iterator[Watched]:
+    watched = Watched(browser, index.as_uri(), viewport={"width": 1280, "height": 900})
+    yield watched
+    watched.finish()
+
+
+@needs_browser
+def test_the_table_has_every_submission_the_largest_gap_first(board: Watched, entries: list[Entry]) -> None:
+    ordered = sorted(entries, key=lambda entry: -entry.gap.mean if entry.gap else 0)
+    assert board.models() == [entry.name for entry in ordered]
+    first = board.page.locator("#board tbody tr").first
+    assert ordered[0].gap is not None
+    expect(first).to_contain_text(f"+{ordered[0].gap.mean:.3f}".replace("0.", "."))
+    expect(board.page.locator("#count")).to_have_text(f"{len(entries)} of {len(entries)} submissions")
+
+
+@needs_browser
+def test_columns_sort_by_mouse_and_by_keyboard(board: Watched, entries: list[Entry]) -> None:
+    by_size = [entry.name for entry in sorted(entries, key=lambda entry: entry.manifest.parameters)]
+    board.page.get_by_role("button", name="parameters", exact=True).click()
+    assert board.models() == by_size[::-1]
+    expect(board.page.locator("th[aria-sort=descending]")).to_have_text("parameters")
+    board.page.keyboard.press("Enter")  # the button kept the focus
+    assert board.models() == by_size
+    expect(board.page.locator("th[aria-sort=ascending]")).to_have_text("parameters")
+
+
+@needs_browser
+def test_filters_leave_what_fits_in_table_charts_and_address(board: Watched, entries: list[Entry]) -> None:
+    family = entries[0].family
+    fitting = sorted(entry.name for entry in entries if entry.family == family)
+    board.page.locator("#family").select_option(family)
+    assert sorted(board.models()) == fitting
+    expect(board.page.locator("#forest .mark-symbol path")).to_have_count(len(fitting))
+    assert f"family={family}" in board.page.url
+    board.page.locator("#family").select_option("")
+    board.page.locator("body").press("/")
+    board.page.keyboard.type("t5")
+    assert board.models() == [entry.name for entry in entries if "t5" in entry.name]
+    board.page.keyboard.press("Escape")
+    assert len(board.models()) == len(entries)
+
+
+@needs_browser
+def test_a_deep_link_opens_just_that_view(browser: Browser, index: Path, entries: list[Entry]) -> None:
+    address = f"{index.as_uri()}#family=gpt_neox&metric=logprob&sort=parameters&dir=asc&gap=ocl_gap"
+    watched = Watched(browser, address)
+    own = sorted((entry for entry in entries if entry.family == "gpt_neox"), key=lambda one: one.manifest.parameters)
+    assert watched.models() == [entry.name for entry in own]
+    cell = watched.page.locator("#board tbody tr").first.locator("td").nth(5)
+    expect(cell).to_contain_text(f"+{own[0].results.gaps['ocl_gap']['logprob'].mean:.3f}")
+    expect(watched.page.locator("#gap")).to_have_value("ocl_gap")
+    watched.finish()
+
+
+@needs_browser
+def test_a_submission_opens_with_curves_examples_and_its_command(board: Watched, entries: list[Entry]) -> None:
+    entry = next(one for one in entries if one.name.endswith("gpt-neox-1x64"))
+    board.page.get_by_role("link", name=entry.name, exact=True).click()
+    expect(board.page.locator("h1")).to_have_text(entry.name)
+    expect(board.page.locator("#command")).to_have_text(entry.command)
+    expect(board.page.locator("#learning svg")).to_be_visible()
+    assert board.page.locator("tr.right").count() > 3 and board.page.locator("tr.wrong").count() > 3
+    # The question itself, with its made-up name, and not what a browser makes of something like a tag.
+    expect(board.page.locator("tr.right td.text").first).to_contain_text("<|")
+    board.page.go_back()
+    assert len(board.models()) == len(entries)
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["markdown", "latex", "csv"])
+def test_the_table_is_copied(browser: Browser, index: Path, entries: list[Entry], kind: str) -> None:
+    watched = Watched(browser, index.as_uri(), permissions=["clipboard-read", "clipboard-write"])
+    watched.page.locator(f"[data-copy={kind}]").click()
+    expect(watched.page.locator("#copied")).to_have_text("Copied.")
+    text = watched.page.evaluate("navigator.clipboard.readText()")
+    lines = [line for line in text.strip().splitlines() if any(entry.name in line for entry in entries)]
+    assert len(lines) == len(entries)
+    begins = {"markdown": "| rank | model |", "latex": "\\begin{tabular}", "csv": "rank,model,"}
+    assert text.startswith(begins[kind])
+    watched.finish()
+
+
+@needs_browser
+def test_dark_mode_follows_the_reader_and_can_be_chosen(browser: Browser, index: Path) -> None:
+    watched = Watched(browser, index.as_uri(), color_scheme="dark")
+
+    def background() -> str:
+        return str(watched.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    dark = background()
+    watched.page.locator("#theme").click()
+    light = background()
+    assert dark == "rgb(20, 23, 28)" and light == "rgb(255, 255, 255)"
+    watched.page.reload()
+    assert background() == light
+    watched.finish()
+
+
+@needs_browser
+def test_a_narrow_screen_scrolls_the_table_and_not_the_page(browser: Browser, index: Path) -> None:
+    watched = Watched(browser, index.as_uri(), viewport={"width": 360, "height": 700})
+    watched.page.wait_for_selector("#scaling svg")
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360
+    watched.finish()
+
+
+def test_the_leaderboards_page_is_that_of_its_results(entries: list[Entry]) -> None:
+    assert (REPOSITORY / "leaderboard" / "README.md").read_text() == markdown(entries)
+
+
+def test_the_first_content_is_standard_and_of_several_architectures(entries: list[Entry]) -> None:
+    standard = [entry for entry in entries if entry.submission.division == "standard"]
+    assert len(standard) >= 8 and len({entry.family for entry in standard}) >= 5
+    assert all(entry.results.submittable and len(entry.results.seeds) >= 5 for entry in standard)
+
+
+def gap(low: float, high: float, interval: Any = "seeds") -> Gap:
+    return Gap(mean=(low + high) / 2, ci95=(low, high), interval=interval, p=None, n=10, seeds=5, per_seed={})
+
+
+def test_a_rank_is_no_finer_than_the_intervals() -> None:
+    gaps = [gap(0.7, 0.9), gap(0.3, 0.5), gap(0.4, 0.6), gap(0.0, 0.1)]
+    assert [rank_range(one, gaps) for one in gaps] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    # Overlap is no equivalence: the middle one is tied with both, which are not tied with each other.
+    chain = [gap(0.5, 0.7), gap(0.3, 0.55), gap(0.1, 0.35)]
+    assert [rank_range(one, chain) for one in chain] == [(1, 2), (1, 3), (2, 3)]
+    assert rank_range(gap(0.7, 0.9, "entities"), gaps) is None
+
+
+def test_data_in_a_page_cannot_end_its_script() -> None:
+    text = embedded({"name": "</script><script>alert(1)</script>&<!--"})
+    assert not set("<>&") & set(text)
+    assert json.loads(text)["name"] == "</script><script>alert(1)</script>&<!--"
+
+
+def test_serve_shows_the_site_on_loopback(index: Path) -> None:
+    command = [sys.executable, "-m", "ocl_bench.cli", "leaderboard", "serve", "--port", "0"]
+    folder = str(index.parents[1])
+    with subprocess.Popen([*command, "--leaderboard", folder], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        try:
+            assert address.startswith("http://127.0.0.1:")
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                assert b"Which models learn whom to believe?" in answer.read()
+        finally:
+            server.terminate()
