@@ -106,6 +106,18 @@ def test_filters_leave_what_fits_in_table_charts_and_address(board: Watched, ent
     expect(board.page.locator("#forest .mark-symbol path")).to_have_count(len(fitting))
     assert f"family={family}" in board.page.url
     board.page.locator("#family").select_option("")
+    board.page.locator("#size").select_option("below 1 M")
+    assert sorted(board.models()) == sorted(one.name for one in entries if one.manifest.parameters < 10**6)
+    board.page.locator("#size").select_option("from 1 B")
+    assert board.models() == [one.name for one in entries if one.manifest.parameters >= 10**9]
+    board.page.locator("#size").select_option("all")
+    board.page.locator("#since").fill("2999-01-01")
+    assert board.models() == [] and "since=2999-01-01" in board.page.url
+    expect(board.page.locator("#forest")).to_have_text("Nothing to draw.")
+    board.page.locator("#since").fill("2020-01-01")
+    assert len(board.models()) == len(entries)
+    board.page.locator("#since").fill("")
+    board.page.locator("#since").blur()
     board.page.locator("body").press("/")
     board.page.keyboard.type("t5")
     assert board.models() == [entry.name for entry in entries if "t5" in entry.name]

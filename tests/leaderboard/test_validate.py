@@ -239,6 +239,21 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "another configuration": (edit(CONFIG, put("hidden_size", to=4096)), r"^submission\.json: revision: is not that of the model"),
     "a script as architecture": (edit(CONFIG, put("model_type", to="<b>")), r"^config\.json: model_type: is no name of an architecture"),
     "the standard division": (edit(SUBMISSION, put("division", to="standard")), r"^manifest\.json: config\.seeds: lacks the standard seeds 2, 3, 4"),
+    "uncommitted code": (
+        lambda copy: (copy.edit(SUBMISSION, put("division", to="standard")), copy.edit(MANIFEST, put("dirty", to=True)))[0],
+        r"^manifest\.json: dirty: the checkout had uncommitted changes",
+    ),
+    "weights that nobody has": (
+        lambda copy: (
+            copy.edit(SUBMISSION, put("division", to="standard")),
+            copy.edit(MANIFEST, put("config", "model", "source", to="folder")),
+        )[0],
+        r"^manifest\.json: config\.model\.source: nobody else has these weights",
+    ),
+    "prompts that differ": (
+        stage("seed-0", "x2", "prompts_sha256", "0" * 64),
+        r"^manifest\.json: stages\.seed-0: prompts_sha256 differs from stage to stage",
+    ),
     "no submission.json": (lambda copy: (copy.path / SUBMISSION).unlink(), r"^submission\.json: is missing"),
     # files
     "a file more": (file("evil.pkl", b"\x80\x04."), r"^evil\.pkl: does not belong into this submission"),

@@ -4,7 +4,7 @@
 (function () {
   const rows = JSON.parse(document.getElementById("rows").textContent);
   const GAPS = ["meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation"];
-  const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", metric: "em", gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
+  const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", size: "", since: "", metric: "em", gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
   const SELECTS = ["task", "division", "family", "engine"];
   const byId = (id) => document.getElementById(id);
   const state = { ...DEFAULTS };
@@ -28,10 +28,17 @@
   const signed = (value) => ((value < 0 ? "−" : "+") + Math.abs(value).toFixed(3)).replace("0.", ".");
   const gapText = (one) => (one ? `${signed(one.mean)} [${signed(one.low)}, ${signed(one.high)}]` : "");
 
+  // A size is a range of parameters, from the first number up to below the second.
+  function fits(parameters) {
+    const [least, below] = state.size.split("-").map(Number);
+    return !state.size || (parameters >= least && parameters < below);
+  }
+
   function shown() {
     const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
     const kept = rows.filter((row) =>
       SELECTS.every((name) => !state[name] || row[name] === state[name]) &&
+      fits(row.parameters) && (!state.since || row.date >= state.since) &&
       words.every((word) => [row.model, row.family, row.engine, row.task, row.division].join(" ").toLowerCase().includes(word)));
     const column = columns.find((one) => one.key === state.sort) || columns[4];
     const sign = state.dir === "asc" ? 1 : -1;
@@ -157,7 +164,7 @@
     const values = [...new Set(rows.map((row) => row[name]))].sort();
     byId(name).replaceChildren(new Option("all", ""), ...values.map((value) => new Option(value, value)));
   }
-  for (const name of [...SELECTS, "metric", "gap"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  for (const name of [...SELECTS, "size", "since", "metric", "gap"]) byId(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
   byId("q").addEventListener("input", (event) => change({ q: event.target.value }));
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button.dataset.copy)));
