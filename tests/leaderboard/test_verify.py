@@ -31,10 +31,10 @@ def test_the_same_seeds_on_the_same_machine_agree(small_submission: Path, tmp_pa
 
 def test_a_private_seed_trains_what_the_submitter_could_not_prepare(small_submission: Path, tmp_path: Path) -> None:
     done = command(
-        str(small_submission), "--private_seed", "71", "--seeds", "1", "--output_path", str(tmp_path), folder=tmp_path
+        str(small_submission), "--private_seed", "71", "--seeds", "2", "--output_path", str(tmp_path), folder=tmp_path
     )
     (manifest,) = tmp_path.rglob("manifest.json")
-    assert '"seeds": [\n      71\n    ]' in manifest.read_text()
+    assert '"seeds": [\n      71,\n      72\n    ]' in manifest.read_text()
     assert (done.returncode == 1) == ("NO" in done.stdout) == ("does not agree" in done.stderr)
 
 

@@ -80,12 +80,20 @@ def test_a_model_that_vllm_cannot_serve_is_answered_by_the_torch_engine(tmp_path
     assert read_manifest(result.folder).engine_seconds is None
 
 
+def command_line(process: psutil.Process) -> str:
+    """How a process was started; nothing of one that has ended in the meantime."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_vllm_process_outlives_an_interrupted_run(how: signal.Signals, shape: str, tmp_path: Path) -> None:
     command = [COMMAND, "run", "--model", shape, "--engine", "vllm", "--seeds", "1", "--set", "recipe.epochs=[999,1]"]
     run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline, started = time.monotonic() + 120, []
-    while not any("vllm_server" in " ".join(one.cmdline()) for one in started):
+    while not any("vllm_server" in command_line(one) for one in started):
         assert time.monotonic() < deadline and run.poll() is None
         time.sleep(0.2)
         started = psutil.Process(run.pid).children(recursive=True)
