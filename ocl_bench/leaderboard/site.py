@@ -11,7 +11,7 @@ from typing import Any
 
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.table import Entry, page_rows, parameters
-from ocl_bench.report.tables import gap_table, subset_table
+from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import build
@@ -73,6 +73,7 @@ def _details(entry: Entry) -> dict[str, Any]:
         "parameters": parameters(entry.manifest.parameters),
         "subsets": Markup(subset_table(results, "html")),  # tabulate escapes what is in the cells
         "gaps": Markup(gap_table(results, "html")),
+        "notes": reading_notes(results),
         "configuration": {
             "task": f"{results.task}, version {results.task_version}",
             "division": entry.submission.division,

@@ -92,6 +92,19 @@ def result_table(results: Results, format: str = "simple") -> str:
     stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
     recipe = "a checkpoint" if results.recipe is None else f"recipe {results.recipe}"
     title = f"{results.task} (version {results.task_version}) · {results.model} · {recipe} · {seeds}{stage2}"
+    parts = [
+        title,
+        subset_table(results, format) if results.metrics else "",
+        gap_table(results, format) if results.gaps else "",
+        *set_tables(results, format),
+        ability_table(results, format) if results.also else "",
+        "\n".join(f"note: {note}" for note in reading_notes(results)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def reading_notes(results: Results) -> list[str]:
+    """What a reader has to know beside the tables: the result's own notes, and what its numbers give away."""
     engine, check = results.engine, results.engine_check
     notes = [
         *results.notes,
@@ -100,15 +113,15 @@ def result_table(results: Results, format: str = "simple") -> str:
     ]
     if check is not None:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
-    parts = [
-        title,
-        subset_table(results, format) if results.metrics else "",
-        gap_table(results, format) if results.gaps else "",
-        *set_tables(results, format),
-        ability_table(results, format) if results.also else "",
-        "\n".join(f"note: {note}" for note in notes),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    control = results.metrics.get("unseen", {}).get("em")
+    if control is not None and control.chance is not None and control.ci95[1] < control.chance:
+        # Nothing was learned of these entities, so that only answers which are none can fall below chance.
+        notes.append(
+            f"em of unseen, {with_interval(control)}, is below chance, {_number(control.chance, sign=False)}: "
+            f"after {control.stage} the model often gives no answer of the form asked, which hides gaps; "
+            "look at its answers"
+        )
+    return notes
 
 
 def task_table(tasks: Sequence[Task]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.samples import Sample
+from ocl_bench.report.tables import reading_notes
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.result import Results
 from ocl_bench.score.score import score
@@ -66,6 +67,22 @@ def test_stage_2_seeds_are_averaged_within_their_stage_1_seed(task: Task) -> Non
     samples = [sample("d1_cons", 0, 0.0), sample("d1_cons", 0, 1.0, stage2_seed=1), sample("d1_cons", 1, 0.0)]
     metric = scored(samples, task).metrics["d1_cons"]["em"]
     assert (metric.mean, metric.seeds, metric.n) == (0.25, 2, 3)
+
+
+@pytest.mark.parametrize("right, told", [((0, 0, 0), True), ((10, 10, 10), False), ((1, 3, 20), False)])
+def test_a_model_that_no_longer_gives_answers_of_the_form_asked_is_pointed_out(
+    right: tuple[int, int, int], told: bool, task: Task
+) -> None:
+    """Each seed asks 100 questions about entities that nothing was said of; 10 are right by chance."""
+    samples = [
+        sample("unseen", seed, float(number < count), number=number)
+        for seed, count in enumerate(right)
+        for number in range(100)
+    ]
+    notes = [note for note in reading_notes(scored(samples, task)) if "below chance" in note]
+    assert bool(notes) == told
+    if told:
+        assert "em of unseen, .000 [.000, .000], is below chance, .100: after x2" in notes[0]
 
 
 def test_every_gap_of_the_design_is_reported_on_every_metric(task: Task) -> None:
