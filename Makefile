@@ -33,8 +33,10 @@ release-data: install
 	.venv/bin/python -c "from ocl_bench.tasks.release import release; print(release('$(TASK)', $(DATA)))"
 
 # torch first: on machines whose index has a CPU build under this version, nothing of CUDA is downloaded.
+# pip before it: the one that comes with Python 3.11 takes half as long again.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(PIP) pip
 	$(PIP) torch
 	$(PIP) --editable .
 	touch $@

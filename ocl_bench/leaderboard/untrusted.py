@@ -13,6 +13,7 @@ from typing import Any
 
 MAX_FILE_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
+MAX_TOTAL_BYTES = 256 * 2**20  # of a whole submission, unpacked
 MAX_FILES = 2000
 MAX_DEPTH = 16
 MAX_TEXT = 10_000

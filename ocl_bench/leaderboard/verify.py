@@ -11,7 +11,7 @@ from typing import Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.submission import CONFIG
 from ocl_bench.leaderboard.validate import check
-from ocl_bench.runner.manifest import Manifest
+from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.score.result import Results
 from ocl_bench.score.statistics import CONFIDENCE
 
@@ -56,7 +56,8 @@ def verify(
         The new run's folder and the comparisons.
 
     Raises:
-        OclBenchError: if the submission does not pass the checks, or its weights were never published.
+        OclBenchError: if the submission does not pass the checks, its weights were never published, it has a private
+            seed, or its model has another number of parameters than it says.
     """
     from ocl_bench import api
 
@@ -71,6 +72,8 @@ def verify(
         chosen: Sequence[int] = config.seeds[:count]
     else:
         chosen = range(private_seed, private_seed + count)
+        if known := sorted(set(chosen) & set(config.seeds)):
+            raise OclBenchError(f"--private_seed {private_seed}: seed {known[0]} is one of those that were submitted.")
     model = model_of(folder, config.model.source, config.model.name)
     with tempfile.TemporaryDirectory() as own:
         # JSON is YAML. What is of the suite and unchanged is recognised by its content.
@@ -89,6 +92,9 @@ def verify(
             output_path=output_path,
             **options,
         )
+    said, has = checked.manifest.parameters, read_manifest(result.folder).parameters
+    if has != said and chosen[0] == config.seeds[0]:  # with other seeds a vocabulary may have another size
+        raise OclBenchError(f"{folder}: its manifest says {said} parameters, the model has {has} ({result.folder}).")
     return result.folder, compare(checked.results, result.results)
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import Copy
 
-from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
+from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_UNPACKED_BYTES
 from ocl_bench.leaderboard.validate import check, find_submissions
 
 MANIFEST, RESULTS, SUBMISSION, CONFIG = "manifest.json", "results.json", "submission.json", "config.json"
@@ -109,6 +109,13 @@ def bomb(line: bool) -> bytes:
     return bytes(packed)
 
 
+def many_bombs(copy: Copy) -> None:
+    """Each within the limit, all of them more than memory should hold."""
+    packed = gzip.compress(bytes(MAX_UNPACKED_BYTES))
+    for number in range(9):
+        copy.write(f"more/{number}.gz", packed)
+
+
 def everything_right(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         row["em_forced"] = 1
@@ -179,6 +186,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "a line that is a list": (file(SAMPLES, gzip.compress(b"[]\n")), r"^seed-0/samples.*: line 1 is not a JSON object"),
     "a zip bomb": (file(SAMPLES, bomb(line=False)), rf"^seed-0/samples.*: unpacks to more than {MAX_UNPACKED_BYTES} bytes"),
     "a text of a gigabyte": (file(SAMPLES, bomb(line=True)), r"^seed-0/samples.*: unpacks to more than"),
+    "many archives": (many_bombs, rf"^its files unpack to more than {MAX_TOTAL_BYTES} bytes in all"),
     "an archive cut off": (lambda copy: copy.write(SAMPLES, (copy.path / SAMPLES).read_bytes()[:-9]), r"^seed-0/samples.*: is cut off"),
     "an archive with a second part": (
         lambda copy: copy.write(SAMPLES, (copy.path / SAMPLES).read_bytes() + gzip.compress(b"hidden")), r"^seed-0/samples.*more than one gzip member"

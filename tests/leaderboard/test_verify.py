@@ -48,6 +48,20 @@ def test_what_fails_the_checks_or_was_never_published_is_not_run(small_submissio
     assert not (tmp_path / "runs").exists()
 
 
+def test_seeds_that_were_submitted_are_not_private(small_submission: Path, tmp_path: Path) -> None:
+    with pytest.raises(OclBenchError, match="seed 1 is one of those that were submitted"):
+        verify(small_submission, 2, 1, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_of_another_size_than_was_said_is_found(small_submission: Path, tmp_path: Path) -> None:
+    copy = Copy(small_submission, tmp_path)
+    copy.edit("manifest.json", lambda manifest: manifest.update(parameters=10**9))
+    copy.rehash()
+    with pytest.raises(OclBenchError, match=r"manifest says 1000000000 parameters, the model has [0-9]{5} "):
+        verify(copy.path, 1, None, tmp_path / "runs")
+
+
 def results(like: Path, per_seed: dict[str, float]) -> Results:
     found = check(like).results
     assert found is not None

@@ -11,7 +11,16 @@ from ocl_bench.contract import Contract
 from ocl_bench.evaluate.samples import CurvePoint, Sample
 from ocl_bench.files import sha256
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST, RESULTS, SUBMISSION, Submission
-from ocl_bench.leaderboard.untrusted import Problem, Unreadable, list_files, parse_json, printable, read_bytes, unpack
+from ocl_bench.leaderboard.untrusted import (
+    MAX_TOTAL_BYTES,
+    Problem,
+    Unreadable,
+    list_files,
+    parse_json,
+    printable,
+    read_bytes,
+    unpack,
+)
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.result import Results
 
@@ -46,11 +55,15 @@ class Checked:
 
 
 def read_all(checked: Checked) -> dict[str, bytes]:
-    """Every file's bytes, unpacked; and the parsed submission, manifest, results and configuration."""
+    """Every file's bytes, unpacked; and the parsed submission, manifest, results and configuration.
+
+    Nothing of a submission whose files are too large together.
+    """
     names, problems = list_files(checked.folder)
     checked.problems += problems
     contents: dict[str, bytes] = {}
     digests: dict[str, str] = {}
+    total = 0
     for name in names:
         try:
             raw = read_bytes(checked.folder / name)
@@ -58,6 +71,11 @@ def read_all(checked: Checked) -> dict[str, bytes]:
             contents[name] = unpack(raw) if name.endswith(".gz") else raw
         except Unreadable as error:
             checked.add(name, "", str(error))
+            continue
+        total += len(contents[name])
+        if total > MAX_TOTAL_BYTES:
+            checked.add("", "", f"its files unpack to more than {MAX_TOTAL_BYTES} bytes in all")
+            return {}
     checked.submission = _parse(checked, Submission, SUBMISSION, contents)
     checked.manifest = _parse(checked, Manifest, MANIFEST, contents)
     checked.results = _parse(checked, Results, RESULTS, contents)
