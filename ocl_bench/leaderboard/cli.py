@@ -43,7 +43,9 @@ def submit(run: Path, division: Any, name: str | None, leaderboard: Path, target
         card = Card(**said)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise OclBenchError(f"--{first['loc'][0]}: {first['msg']}.") from None
+        name, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        option = {"submitted_by": "by"}.get(name, name)
+        raise OclBenchError(f"--{option}: {message} ({Card.model_fields[name].description}).") from None
     if target is not None:
         done = submitting.submit_to_hub(run, target, division, name, card)
         click.echo(f"pull request  {done.where}")

@@ -103,9 +103,10 @@ def test_nothing_of_the_machine_is_in_a_submission(small_run: Path, small_submis
         (("--by", "A", "--contact", "b"), "say how to call it, as --name org/model"),
         ((*WHO[2:], "--name", "a b/c"), "use letters, digits, dots and hyphens"),
         ((*WHO[2:], "--name", "a__b/c"), "use letters, digits, dots and hyphens"),
-        ((*WHO, "--notes", "<b>best</b>"), "--notes: Value error, holds <, >"),
+        ((*WHO, "--notes", "<b>best</b>"), "--notes: holds <, >"),
         ((*WHO, "--to", "somewhere"), "write it as hf:ORG/DATASET"),
-        ((*WHO, "--license", "all mine"), "license"),
+        ((*WHO, "--license", "all mine"), "SPDX name of the model's licence"),
+        ((*WHO, "--by", "<i>"), "--by: holds <, >"),
     ],
 )
 def test_a_wrong_word_is_one_sentence(small_run: Path, tmp_path: Path, arguments: Any, message: str) -> None:
