@@ -70,6 +70,11 @@ class Entry:
         return str(best) if best == worst else f"{best}–{worst}"
 
     @property
+    def mark(self) -> str:
+        """A dagger if the model does worse than a guess on what it was not taught."""
+        return " †" if self.results.below_chance else ""
+
+    @property
     def command(self) -> str | None:
         """What runs it again, from the top of the repository; None if its weights were not published."""
         config = self.manifest.config
@@ -151,7 +156,7 @@ def markdown(entries: Sequence[Entry]) -> str:
         rows = [
             [
                 entry.rank_text,
-                f"[{entry.name}](results/{entry.submission.place})",
+                f"[{entry.name}](results/{entry.submission.place}){entry.mark}",
                 entry.family,
                 parameters(entry.manifest.parameters),
                 *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
@@ -175,6 +180,8 @@ HEADER = """# Leaderboard
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
 interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A rank is the range of places that the
 intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: questions behind `meta_ocl_gap`.
+†: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
+than asked, which hides gaps.
 """
 
 
@@ -204,6 +211,7 @@ def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "slug": entry.slug,
             "rank": entry.rank_text,
             "model": entry.name,
+            "mark": entry.mark,
             "task": f"{entry.submission.task} v{entry.results.task_version}",
             "division": entry.submission.division,
             "family": entry.family,

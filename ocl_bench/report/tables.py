@@ -113,13 +113,10 @@ def reading_notes(results: Results) -> list[str]:
     ]
     if check is not None:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
-    control = results.metrics.get("unseen", {}).get("em")
-    if control is not None and control.chance is not None and control.ci95[1] < control.chance:
-        # Nothing was learned of these entities, so that only answers which are none can fall below chance.
+    if control := results.below_chance:
         notes.append(
-            f"em of unseen, {with_interval(control)}, is below chance, {_number(control.chance, sign=False)}: "
-            f"after {control.stage} the model often gives no answer of the form asked, which hides gaps; "
-            "look at its answers"
+            f"em of unseen, {with_interval(control)}, is below chance, {_chance(control)}: after {control.stage} the "
+            "model does worse than a guess, perhaps by answers of another form, which hides gaps; look at its answers"
         )
     return notes
 

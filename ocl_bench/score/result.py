@@ -94,6 +94,16 @@ class Results(Contract):
     )
     notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
 
+    @property
+    def below_chance(self) -> Metric | None:
+        """em of `unseen` if its interval is below chance, else None.
+
+        Nothing was taught of these entities: to fall below a guess, a model has to guess badly, or to answer in a form
+        that was not asked for, because the last stage took that form from it. Either hides what it knows of the others.
+        """
+        control = self.metrics.get("unseen", {}).get("em")
+        return control if control and control.chance is not None and control.ci95[1] < control.chance else None
+
 
 def results_json_schema() -> dict[str, Any]:
     """JSON Schema of results.json."""

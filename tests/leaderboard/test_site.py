@@ -60,7 +60,7 @@ class Watched:
         self.page.goto(address)
 
     def models(self) -> list[str]:
-        return self.page.locator("#board tbody td:nth-child(2)").all_inner_texts()
+        return self.page.locator("#board tbody td:nth-child(2) a").all_inner_texts()
 
     def finish(self) -> None:
         """Nothing was asked of a network, nothing complained of."""
@@ -84,6 +84,9 @@ def test_the_table_has_every_submission_the_largest_gap_first(board: Watched, en
     assert ordered[0].gap is not None
     expect(first).to_contain_text(f"+{ordered[0].gap.mean:.3f}".replace("0.", "."))
     expect(board.page.locator("#count")).to_have_text(f"{len(entries)} of {len(entries)} submissions")
+    marked = [entry.name for entry in ordered if entry.results.below_chance]
+    assert board.page.locator("#board tbody tr", has_text="†").locator("a").all_inner_texts() == marked
+    assert "ocl-bench/mamba-1x64" in marked and "ocl-bench/gpt-neox-1x64" not in marked
 
 
 @needs_browser

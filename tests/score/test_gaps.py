@@ -70,7 +70,7 @@ def test_stage_2_seeds_are_averaged_within_their_stage_1_seed(task: Task) -> Non
 
 
 @pytest.mark.parametrize("right, told", [((0, 0, 0), True), ((10, 10, 10), False), ((1, 3, 20), False)])
-def test_a_model_that_no_longer_gives_answers_of_the_form_asked_is_pointed_out(
+def test_a_model_that_does_worse_than_a_guess_is_pointed_out(
     right: tuple[int, int, int], told: bool, task: Task
 ) -> None:
     """Each seed asks 100 questions about entities that nothing was said of; 10 are right by chance."""

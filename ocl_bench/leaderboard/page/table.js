@@ -11,7 +11,7 @@
 
   const columns = [
     { key: "rank", value: (row) => parseInt(row.rank, 10) || Infinity, text: (row) => row.rank },
-    { key: "model", value: (row) => row.model.toLowerCase(), text: (row) => row.model },
+    { key: "model", value: (row) => row.model.toLowerCase(), text: (row) => row.model + row.mark },
     { key: "family", value: (row) => row.family, text: (row) => row.family },
     { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
     ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
@@ -80,7 +80,7 @@
           const link = document.createElement("a");
           link.href = `${row.slug}.html`;
           link.textContent = row.model;
-          data.append(link);
+          data.append(link, row.mark);
         } else if (column.gap && cell(row, column.gap)) {
           const [mean, ...interval] = column.text(row).split(" ");
           const span = document.createElement("span");
