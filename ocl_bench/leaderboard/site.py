@@ -15,7 +15,6 @@ from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import build
-from ocl_bench.tasks.schema import Task
 
 PAGE = Path(__file__).parent / "page"
 EXAMPLES = 2  # right and wrong answers shown of each subset
@@ -102,7 +101,7 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
     """Of each subset, some right and some wrong answers of the first seed, as they were scored."""
     config = entry.manifest.config
     seed, stage2_seed, scored = config.seeds[0], config.stage2_seeds[0], final_stages(config.task)
-    records = {record.id: record for record in _records(config.task, seed, stage2_seed)}
+    records = {record.id: record for record in build(config.task, seed, stage2_seed)}
     shown: dict[tuple[str, bool], list[dict[str, str]]] = {}
     for sample in entry.checked.samples:
         if (sample.seed, sample.stage2_seed) != (seed, stage2_seed) or sample.stage != scored[sample.subset]:
@@ -120,10 +119,6 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
                 }
             )
     return [one for group in shown.values() for one in group]
-
-
-def _records(task: Task, seed: int, stage2_seed: int) -> list[Any]:
-    return build(task, seed, stage2_seed)
 
 
 def _curves(entry: Entry) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from ocl_bench.tasks.release import STANDARD_SEEDS
 
 
 def check_place(checked: Checked) -> None:
+    """It lies where its task, model and revision belong."""
     assert checked.submission is not None
     if "__" in checked.submission.org or "__" in checked.submission.model:
         checked.add(SUBMISSION, "model", "__ separates organisation and model; leave it out of both")
@@ -61,6 +62,7 @@ def check_identity(checked: Checked, contents: Mapping[str, bytes]) -> None:
 
 
 def check_files(checked: Checked, contents: Mapping[str, bytes]) -> None:
+    """Every file that the run gives is there, and no other."""
     assert checked.manifest is not None
     names = cells(checked.manifest.config)
     needed = {SUBMISSION, MANIFEST, RESULTS, CONFIG, *(f"{cell}/{SAMPLES}" for cell in names)}
@@ -73,6 +75,7 @@ def check_files(checked: Checked, contents: Mapping[str, bytes]) -> None:
 
 
 def check_division(checked: Checked, submission: Submission, manifest: Manifest) -> None:
+    """The run is one that its division takes."""
     config = manifest.config
     modified = not is_standard(config.model, config.task, config.recipe)
     if config.modified != modified:

@@ -142,6 +142,7 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def few(name: str, problems: list[Problem]) -> list[Problem]:
+    """The first problems of a kind in a file, and how many more there are."""
     if len(problems) <= SHOWN:
         return problems
     return [*problems[:SHOWN], Problem(name, "", f"and {len(problems) - SHOWN} more of this kind")]
