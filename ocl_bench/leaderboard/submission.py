@@ -81,7 +81,11 @@ class Answer(Contract):
     em_forced: int = Field(
         ge=0, le=1, description="1 if an accepted answer, and its end, is what greedy decoding gives"
     )
-    logprob: float = Field(le=0, description="natural log-probability of the first answer and its end")
+    logprob: float = Field(
+        ge=-1e6,  # none of a model is lower, and statistics of what is far lower overflow
+        le=0,
+        description="natural log-probability of the first answer and its end",
+    )
     generated: str = Field(description="greedy answer, cut at the first newline")
 
 

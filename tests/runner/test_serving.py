@@ -91,7 +91,14 @@ def command_line(process: psutil.Process) -> str:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_vllm_process_outlives_an_interrupted_run(how: signal.Signals, shape: str, tmp_path: Path) -> None:
     command = [COMMAND, "run", "--model", shape, "--engine", "vllm", "--seeds", "1", "--set", "recipe.epochs=[999,1]"]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline, started = time.monotonic() + 120, []
     while not any("vllm_server" in command_line(one) for one in started):
         assert time.monotonic() < deadline and run.poll() is None
