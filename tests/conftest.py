@@ -147,17 +147,21 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two seeds that were asked few questions."""
+def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished run of two seeds that were asked few questions; the processes that test share it."""
+    from filelock import FileLock
+
     import ocl_bench
 
-    return ocl_bench.run(
-        "scratch:tiny-16",
-        seeds=2,
-        limit=12,
-        overrides=["recipe.epochs=[3,2]"],
-        output_path=tmp_path_factory.mktemp("runs"),
-    ).folder
+    own = tmp_path_factory.getbasetemp()
+    runs = (own if worker_id == "master" else own.parent) / "small_run"
+    with FileLock(f"{runs}.lock"):
+        if not (finished := [path.parent for path in runs.rglob("results.json")]):
+            run = ocl_bench.run(
+                "scratch:tiny-16", seeds=2, limit=12, overrides=["recipe.epochs=[3,2]"], output_path=runs
+            )
+            finished = [run.folder]
+    return finished[0]
 
 
 @pytest.fixture(scope="session")
