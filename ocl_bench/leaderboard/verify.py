@@ -56,8 +56,8 @@ def verify(
         The new run's folder and the comparisons.
 
     Raises:
-        OclBenchError: if the submission does not pass the checks, its weights were never published, it has a private
-            seed, or its model has another number of parameters than it says.
+        OclBenchError: if the submission does not pass the checks, its weights were never published, a private seed
+            is one of its seeds, or its model has another number of parameters than it says.
     """
     from ocl_bench import api
 
