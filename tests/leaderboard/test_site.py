@@ -150,8 +150,11 @@ def test_a_submission_opens_with_curves_examples_and_its_command(board: Watched,
     assert board.page.locator("tr.right").count() > 3 and board.page.locator("tr.wrong").count() > 3
     # The question itself, with its made-up name, and not what a browser makes of something like a tag.
     expect(board.page.locator("tr.right td.text").first).to_contain_text("<|")
+    expect(board.page.locator("ul.note")).not_to_contain_text("is below chance")
     board.page.go_back()
     assert len(board.models()) == len(entries)
+    board.page.get_by_role("link", name="ocl-bench/mamba-1x64", exact=True).click()
+    expect(board.page.locator("ul.note")).to_contain_text("em of unseen, .003 [.000, .011], is below chance, .100")
 
 
 @needs_browser
