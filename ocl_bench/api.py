@@ -1,11 +1,13 @@
 """The Python face of the suite."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
@@ -14,6 +16,7 @@ from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_source
 
 if TYPE_CHECKING:
+    from ocl_bench.models.spec import ModelArgs
     from ocl_bench.runner.execute import Workers
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.score.result import Gap, Metric, Results
@@ -66,7 +69,7 @@ def run(
     *,
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     stage2_seeds: int | Sequence[int] = 1,
-    model_args: str = "",
+    model_args: "ModelArgs | Mapping[str, Any] | None" = None,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     include_path: Sequence[Path | str] = (),
@@ -74,7 +77,7 @@ def run(
     device: str | None = None,
     batch_size: int | None = None,
     engine: str = "auto",
-    engine_args: str = "",
+    engine_args: Mapping[str, Any] | None = None,
     also_tasks: Sequence[str] = (),
     limit: int | None = None,
     curves: bool = True,
@@ -90,7 +93,7 @@ def run(
         task: a task's name or file.
         seeds: stage-1 seeds, or how many.
         stage2_seeds: stage-2 seeds of each stage-1 seed, or how many.
-        model_args: `key=value,…` for loading the model, such as `dtype=bfloat16`.
+        model_args: how to load the model: `ModelArgs`, or a mapping such as `{"dtype": "bfloat16"}`.
         recipe: a recipe's name or file; None takes the task's.
         overrides: `key=value` with dotted keys of the task file, or `recipe.` and a key of the recipe.
         include_path: folders with further task files, and recipes in `recipes/`.
@@ -98,7 +101,7 @@ def run(
         device: cpu, cuda, cuda:N or mps; None takes the best there is.
         batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
         engine: what generates answers: torch, vllm, or auto, which takes vLLM where it pays.
-        engine_args: `key=value,…` for vLLM, such as `tensor_parallel_size=2`.
+        engine_args: arguments of vLLM, such as `{"tensor_parallel_size": 2}`.
         also_tasks: tasks of lm-eval to ask before and after, such as `hellaswag`; those of `include_path` too.
         limit: questions per subset and kind; the result cannot be submitted.
         curves: record learning curves.
@@ -111,8 +114,11 @@ def run(
         OclBenchError: for bad input, before anything is trained; or if a seed fails.
     """
     passed = _passed(locals())
+    from ocl_bench.models.spec import ModelArgs
     from ocl_bench.runner.plan import check_seeds, choose, make_plan
 
+    if model_args is not None and not isinstance(model_args, ModelArgs):
+        model_args = ModelArgs.parse(dict(model_args) if isinstance(model_args, Mapping) else model_args, "model_args")
     choice = choose(
         model,
         task,
@@ -137,7 +143,7 @@ def run(
             device=device,
             batch_size=batch_size,
             engine=engine,
-            engine_args=engine_args,
+            engine_args={} if engine_args is None else engine_args,
             also_tasks=tuple(also_tasks),
             also_path=tuple(Path(path) for path in include_path),
             limit=limit,
@@ -165,7 +171,7 @@ def evaluate_checkpoint(
     overrides: Sequence[str] = (),
     include_path: Sequence[Path | str] = (),
     lm_eval_model: str = "hf",
-    model_args: str = "",
+    model_args: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     device: str | None = None,
     limit: int | None = None,
@@ -188,7 +194,7 @@ def evaluate_checkpoint(
         overrides=overrides,
         include_path=[Path(path) for path in include_path],
         lm_eval_model=lm_eval_model,
-        model_args=model_args,
+        model_args=model_args or {},
         batch_size=batch_size,
         device=device,
         limit=limit,
@@ -251,6 +257,10 @@ def _passed(arguments: dict[str, Any]) -> dict[str, Any]:
             continue
         if isinstance(value, Path):
             value = str(value)
+        elif isinstance(value, BaseModel):
+            value = value.model_dump(mode="json", exclude_defaults=True)
+        elif isinstance(value, Mapping):
+            value = dict(value)
         elif not isinstance(value, (str, int, type(None))):
             value = [str(item) if isinstance(item, Path) else item for item in value]
         plain[name] = value

@@ -183,11 +183,25 @@ def _seeds(option: str) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
+def _model_args(text: str) -> Any:
+    from ocl_bench.models.spec import parse_model_args
+
+    return parse_model_args(text)
+
+
+def _engine_args(text: str) -> dict[str, Any]:
+    from ocl_bench.evaluate.engines import parse_engine_args
+
+    return parse_engine_args(text)
+
+
 # How an option's text becomes the argument of `ocl_bench.run`.
 READ: dict[str, Callable[[str], Any]] = {
     "seeds": _seeds("--seeds"),
     "stage2_seeds": _seeds("--stage2_seeds"),
+    "model_args": _model_args,
     "batch_size": _batch_size,
+    "engine_args": _engine_args,
     "also_tasks": _names,
     "report_to": lambda text: [name for name in _names(text) if name != "none"],
 }
@@ -314,11 +328,12 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
 @click.option("--limit", type=click.IntRange(1), help="Questions per subset.")
 @click.option("--output_path", type=click.Path(path_type=Path), default="evals", show_default=True, help="For results.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
-def evaluate(as_json: bool, **options: Any) -> None:
+def evaluate(as_json: bool, model_args: str, **options: Any) -> None:
     """Score a finished checkpoint through any model of lm-eval."""
     from ocl_bench import api
+    from ocl_bench.evaluate.lm_eval_model import parse_lm_eval_args
 
-    result = api.evaluate_checkpoint(**options)
+    result = api.evaluate_checkpoint(model_args=parse_lm_eval_args(model_args), **options)
     if as_json:
         click.echo(result.results.model_dump_json(indent=2))
     else:

@@ -1,6 +1,6 @@
 """Which engine generates a run's answers, and why."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -75,7 +75,7 @@ def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
 
 
 def parse_engine_args(text: str) -> dict[str, Any]:
-    """`key=value,key=value` with YAML values, as arguments of vLLM's `LLM`.
+    """Read the text of `--engine_args`, `key=value,key=value` with YAML values. Only the command line does.
 
     Raises:
         OclBenchError: for a pair that is none, or a key that the suite decides.
@@ -85,7 +85,19 @@ def parse_engine_args(text: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise OclBenchError(f"--engine_args {pair}: write it as key=value, such as tensor_parallel_size=2.")
-        if key in RESERVED:
-            raise OclBenchError(f"--engine_args {pair}: the run decides {key}; leave it out.")
         args[key] = parse_yaml(value, f"--engine_args {pair}")
-    return args
+    return check_engine_args(args)
+
+
+def check_engine_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of vLLM's `LLM` as a dictionary of their own.
+
+    Raises:
+        OclBenchError: for what is no mapping of names to values, or a key that the suite decides.
+    """
+    if not isinstance(args, Mapping) or not all(isinstance(key, str) and key.isidentifier() for key in args):
+        raise OclBenchError(f"--engine_args {args}: give names and values, such as {{'tensor_parallel_size': 2}}.")
+    for key in args:
+        if key in RESERVED:
+            raise OclBenchError(f"--engine_args {key}: the run decides {key}; leave it out.")
+    return dict(args)

@@ -11,13 +11,20 @@ from ocl_bench.evaluate.samples import Sample
 from ocl_bench.tasks.records import Record
 
 
+def parse_lm_eval_args(text: str) -> dict[str, Any]:
+    """Read the text of `--model_args` of `ocl-bench eval` as lm-eval reads its own. Only the command line does."""
+    from lm_eval.utils import simple_parse_args_string
+
+    return dict(simple_parse_args_string(text))
+
+
 class LmEvalModel:
     """A model of lm-eval.
 
     Args:
         name: lm-eval's name of the kind of model, such as hf.
         checkpoint: a folder or hub id; for API models, the server's name of the model.
-        model_args: `key=value,…`, lm-eval's own.
+        model_args: further arguments, lm-eval's own.
         batch_size: prompts at a time.
         device: for models that take one.
 
@@ -25,7 +32,9 @@ class LmEvalModel:
         OclBenchError: if there is no such kind of model, or it cannot be made of these arguments.
     """
 
-    def __init__(self, name: str, checkpoint: str, model_args: str, batch_size: int, device: str | None) -> None:
+    def __init__(
+        self, name: str, checkpoint: str, model_args: Mapping[str, Any], batch_size: int, device: str | None
+    ) -> None:
         from lm_eval.api.registry import get_model, model_registry
         from lm_eval.models.api_models import TemplateAPI
 
@@ -35,8 +44,8 @@ class LmEvalModel:
         try:
             kind = get_model(name)
             key = "model" if issubclass(kind, TemplateAPI) else "pretrained"
-            args = ",".join(part for part in (f"{key}={checkpoint}", model_args) if part)
-            self.model = kind.create_from_arg_string(args, {"batch_size": batch_size, "device": device})
+            args = {key: checkpoint, **model_args}
+            self.model = kind.create_from_arg_obj(args, {"batch_size": batch_size, "device": device})
         except Exception as error:  # a model of lm-eval may raise anything
             raise OclBenchError(f"--lm_eval_model {name}: it cannot be loaded ({_first_line(error)}).") from None
 

@@ -91,7 +91,6 @@ def validate(paths: tuple[Path, ...]) -> None:
 @click.option("--private_seed", type=click.IntRange(5, 2**31), help="First of seeds that the submitter did not know.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
 @click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
-@click.option("--trust_remote_code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--output_path", type=FOLDER, default="runs", show_default=True, help="For the run folder.")
 def verify(submission: Path, seeds: int | None, private_seed: int | None, output_path: Path, **options: Any) -> None:
     """Run a submission again, and say whether its intervals and the new ones agree; exit code 1 if not."""

@@ -30,6 +30,12 @@ Division = Literal["standard", "open"]
 SUBMISSION, RESULTS, MANIFEST, CONFIG = "submission.json", "results.json", "manifest.json", "config.json"
 SAMPLES, CURVES = "samples.jsonl.gz", "curves.jsonl.gz"
 
+# Keys of config.json that are not the model's own.
+ORIGIN = (
+    "_name_or_path", "name_or_path", "transformers_version", "auto_map", "custom_pipelines",
+    "_attn_implementation_autoset",
+)  # fmt: skip
+
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$"
 
 
@@ -180,9 +186,14 @@ def _config(run: Path, manifest: Manifest) -> bytes:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OclBenchError(f"{path}: the checkpoint's configuration cannot be read ({error}).") from None
-    for key in ("_name_or_path", "transformers_version"):
-        config.pop(key, None)
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(_without_origin(config), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _without_origin(value: Any) -> Any:
+    """A configuration, at any depth, without where it came from and what code came along, which was not run."""
+    if isinstance(value, dict):
+        return {key: _without_origin(inner) for key, inner in value.items() if key not in ORIGIN}
+    return [_without_origin(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _name(spec: ModelSpec, given: str | None) -> tuple[str, str]:

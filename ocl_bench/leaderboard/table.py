@@ -1,5 +1,6 @@
 """The table: accepted submissions, ranked no finer than their intervals allow."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -81,10 +82,11 @@ class Entry:
         if config.model.source == "folder":
             return None
         model = model_of(Path("leaderboard/results", self.submission.place), config.model.source, config.model.name)
-        if config.model.source == "hub":
-            model += f" --model_args revision={self.manifest.model_revision}"
+        pinned = ["--model_args", f"revision={self.manifest.model_revision}"] if config.model.source == "hub" else []
         seeds = ",".join(map(str, config.seeds)) + ("," if len(config.seeds) == 1 else "")
-        return f"ocl-bench run --model {model} --tasks {config.task.task} --seeds {seeds}"
+        return shlex.join(
+            ["ocl-bench", "run", "--model", model, *pinned, "--tasks", config.task.task, "--seeds", seeds]
+        )
 
 
 class Invalid(OclBenchError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ocl_bench.leaderboard.checks.answers import check_answers
+from ocl_bench.leaderboard.checks.code import check_code
 from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
@@ -53,6 +54,7 @@ def _check_all(checked: Checked) -> None:
     if manifest is None:
         return
     check_identity(checked, contents)
+    check_code(checked)
     if len(manifest.config.seeds) * len(manifest.config.stage2_seeds) > MAX_CELLS:
         checked.add(MANIFEST, "config.seeds", f"more than {MAX_CELLS} trainings")
         return

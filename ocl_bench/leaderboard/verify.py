@@ -1,16 +1,25 @@
-"""Verify a submission by doing it again: finetune the same model, and compare the new gaps with those submitted."""
+"""Verify a submission by doing it again: finetune the same model, and compare the new gaps with those submitted.
+
+What a submission says reaches the run as checked, typed values. Code that comes with a model is never run, and training
+has a process of its own, without network and tokens (`ocl_bench.leaderboard.isolated`).
+"""
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.files import require_writable
+from ocl_bench.leaderboard.isolated import fetch, run_isolated
 from ocl_bench.leaderboard.submission import CONFIG
+from ocl_bench.leaderboard.untrusted import read_bytes
 from ocl_bench.leaderboard.validate import check
+from ocl_bench.models.spec import ModelArgs
+from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.score.result import Results
 from ocl_bench.score.statistics import CONFIDENCE
@@ -41,7 +50,12 @@ class Comparison:
 
 
 def verify(
-    folder: Path, seeds: int | None, private_seed: int | None, output_path: Path, **options: Any
+    folder: Path,
+    seeds: int | None,
+    private_seed: int | None,
+    output_path: Path,
+    progress: Callable[[str, int], Any] | None = None,
+    **options: Any,
 ) -> tuple[Path, list[Comparison]]:
     """Run a submission again.
 
@@ -50,7 +64,8 @@ def verify(
         seeds: how many seeds; None takes as many as were submitted.
         private_seed: the first of seeds that the submitter did not know; None takes the submitted ones.
         output_path: where run folders are made.
-        options: device, batch_size, engine, progress and trust_remote_code, as `ocl_bench.run` has them.
+        progress: shows progress, as `ocl_bench.run` has it.
+        options: device, batch_size and engine, as `ocl_bench.run` has them.
 
     Returns:
         The new run's folder and the comparisons.
@@ -59,8 +74,6 @@ def verify(
         OclBenchError: if the submission does not pass the checks, its weights were never published, a private seed
             is one of its seeds, or its model has another number of parameters than it says.
     """
-    from ocl_bench import api
-
     checked = check(folder)
     if checked.problems:
         first, count = checked.problems[0], len(checked.problems)
@@ -75,33 +88,48 @@ def verify(
         if known := sorted(set(chosen) & set(config.seeds)):
             raise OclBenchError(f"--private_seed {private_seed}: seed {known[0]} is one of those that were submitted.")
     model = model_of(folder, config.model.source, config.model.name)
+    args = trusted_args(checked.manifest)
+    if config.model.source == "hub":
+        fetch(config.model.name, args.revision, weights=True)
+    if args.tokenizer is not None:
+        fetch(args.tokenizer, None, weights=False)
+    require_writable(output_path)
     with tempfile.TemporaryDirectory() as own:
+        if config.model.source == "scratch":
+            # A configuration alone: nothing that lies beside it in the submission can be loaded with it.
+            alone = Path(own, "model", folder.resolve().name)
+            alone.mkdir(parents=True)
+            (alone / CONFIG).write_bytes(read_bytes(folder / CONFIG))
+            model = model_of(alone, config.model.source, config.model.name)
         # JSON is YAML. What is of the suite and unchanged is recognised by its content.
         task, recipe = Path(own, f"{config.task.task}.yaml"), Path(own, f"{config.recipe.recipe}.yaml")
         task.write_text(config.task.model_dump_json(), encoding="utf-8")
         recipe.write_text(config.recipe.model_dump_json(), encoding="utf-8")
-        result = api.run(
-            model,
-            str(task),
-            recipe=str(recipe),
-            seeds=tuple(chosen),
-            stage2_seeds=config.stage2_seeds,
-            model_args=_model_args(checked.manifest),
-            limit=config.limit,
-            curves=False,
-            output_path=output_path,
+        request = {
+            "model": model,
+            "task": str(task),
+            "recipe": str(recipe),
+            "seeds": list(chosen),
+            "stage2_seeds": list(config.stage2_seeds),
+            "model_args": args.model_dump(mode="json"),
+            "limit": config.limit,
+            "curves": False,
+            "output_path": str(output_path),
             **options,
-        )
-    said, has = checked.manifest.parameters, read_manifest(result.folder).parameters
+        }
+        run = run_isolated(request, progress)
+    said, has = checked.manifest.parameters, read_manifest(run).parameters
     if has != said and chosen[0] == config.seeds[0]:  # with other seeds a vocabulary may have another size
-        raise OclBenchError(f"{folder}: its manifest says {said} parameters, the model has {has} ({result.folder}).")
-    return result.folder, compare(checked.results, result.results)
+        raise OclBenchError(f"{folder}: its manifest says {said} parameters, the model has {has} ({run}).")
+    return run, compare(checked.results, read_results(run))
 
 
-def _model_args(manifest: Manifest) -> str:
+def trusted_args(manifest: Manifest) -> ModelArgs:
+    """How to load a submission's model again: as it was, but with no code of its own, whatever the manifest says."""
     args = manifest.config.model.args
-    pairs = {"dtype": args.dtype, "revision": manifest.model_revision, "tokenizer": args.tokenizer}
-    return ",".join(f"{key}={value}" for key, value in pairs.items() if value is not None)
+    return ModelArgs(
+        revision=manifest.model_revision or "main", dtype=args.dtype, tokenizer=args.tokenizer, trust_remote_code=False
+    )
 
 
 def model_of(folder: Path, source: str, name: str) -> str:

@@ -45,22 +45,29 @@ def scratch_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SCRATCH_FOLDER.glob("*/config.json"))}
 
 
-def parse_model(name: str, model_args: str = "", trust_remote_code: bool = False) -> ModelSpec:
-    """Resolve `--model`, `--model_args` (`key=value,key=value`) and `--trust_remote_code`.
+def parse_model_args(text: str) -> ModelArgs:
+    """Read the text of `--model_args`, `key=value,key=value`. Only the command line does; all else passes `ModelArgs`.
 
     Raises:
-        OclBenchError: for an unknown setting, an unknown scratch model, or a folder that holds no model.
+        OclBenchError: for a pair that is none, an unknown setting, or a wrong value.
     """
     data: dict[str, object] = {}
-    for pair in filter(None, (part.strip() for part in model_args.split(","))):
+    for pair in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = pair.partition("=")
         if not equals:
             raise OclBenchError(f"--model_args {pair}: write it as key=value, such as dtype=bfloat16.")
         is_switch = key == "trust_remote_code"
         data[key] = parse_yaml(value.lower(), f"--model_args {pair}") if is_switch else value
-    if trust_remote_code:
-        data["trust_remote_code"] = True
-    args = ModelArgs.parse(data, "--model_args")
+    return ModelArgs.parse(data, "--model_args")
+
+
+def parse_model(name: str, args: ModelArgs | None = None) -> ModelSpec:
+    """Resolve `--model`; `args` say how to load it.
+
+    Raises:
+        OclBenchError: for an unknown scratch model, or a folder that holds no model.
+    """
+    args = args or ModelArgs()
     if name.startswith(SCRATCH_PREFIX):
         return ModelSpec(name=name, source="scratch", location=str(_scratch_folder(name)), args=args)
     if name and Path(name).is_dir():

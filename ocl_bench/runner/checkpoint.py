@@ -1,8 +1,9 @@
 """Evaluate a finished checkpoint as it is, through a model of lm-eval, into the suite's result format."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
@@ -27,7 +28,7 @@ def evaluate_checkpoint(
     overrides: Sequence[str],
     include_path: Sequence[Path],
     lm_eval_model: str,
-    model_args: str,
+    model_args: Mapping[str, Any],
     batch_size: int,
     device: str | None,
     limit: int | None,
@@ -43,7 +44,7 @@ def evaluate_checkpoint(
         overrides: of the task, as in the run that trained it.
         include_path: folders with further task files.
         lm_eval_model: lm-eval's kind of model.
-        model_args: `key=value,…` for it.
+        model_args: arguments for it, lm-eval's own.
         batch_size, device: for it.
         limit: questions per subset and kind.
         output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json and samples.jsonl.

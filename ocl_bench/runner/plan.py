@@ -8,7 +8,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.ability import task_manager
-from ocl_bench.evaluate.engines import Work, choose_engine, parse_engine_args
+from ocl_bench.evaluate.engines import Work, check_engine_args, choose_engine
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
 from ocl_bench.runner.devices import pick_device
@@ -87,7 +87,7 @@ def choose(
     model: str | None,
     task: str,
     *,
-    model_args: str = "",
+    model_args: ModelArgs | None = None,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     include_path: Sequence[Path] = (),
@@ -97,7 +97,10 @@ def choose(
     of_recipe = [text.removeprefix("recipe.") for text in overrides if _is_of_recipe(text)]
     of_task = [text for text in overrides if not _is_of_recipe(text)]
     chosen = load_task(task, of_task, include_path)
-    spec = parse_model(chosen.model if model is None else model, model_args, trust_remote_code)
+    args = model_args or ModelArgs()
+    if trust_remote_code:
+        args = args.model_copy(update={"trust_remote_code": True})
+    spec = parse_model(chosen.model if model is None else model, args)
     default = default_recipe(spec, chosen)
     loaded = load_recipe(recipe or default, of_recipe, include_path)
     check_recipe(loaded, chosen)
@@ -150,7 +153,7 @@ def make_plan(
     device: str | None,
     batch_size: int | None,
     engine: str,
-    engine_args: str,
+    engine_args: Mapping[str, Any],
     also_tasks: tuple[str, ...],
     also_path: tuple[Path, ...],
     limit: int | None,
@@ -164,7 +167,7 @@ def make_plan(
         choice: what to run.
         device: None takes CUDA, then MPS, then the CPU.
         engine: auto, torch or vllm.
-        engine_args: `key=value,…` for vLLM.
+        engine_args: arguments of `vllm.LLM`.
         also_tasks: tasks of lm-eval; `also_path`: folders with further ones.
         on_built: called after each dataset.
 
@@ -176,7 +179,7 @@ def make_plan(
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
     device = pick_device(device)
     _check_trackers(report_to)
-    own_args = parse_engine_args(engine_args)
+    own_args = check_engine_args(engine_args)
     if also_tasks:
         task_manager(also_tasks, also_path)
     records = {}

@@ -248,6 +248,82 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "another configuration": (edit(CONFIG, put("hidden_size", to=4096)), r"^submission\.json: revision: is not that of the model"),
     "a script as architecture": (edit(CONFIG, put("model_type", to="<b>")), r"^config\.json: model_type: is no name of an architecture"),
     "the standard division": (edit(SUBMISSION, put("division", to="standard")), r"^manifest\.json: config\.seeds: lacks the standard seeds 2, 3, 4"),
+    # what would choose code
+    "code of a model's own, in the revision": (
+        edit(MANIFEST, put("model_revision", to="main,trust_remote_code=true")), r"^manifest\.json: model_revision: has to be null"
+    ),
+    "code of a model's own, in the revision to load": (
+        edit(MANIFEST, put("config", "model", "args", "revision", to="main,trust_remote_code=true")),
+        r"^manifest\.json: config\.model\.args\.revision: has to be 'main'",
+    ),
+    "a branch of the hub": (
+        edit(MANIFEST, lambda m: (put("config", "model", "source", to="hub")(m), put("model_revision", to="main")(m))[0]),
+        r"^manifest\.json: model_revision: is no commit of the hub",
+    ),
+    "another commit than was run": (
+        edit(MANIFEST, lambda m: (put("config", "model", "source", to="hub")(m), put("model_revision", to="a" * 40)(m))[0]),
+        r"^manifest\.json: config\.model\.args\.revision: is not model_revision",
+    ),
+    "trust": (
+        edit(MANIFEST, put("config", "model", "args", "trust_remote_code", to=True)), r"^manifest\.json: config\.model\.args\.trust_remote_code: has to be false"
+    ),
+    **{
+        f"a tokenizer at {path}": (
+            edit(MANIFEST, put("config", "model", "args", "tokenizer", to=path)), r"^manifest\.json: config\.model\.args\.tokenizer: is no name of a tokenizer"
+        )
+        for path in ("/tmp/code", "./code", "../code", "a/b/c", "org/..", "org/a..b", "org/x,trust_remote_code=true", "")
+    },
+    "a tokenizer in the standard division": (
+        lambda copy: (
+            copy.edit(SUBMISSION, put("division", to="standard")),
+            copy.edit(MANIFEST, put("config", "model", "args", "tokenizer", to="org/tokenizer")),
+        )[0],
+        r"^manifest\.json: config\.model\.args\.tokenizer: has to be null in the standard division",
+    ),
+    "a kernel of the hub as attention": (
+        edit(MANIFEST, put("config", "model", "args", "attn_implementation", to="org/kernel")), r"^manifest\.json: config\.model\.args\.attn_implementation: is none of eager"
+    ),
+    "a file as the task's model": (
+        edit(MANIFEST, put("config", "task", "model", to="scratch:/tmp/x")), r"^manifest\.json: config\.task\.model: names neither"
+    ),
+    "a file as the task's recipe": (
+        edit(MANIFEST, put("config", "task", "recipe", "scratch", to="/tmp/x.yaml")), r"^manifest\.json: config\.task\.recipe\.scratch: is no recipe's name"
+    ),
+    "a path for the engine": (
+        edit(MANIFEST, put("config", "engine_args", to={"worker_cls": "a.b.C"})), r"^manifest\.json: config\.engine_args\.worker_cls: is neither a number nor a word"
+    ),
+    "a mapping for the engine": (
+        edit(MANIFEST, put("config", "engine_args", to={"hf_overrides": {"auto_map": "x"}})), r"^manifest\.json: config\.engine_args\.hf_overrides: is neither"
+    ),
+    "trust of the engine": (
+        edit(MANIFEST, put("config", "engine_args", to={"trust_remote_code": True})), r"^manifest\.json: config\.engine_args\.trust_remote_code: has to be false"
+    ),
+    "a tokenizer for the engine": (
+        edit(MANIFEST, put("config", "engine_args", to={"tokenizer": "x"})), r"^manifest\.json: config\.engine_args\.tokenizer: is not part of a run"
+    ),
+    **{
+        f"{key} in the configuration": (edit(CONFIG, put(key, to=value)), rf"^config\.json: {key}: chooses code or other files")
+        for key, value in {
+            "auto_map": {"AutoConfig": "own.Config"}, "trust_remote_code": True, "custom_pipelines": {}, "custom_pipeline": "x",
+            "attn_implementation": "org/kernel", "_attn_implementation": "org/kernel", "_attn_implementation_internal": "x",
+            "experts_implementation": "x", "quantization_config": {"quant_method": "x"}, "_name_or_path": "/tmp/code",
+            "name_or_path": "/tmp/code", "adapter_config": {}, "peft_config": {}, "base_model_name_or_path": "x", "kernel_config": {},
+            "use_kernels": True, "transformers_weights": "x", "step_kernel": "org/kernel:x",
+        }.items()
+    },
+    "code deep in the configuration": (
+        edit(CONFIG, put("text_config", to={"inner": [{"auto_map": {"AutoConfig": "own.Config"}}]})),
+        r"^config\.json: text_config\.inner\.0\.auto_map: chooses code",
+    ),
+    "an architecture by path, deep in the configuration": (
+        edit(CONFIG, put("text_config", to={"model_type": "../x"})), r"^config\.json: text_config\.model_type: is no name of an architecture"
+    ),
+    "no architecture": (edit(CONFIG, drop("model_type")), r"^config\.json: model_type: is no name of an architecture"),
+    "a module as tokenizer class": (edit(CONFIG, put("tokenizer_class", to="a.b.C")), r"^config\.json: tokenizer_class: is no name of a class"),
+    "a module as model class": (edit(CONFIG, put("architectures", to=["a/b.C"])), r"^config\.json: architectures: are no names of classes"),
+    "an address in the configuration": (
+        edit(CONFIG, put("index_path", to=["https://example.org"])), r"^config\.json: index_path: holds a path or an address"
+    ),
     "uncommitted code": (
         lambda copy: (copy.edit(SUBMISSION, put("division", to="standard")), copy.edit(MANIFEST, put("dirty", to=True)))[0],
         r"^manifest\.json: dirty: the checkout had uncommitted changes",

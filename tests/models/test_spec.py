@@ -10,7 +10,7 @@ import pytest
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.load import load_config, load_tokenizer
-from ocl_bench.models.spec import SCRATCH_FOLDER, ModelArgs, parse_model, scratch_models
+from ocl_bench.models.spec import SCRATCH_FOLDER, ModelArgs, parse_model, parse_model_args, scratch_models
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_name_that_is_no_model_is_refused(tmp_path: Path, name: str, words: list
     ],
 )
 def test_model_args_are_read(text: str, expected: dict[str, Any]) -> None:
-    assert parse_model("gpt2", text).args == ModelArgs(**expected)
+    assert parse_model("gpt2", parse_model_args(text)).args == ModelArgs(**expected)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,20 @@ def test_model_args_are_read(text: str, expected: dict[str, Any]) -> None:
 )
 def test_wrong_model_args_are_refused_with_the_fix(text: str, words: list[str]) -> None:
     with pytest.raises(OclBenchError) as error:
-        parse_model("gpt2", text)
+        parse_model_args(text)
     for word in ["--model_args", *words]:
         assert word in str(error.value)
 
 
 def test_code_of_a_model_is_trusted_only_when_asked_to() -> None:
     assert parse_model("gpt2").args.trust_remote_code is False
-    assert parse_model("gpt2", trust_remote_code=True).args.trust_remote_code is True
-    assert parse_model("gpt2", "trust_remote_code=true").args.trust_remote_code is True
+    assert parse_model("gpt2", ModelArgs(trust_remote_code=True)).args.trust_remote_code is True
+    assert parse_model_args("trust_remote_code=true").trust_remote_code is True
+
+
+def test_a_value_is_never_read_as_further_settings(config_folder: Path) -> None:
+    spec = parse_model(f"scratch:{config_folder}", ModelArgs(revision="main,trust_remote_code=true"))
+    assert spec.args == ModelArgs(revision="main,trust_remote_code=true") and not spec.args.trust_remote_code
 
 
 def test_code_that_comes_with_a_model_is_not_run(config_folder: Path) -> None:
@@ -133,7 +138,7 @@ def test_folder_without_a_tokenizer_is_refused_unless_another_is_given(config_fo
     with pytest.raises(OclBenchError, match=r"holds no tokenizer.*--model_args tokenizer="):
         load_tokenizer(parse_model(str(config_folder)), [])
     other = model_folder("gpt_neox")
-    assert len(load_tokenizer(parse_model(str(config_folder), f"tokenizer={other}"), [])) > 2
+    assert len(load_tokenizer(parse_model(str(config_folder), ModelArgs(tokenizer=str(other))), [])) > 2
 
 
 def test_unreadable_configuration_is_refused_by_name(config_folder: Path) -> None:

@@ -13,7 +13,7 @@ import ocl_bench
 from ocl_bench.errors import OclBenchError
 from ocl_bench.finetune.recipe import RECIPE_FOLDER
 from ocl_bench.models.load import load_model, load_tokenizer
-from ocl_bench.models.spec import parse_model
+from ocl_bench.models.spec import ModelArgs, parse_model
 from ocl_bench.runner.plan import check_seeds, choose, parse_seeds, validate_task
 from ocl_bench.tasks.load import TASK_FOLDER
 
@@ -54,7 +54,8 @@ def test_the_recipe_depends_on_where_the_weights_come_from(model_folder: Any) ->
         ({"overrides": ["recipe.weight_decay=0.2"]}, True),
         ({"overrides": ["design.alpha=0.9"]}, True),
         ({"recipe": "paper"}, True),
-        ({"model_args": "dtype=bfloat16"}, True),
+        ({"model_args": ModelArgs(dtype="bfloat16")}, True),
+        ({"trust_remote_code": True}, False),
     ],
 )
 def test_only_the_suites_own_task_and_recipe_count_as_unmodified(options: dict[str, Any], modified: bool) -> None:
@@ -102,8 +103,11 @@ def test_validate_finds_what_only_building_would_show(change: tuple[str, str], m
         ({"overrides": ["recipe.epochs=[0,1]"]}, "epochs.0"),
         ({"output_path": "/dev/null/runs"}, "--output_path"),
         ({"engine": "vlm"}, "--engine vlm: unknown engine"),
-        ({"engine": "torch", "engine_args": "dtype=float32"}, "--engine is torch"),
-        ({"engine": "vllm", "engine_args": "seed=1"}, "the run decides seed"),
+        ({"engine": "torch", "engine_args": {"dtype": "float32"}}, "--engine is torch"),
+        ({"engine": "vllm", "engine_args": {"seed": 1}}, "the run decides seed"),
+        ({"engine_args": "seed=1"}, "give names and values"),
+        ({"model_args": {"dtpye": "bfloat16"}}, "model_args: unknown key 'dtpye'"),
+        ({"model_args": "dtype=bfloat16"}, "model_args: "),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(

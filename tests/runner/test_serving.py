@@ -13,7 +13,7 @@ import pytest
 
 import ocl_bench
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.engines import Work, choose_engine, parse_engine_args
+from ocl_bench.evaluate.engines import Work, check_engine_args, choose_engine, parse_engine_args
 from ocl_bench.runner.manifest import read_manifest
 
 COMMAND = str(Path(sys.executable).parent / "ocl-bench")
@@ -141,3 +141,6 @@ def test_wrong_engines_and_arguments_are_refused_in_one_sentence() -> None:
     for wrong in ("dtype", "=3", "model=x", "seed=3"):
         with pytest.raises(OclBenchError, match="--engine_args"):
             parse_engine_args(wrong)
+    assert check_engine_args({"dtype": "a,seed=3"}) == {"dtype": "a,seed=3"}  # never read as further arguments
+    with pytest.raises(OclBenchError, match="the run decides seed"):
+        check_engine_args({"seed": 3})
