@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
 
-from ocl_bench.finetune.batches import Datapoint
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.finetune.stage import train_stage
+from ocl_bench.models.batches import Datapoint
 from ocl_bench.runner.manifest import hardware, versions
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task

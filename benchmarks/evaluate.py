@@ -28,8 +28,8 @@ from ocl_bench.evaluate.lm_eval_export import export
 from ocl_bench.evaluate.metrics import exact_match
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import VllmEngine
-from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
 from ocl_bench.runner.devices import has_bf16

@@ -16,8 +16,8 @@ from tabulate import tabulate
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from ocl_bench.finetune.batches import Datapoint, datapoint
 from ocl_bench.finetune.recipe import Recipe, load_recipe
+from ocl_bench.models.batches import Datapoint, datapoint
 from ocl_bench.models.encoding import Encoder
 
 SHAPES = ((6, 128), (6, 512))

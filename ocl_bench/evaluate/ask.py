@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
+from ocl_bench.evaluate.forced import Forced
 from ocl_bench.evaluate.metrics import exact_match, f1
 from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
 from ocl_bench.evaluate.sampling import curve_sample, subset_sample
-from ocl_bench.evaluate.torch_engine import Forced, TorchEngine
+from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.tasks.records import Record

@@ -7,11 +7,13 @@ Questions of a task come from a few templates, so most of a prompt is shared wit
 
 import inspect
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.labelled_positions import LabelledPositions
 
 
@@ -30,10 +32,11 @@ def keeps_plain_cache(model: Any) -> bool:
     return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Tokens that two sequences have in common at their beginning."""
-    shorter = min(len(first), len(second))
-    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
+def shared_length(first: Encoded, second: Encoded) -> int:
+    """Tokens at the beginning of two prompts that a cache may hold once for both; none where their media differ."""
+    pairs = zip(first.prefix_key, second.prefix_key, strict=False)
+    # The media are the key's first part, and no token.
+    return max(0, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) - 1)
 
 
 class CachedBatch:
@@ -41,20 +44,20 @@ class CachedBatch:
 
     Args:
         model: its model, for which `keeps_plain_cache` holds.
-        sequences: token ids, each a prompt with a completion.
-        prompts: tokens of each that are its prompt.
+        rows: prompts with completions, in an order in which all share what the first and the last share.
         pad_id: fills up the shorter ones.
     """
 
-    def __init__(self, model: Any, sequences: Sequence[Sequence[int]], prompts: Sequence[int], pad_id: int) -> None:
-        self.model, self.prompts = model, list(prompts)
-        # They come sorted: what the first and the last share, all share. A prompt's last token predicts something.
-        self.shared = min(shared_length(sequences[0], sequences[-1]), min(prompts) - 1)
+    def __init__(self, model: Any, rows: Sequence[Encoded], pad_id: int) -> None:
+        self.model, self.prompts = model, [len(one.prompt) for one in rows]
+        # A prompt's last token predicts something.
+        self.shared = min(shared_length(rows[0], rows[-1]), min(self.prompts) - 1)
+        sequences = [one.prompt + one.completion for one in rows]
         rests = [sequence[self.shared :] for sequence in sequences]
         self.width = max(map(len, rests))
-        rows = [[*rest, *[pad_id] * (self.width - len(rest))] for rest in rests]
+        ids = [[*rest, *[pad_id] * (self.width - len(rest))] for rest in rests]
         self.beginning = torch.tensor([list(sequences[0][: self.shared])], device=model.device)
-        self.ids = torch.tensor(rows, device=model.device)
+        self.ids = torch.tensor(ids, device=model.device)
         self.lengths = [self.shared + len(rest) for rest in rests]
         self.cache: Any = None
 

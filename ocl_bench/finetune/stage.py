@@ -14,8 +14,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ocl_bench.errors import RunFailed
-from ocl_bench.finetune.batches import Collator, Datapoint, EpochSampler
 from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.finetune.sampler import EpochSampler
+from ocl_bench.models.batches import Collator, Datapoint, decoder_start
 from ocl_bench.models.labelled_positions import LabelledPositions
 
 # Tokens that a micro-batch may hold when --batch_size is auto; larger gains nothing in speed and costs memory.
@@ -228,11 +229,3 @@ def train_stage(
         seconds=time.perf_counter() - start,
         curve_seconds=recorder.curve_seconds,
     )
-
-
-def decoder_start(config: Any) -> int | None:
-    """The token a seq2seq decoder starts from; None for a causal model."""
-    if not config.is_encoder_decoder:
-        return None
-    start = getattr(config, "decoder_start_token_id", None)
-    return int(start if start is not None else config.pad_token_id)

@@ -1,24 +1,37 @@
 """From text to token ids, for any tokenizer: a prompt's ids are always a prefix of prompt + completion."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.models.spans import Piece, SpanFinder
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one datapoint.
+    """What a model is given of one datapoint, and what it has to say.
 
     Attributes:
         prompt: ids that the model is given (with what the tokenizer puts in front, such as a bos token).
         completion: ids that it has to produce, the terminator included.
+        media: what it sees besides tokens, such as images, each by an identity.
+        spans: name of a marked text → its range [start, end) of tokens in prompt + completion.
     """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    media: tuple[Hashable, ...] = ()
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
+
+    @property
+    def prefix_key(self) -> tuple[Hashable, ...]:
+        """The media, then each id of the prompt: a cached beginning may be shared as far as two keys are equal.
+
+        So prompts that come with different media share nothing, whatever their ids.
+        """
+        return (self.media, *self.prompt)
 
 
 class Encoder:
@@ -41,40 +54,68 @@ class Encoder:
             )
         self.terminator: tuple[int, ...] = () if ends_in_newline else (tokenizer.eos_token_id,)
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
-        """Encode (prompt, completion) pairs."""
+    def __call__(
+        self, pairs: Sequence[tuple[str, str]], marks: Sequence[Mapping[str, str]] | None = None
+    ) -> list[Encoded]:
+        """Encode (prompt, completion) pairs.
+
+        Args:
+            pairs: the texts.
+            marks: for each pair, name → a part of prompt + completion; the tokens that hold its first occurrence become
+                `Encoded.spans`. A name is left out where the tokenizer drops the text or does not show its place.
+        """
         if not pairs:
             return []
-        return self._encode_seq2seq(pairs) if self.seq2seq else self._encode_causal(pairs)
-
-    def _encode_seq2seq(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
-        prompts = self.tokenizer([prompt for prompt, _ in pairs]).input_ids
-        completions = self._ids([completion.strip() for _, completion in pairs])
+        encoded = self._encode_seq2seq(pairs) if self.seq2seq else self._encode_causal(pairs)
+        if marks is None:
+            return [one for one, _ in encoded]
+        finder = SpanFinder(self.tokenizer, [piece for _, pieces in encoded for piece in pieces])
         return [
-            Encoded(tuple(prompt), tuple(completion) + self.terminator)
-            for prompt, completion in zip(prompts, completions, strict=True)
+            replace(one, spans=_spans(finder, prompt + completion, pieces, named))
+            for (prompt, completion), (one, pieces), named in zip(pairs, encoded, marks, strict=True)
         ]
 
-    def _encode_causal(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+    def _encode_seq2seq(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Encoded, list[Piece]]]:
+        prompts = self.tokenizer([prompt for prompt, _ in pairs]).input_ids
+        completions = self._ids([completion.strip() for _, completion in pairs])
+        encoded = []
+        for (text, answer), prompt, completion in zip(pairs, prompts, completions, strict=True):
+            alone = answer.strip()
+            pieces = [
+                Piece(text, 0, len(self.prefix)),
+                Piece(alone, len(text) + answer.index(alone), len(prompt)),
+            ]
+            encoded.append((Encoded(tuple(prompt), tuple(completion) + self.terminator), pieces))
+        return encoded
+
+    def _encode_causal(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Encoded, list[Piece]]]:
         if self.terminator:
             pairs = [(prompt, completion.rstrip("\n")) for prompt, completion in pairs]
         prompts = self._ids([prompt for prompt, _ in pairs])
         wholes = self._ids([prompt + completion for prompt, completion in pairs])
         encoded = []
-        for (_, text), prompt, whole in zip(pairs, prompts, wholes, strict=True):
-            joins = whole[: len(prompt)] == prompt and len(whole) > len(prompt)
-            completion = whole[len(prompt) :] if joins else self._alone(text, prompt, whole)
-            encoded.append(Encoded((*self.prefix, *prompt), (*completion, *self.terminator)))
+        for (text, answer), prompt, whole in zip(pairs, prompts, wholes, strict=True):
+            begin = (*self.prefix, *prompt)
+            if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
+                completion, pieces = whole[len(prompt) :], [Piece(text + answer, 0, len(self.prefix))]
+            else:
+                alone, completion = self._alone(answer, prompt, whole)
+                pieces = [
+                    Piece(text, 0, len(self.prefix)),
+                    Piece(alone, len(text) + answer.index(alone), len(begin)),
+                ]
+            encoded.append((Encoded(begin, (*completion, *self.terminator)), pieces))
         return encoded
 
-    def _alone(self, text: str, prompt: list[int], whole: list[int]) -> list[int]:
-        """Ids of a completion where the tokenizer merges it with the prompt: encoded by itself, after the prompt.
+    def _alone(self, text: str, prompt: list[int], whole: list[int]) -> tuple[str, list[int]]:
+        """A completion that the tokenizer merges with the prompt, as it is encoded by itself, and its ids.
 
         A tokenizer that puts a space in front of every text would double the one that is there.
         """
         wanted = self.tokenizer.decode(whole)
-        candidates = self._ids([text, text.lstrip(" ")])
-        fitting = (ids for ids in candidates if self.tokenizer.decode(prompt + ids) == wanted)
+        texts = [text, text.lstrip(" ")]
+        candidates = list(zip(texts, self._ids(texts), strict=True))
+        fitting = ((alone, ids) for alone, ids in candidates if self.tokenizer.decode(prompt + ids) == wanted)
         return next(fitting, candidates[0])
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
@@ -113,3 +154,15 @@ class Encoder:
         if self.tokenizer.pad_token_id is not None:
             return int(self.tokenizer.pad_token_id)
         return int(self.tokenizer.eos_token_id or 0)
+
+
+def _spans(
+    finder: SpanFinder, text: str, pieces: Sequence[Piece], named: Mapping[str, str]
+) -> dict[str, tuple[int, int]]:
+    spans = {}
+    for name, marked in named.items():
+        start = text.index(marked)
+        found = finder.span(pieces, start, start + len(marked))
+        if found is not None:
+            spans[name] = found
+    return spans

@@ -25,8 +25,8 @@ from ocl_bench.files import (
     to_json_lines,
     write_atomic,
 )
-from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.stage import train_stage
+from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
 from ocl_bench.processes import Emit

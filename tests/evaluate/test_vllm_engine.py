@@ -18,9 +18,9 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ask import Questions, ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import EngineLost, EngineUnsupported, VllmEngine
-from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import train_stage
+from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
 from ocl_bench.tasks.build import build, chance_levels

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from ocl_bench.finetune.batches import Datapoint, datapoint
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import StageReport, micro_batch_size, train_stage
+from ocl_bench.models.batches import Datapoint, datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model

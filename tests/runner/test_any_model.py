@@ -11,9 +11,9 @@ from conftest import ARCHITECTURES
 
 from ocl_bench.evaluate.ask import ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
-from ocl_bench.finetune.batches import datapoint
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import StageReport, train_stage
+from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import load_config, load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model

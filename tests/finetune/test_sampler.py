@@ -1,41 +1,11 @@
-"""Which datapoints share a step is random and complete; padding carries no loss; lengths decide micro-batches only."""
+"""Which datapoints share a step is random and complete; lengths decide micro-batches only; epochs can be skipped."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocl_bench.finetune.batches import Collator, EpochSampler, datapoint
 from ocl_bench.finetune.recipe import load_recipe
-from ocl_bench.models.encoding import Encoded
-
-SHORT, LONG = Encoded((5, 6), (7,)), Encoded((1, 2, 3), (4, 8))
-
-
-def test_loss_on_all_tokens_leaves_out_padding_and_the_first_token() -> None:
-    batch = Collator(pad_id=0, decoder_start=None)([datapoint(one, False, "all") for one in (SHORT, LONG)])
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0, 0], [1, 2, 3, 4, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    # position t predicts token t + 1; rows are five wide
-    assert batch["positions"].tolist() == [0, 1, 5, 6, 7, 8]
-    assert batch["targets"].tolist() == [6, 7, 2, 3, 4, 8]
-
-
-def test_loss_on_completions_leaves_out_prompts() -> None:
-    batch = Collator(pad_id=0, decoder_start=None)([datapoint(one, False, "completion") for one in (SHORT, LONG)])
-    assert batch["positions"].tolist() == [1, 7, 8]
-    assert batch["targets"].tolist() == [7, 4, 8]
-
-
-def test_a_seq2seq_decoder_starts_from_its_start_token_and_predicts_the_completion() -> None:
-    batch = Collator(pad_id=0, decoder_start=9)([datapoint(one, True, "all") for one in (SHORT, LONG)])
-    assert batch["input_ids"].tolist() == [[5, 6, 0], [1, 2, 3]]
-    assert batch["decoder_input_ids"].tolist() == [[9, 0], [9, 4]]
-    assert batch["positions"].tolist() == [0, 2, 3]
-    assert batch["targets"].tolist() == [7, 4, 8]
-
-
-def test_nothing_is_masked_where_nothing_is_padded() -> None:
-    assert "attention_mask" not in Collator(0, None)([datapoint(SHORT, False, "all")] * 3)
+from ocl_bench.finetune.sampler import EpochSampler
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 16), st.integers(0, 99))
@@ -81,3 +51,16 @@ def test_order_is_decided_by_the_seed_and_differs_between_epochs(seed: int) -> N
     first, second = (EpochSampler([1] * 40, 8, [False] * 40, 0, seed) for _ in range(2))
     assert list(first) == list(second)
     assert list(first) != list(second)[::-1] and list(first) != list(EpochSampler([1] * 40, 8, [False] * 40, 0, seed))
+
+
+@pytest.mark.parametrize("definitions_per_epoch", [3, 7, 10, 25])
+@pytest.mark.parametrize("skipped", [0, 1, 3])
+def test_the_epoch_after_skipped_ones_is_the_one_that_training_on_them_would_have_led_to(
+    definitions_per_epoch: int, skipped: int
+) -> None:
+    # Ten definitions: less than the deck, a deck that is left half used, all of them, and more than one deck.
+    flags = [True] * 10 + [False] * 30
+    fresh, resumed = (EpochSampler([1] * 40, 8, flags, definitions_per_epoch, seed=0) for _ in range(2))
+    epochs = [list(fresh) for _ in range(skipped + 3)]
+    resumed.skip(skipped)
+    assert [list(resumed) for _ in range(3)] == epochs[skipped:]

@@ -1,0 +1,77 @@
+"""Which questions share a forward pass, in what order, within which limits."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ocl_bench.evaluate.cached import shared_length
+from ocl_bench.models.encoding import Encoded
+
+# A batch may hold this many tokens, and this many logits (32 MiB of them in float32, about a cache).
+MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
+MAX_LOGITS = 2**23
+# A batch smaller than this is not ended early for the sake of a longer shared beginning.
+MIN_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How questions are put together for one model.
+
+    Attributes:
+        seq2seq: whether prompt and completion are sequences of their own.
+        vocabulary: logits of a position.
+        caches: whether what prompts share at their beginning is computed once a batch.
+    """
+
+    seq2seq: bool
+    vocabulary: int
+    caches: bool
+
+    def batches(self, questions: Sequence[Sequence[Encoded]], max_tokens: int) -> Iterator[list[int]]:
+        """Numbers of questions, as many at a time as the limits allow, in an order that leaves little to compute.
+
+        With a cache, prompts that begin alike are together, else sequences of like length.
+
+        Args:
+            questions: each a prompt with its accepted answers, which are never parted.
+            max_tokens: tokens of a batch, padding included; a question that has more is a batch of its own.
+        """
+        numbers: list[int] = []
+        rows = longest = labels = 0
+        for number in self._order(questions):
+            answers = questions[number]
+            new_labels = sum(len(one.completion) for one in answers)
+            new_longest = max(longest, self._longest(answers))
+            too_long = (rows + len(answers)) * new_longest > max_tokens
+            too_many = (labels + new_labels) * self.vocabulary > MAX_LOGITS
+            if numbers and (too_long or too_many or self._begins_otherwise(questions, numbers, number)):
+                yield numbers
+                numbers, rows, labels, new_longest = [], 0, 0, self._longest(answers)
+            numbers.append(number)
+            rows, labels, longest = rows + len(answers), labels + new_labels, new_longest
+        if numbers:
+            yield numbers
+
+    def _order(self, questions: Sequence[Sequence[Encoded]]) -> list[int]:
+        if not self.caches:
+            return sorted(range(len(questions)), key=lambda n: self._longest(questions[n]))
+        # Identities of media need have no order of their own.
+        ranks: dict[Hashable, int] = {}
+        keys = []
+        for answers in questions:
+            media, *prompt = answers[0].prefix_key
+            keys.append((ranks.setdefault(media, len(ranks)), prompt))
+        return sorted(range(len(questions)), key=keys.__getitem__)
+
+    def _begins_otherwise(self, questions: Sequence[Sequence[Encoded]], numbers: list[int], number: int) -> bool:
+        """Whether a batch of some size would share much less of its beginning with one more question."""
+        if not self.caches or len(numbers) < MIN_BATCH:
+            return False
+        first, last, new = (questions[n][0] for n in (numbers[0], numbers[-1], number))
+        return 2 * shared_length(first, new) < shared_length(first, last)
+
+    def _longest(self, answers: Sequence[Encoded]) -> int:
+        """Tokens of the longest sequence that the model reads or writes for a question."""
+        if self.seq2seq:
+            return max(max(len(one.prompt), len(one.completion)) for one in answers)
+        return max(len(one.prompt) + len(one.completion) for one in answers)
