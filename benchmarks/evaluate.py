@@ -24,8 +24,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pip
 from transformers.utils import logging
 
 from ocl_bench.evaluate.ask import ask, encode_questions
-from ocl_bench.evaluate.lm_eval_export import export
-from ocl_bench.evaluate.metrics import exact_match
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import VllmEngine
 from ocl_bench.finetune.recipe import load_recipe
@@ -33,14 +31,15 @@ from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
 from ocl_bench.runner.devices import has_bf16
-from ocl_bench.tasks.build import build, chance_levels
+from ocl_bench.score.lm_eval_export import export
+from ocl_bench.score.text import exact_match
+from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record, texts
 
 BATCH = 128
 NEW_TOKENS = 8
 TASK = load_task("attributes")
-CHANCE = chance_levels(TASK)
 
 Answer = Callable[[list[Record]], list[str]]
 
@@ -93,8 +92,8 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
             if way == "torch forced":
                 forced = engine.forced([answers[0] for answers in questions.encoded])
                 return [record.answers[0] if one.greedy else "" for record, one in zip(asked, forced, strict=True)]
-            found = ask(engine, questions, NEW_TOKENS, CHANCE, stage="x2", seed=0, stage2_seed=0)
-            return [sample.generated for sample in found.samples]
+            found = ask(engine, questions, NEW_TOKENS)
+            return [answer.generated for answer in found.answers]
 
         return by_torch, lambda: None
     if way == "vllm":

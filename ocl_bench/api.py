@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ocl_bench.models.spec import ModelArgs
     from ocl_bench.runner.execute import Workers
     from ocl_bench.runner.progress import RunProgress
-    from ocl_bench.score.result import Gap, Metric, Results
+    from ocl_bench.score.result import Gap, Results, Value
 
 __all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
 
@@ -46,7 +46,7 @@ class RunResult:
         return self.results.gaps
 
     @property
-    def metrics(self) -> "dict[str, dict[str, Metric]]":
+    def metrics(self) -> "dict[str, dict[str, Value]]":
         """Subset → metric → mean, interval, chance and n."""
         return self.results.metrics
 

@@ -355,8 +355,8 @@ def export(
     relative: bool,
 ) -> None:
     """Write a task's questions as tasks of lm-eval, one for each subset of each evaluation set."""
-    from ocl_bench.evaluate import lm_eval_export
     from ocl_bench.files import require_writable
+    from ocl_bench.score import lm_eval_export
     from ocl_bench.tasks.build import build
     from ocl_bench.tasks.load import load_task
 
@@ -407,7 +407,7 @@ def study(name: str, seeds: str, batch_size: str, **options: Any) -> None:
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
 def score(run_folder: Path, as_json: bool) -> None:
-    """Score a run again from its samples; no model is loaded."""
+    """Score a run again from its answers; no model is loaded."""
     from ocl_bench.report.tables import result_table
     from ocl_bench.runner.folder import score_run, write_results
 

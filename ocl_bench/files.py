@@ -11,6 +11,8 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "))
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to a temporary file beside `path`, then rename it, so that no reader sees half a file."""
@@ -40,7 +42,7 @@ def folder_atomic(path: Path) -> Iterator[Path]:
 
 def to_json_lines(rows: Iterable[dict[str, Any]]) -> str:
     """One compact JSON object a line, keys in the order given, UTF-8: the same bytes for the same rows."""
-    return "".join(json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n" for row in rows)
+    return "".join(f"{_JSON.encode(row)}\n" for row in rows)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""How a model is evaluated: prompts in, samples out."""
+"""How a model is evaluated: prompts in, answers out."""

@@ -1,23 +1,20 @@
-"""Ask a model the questions of a dataset: records in, samples or a point of the learning curve out."""
+"""Ask a model the questions of a dataset: records in, answers or a point of the learning curve out."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
+from ocl_bench.evaluate.answers import Answer, make_answer
+from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.forced import Forced
-from ocl_bench.evaluate.metrics import exact_match, f1
-from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
 from ocl_bench.evaluate.sampling import curve_sample, subset_sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
-from ocl_bench.tasks.records import Record
-
-# A sum of 32-bit logarithms holds no more.
-LOGPROB_DIGITS = 6
+from ocl_bench.tasks.records import Record, answer_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Questions:
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
     """Encode the test records of a dataset."""
     tests = [record for record in records if record.split == "test"]
-    pairs = [(record.prompt, f" {answer}\n") for record in tests for answer in record.answers]
+    pairs = [(record.prompt, answer_text(answer)) for record in tests for answer in record.answers]
     encoded = iter(encoder(pairs))
     return Questions(tests, [[next(encoded) for _ in record.answers] for record in tests])
 
@@ -76,12 +73,12 @@ class Asked:
     """What asking found.
 
     Attributes:
-        samples: one a question.
+        answers: one a question.
         prompts_sha256: of the prompts' token ids, as JSON.
         differing: answers that do not begin with the tokens that the forced pass showed greedy decoding to begin with.
     """
 
-    samples: list[Sample]
+    answers: list[Answer]
     prompts_sha256: str
     differing: int
 
@@ -90,10 +87,8 @@ def ask(
     engine: TorchEngine,
     questions: Questions,
     max_new_tokens: int,
-    chance: Mapping[tuple[str, str], float],
     generator: Generator | None = None,
     on_answered: Callable[[int], None] = lambda count: None,
-    **where: Any,
 ) -> Asked:
     """Answer every question by teacher forcing and by greedy generation.
 
@@ -101,10 +96,11 @@ def ask(
         engine: the model to ask.
         questions: what to ask.
         max_new_tokens: length limit of a generated answer; a question's longest accepted answer raises it.
-        chance: kind and group of a question → chance level.
         generator: what generates; None takes `engine`, which goes on from what teacher forcing has shown.
         on_answered: called now and then with the number of further questions that are answered.
-        where: stage, seed and stage2_seed, for the samples.
+
+    Raises:
+        RunFailed: if the model's log-probabilities are none that a working model gives.
     """
     prompts = [answers[0] for answers in questions.encoded]
     limits = [max(max_new_tokens, *(len(one.completion) for one in answers)) for answers in questions.encoded]
@@ -113,14 +109,14 @@ def ask(
     else:
         scored = _forced(engine, questions)
         tokens = generator.generate(prompts, limits, [_longest_begin(forced) for forced in scored], on_answered)
-    samples = [
-        make_sample(record, chance, any(one.greedy for one in forced), forced[0].logprob, text, **where)
+    answers = [
+        make_answer(record.id, any(one.greedy for one in forced), forced[0].logprob, text)
         for record, forced, text in zip(
             questions.records, scored, map(engine.encoder.decode_answer, tokens), strict=True
         )
     ]
     return Asked(
-        samples,
+        answers,
         prompts_sha256=sha256(json.dumps([one.prompt for one in prompts])),
         differing=sum(
             tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
@@ -132,45 +128,11 @@ def _longest_begin(forced: Sequence[Forced]) -> tuple[int, ...]:
     return max((one.begins for one in forced), key=len)
 
 
-def make_sample(
-    record: Record,
-    chance: Mapping[tuple[str, str], float],
-    forced: bool,
-    logprob: float,
-    generated: str,
-    **where: Any,
-) -> Sample:
-    """One answered question, scored.
-
-    Args:
-        record: the question.
-        chance: kind and group of a question → chance level.
-        forced: whether an accepted answer and its end is what greedy decoding would produce.
-        logprob: natural log-probability of the first answer and its end.
-        generated: the greedy answer.
-        where: stage, seed and stage2_seed.
-    """
-    return Sample(
-        id=record.id,
-        subset=record.subset,
-        kind=record.kind,
-        group=record.group,
-        entity=record.entity,
-        chance=chance[record.kind, record.group],
-        em_forced=float(forced),
-        logprob=round(logprob, LOGPROB_DIGITS) + 0.0,  # no -0.0
-        generated=generated,
-        em=exact_match(generated, record.answers),
-        f1=f1(generated, record.answers),
-        **where,
-    )
-
-
 def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> list[CurvePoint]:
     """Each subset's mean `em_forced` and `logprob`: one forward pass, no generation. `where`: stage, epoch and loss."""
     by_subset: dict[tuple[str, str], list[list[Forced]]] = defaultdict(list)
     for record, forced in zip(questions.records, _forced(engine, questions), strict=True):
-        by_subset[record.subset, set_name(record.kind, record.group)].append(forced)
+        by_subset[record.subset, record.set].append(forced)
     return [
         CurvePoint(
             subset=subset,

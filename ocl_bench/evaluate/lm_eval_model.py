@@ -1,14 +1,13 @@
 """Ask any model of lm-eval (hf, vllm, API models, …) the suite's questions, through lm-eval's `LM` interface."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.evaluate.ask import make_sample
+from ocl_bench.evaluate.answers import Answer, make_answer
 from ocl_bench.evaluate.engines import EngineRecord
-from ocl_bench.evaluate.samples import Sample
-from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.records import Record, answer_text
 
 
 def parse_lm_eval_args(text: str) -> dict[str, Any]:
@@ -59,21 +58,17 @@ class LmEvalModel:
             dtype="unknown dtype" if dtype is None else str(dtype).removeprefix("torch."),
         )
 
-    def ask(
-        self, records: Sequence[Record], max_new_tokens: int, chance: Mapping[tuple[str, str], float], **where: Any
-    ) -> list[Sample]:
+    def ask(self, records: Sequence[Record], max_new_tokens: int) -> list[Answer]:
         """Answer test records: log-likelihoods of the accepted answers, and a greedy answer up to the newline.
 
         Args:
             records: what to ask.
             max_new_tokens: length limit of a generated answer.
-            chance: kind and group of a question → chance level.
-            where: stage, seed and stage2_seed, for the samples.
 
         Raises:
             OclBenchError: if the model cannot do either, as chat APIs, which give no log-likelihoods.
         """
-        continuations = [(record.prompt, f" {answer}\n") for record in records for answer in record.answers]
+        continuations = [(record.prompt, answer_text(answer)) for record in records for answer in record.answers]
         options = {"until": ["\n"], "max_gen_toks": max_new_tokens, "do_sample": False, "temperature": 0.0}
         prompts = [(record.prompt, dict(options)) for record in records]
         try:
@@ -83,13 +78,13 @@ class LmEvalModel:
             raise OclBenchError(
                 f"--lm_eval_model {self.name}: it gives no log-likelihoods or no answers ({_first_line(error)})."
             ) from None
-        samples = []
+        answers = []
         for record, text in zip(records, texts, strict=True):
             scores = [next(forced) for _ in record.answers]
             logprob, generated = min(0.0, float(scores[0][0])), text.partition("\n")[0].strip()
             hit = any(bool(greedy) for _, greedy in scores)
-            samples.append(make_sample(record, chance, hit, logprob, generated, **where))
-        return samples
+            answers.append(make_answer(record.id, hit, logprob, generated))
+        return answers
 
 
 def _instances(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

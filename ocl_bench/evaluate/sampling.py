@@ -4,7 +4,6 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ocl_bench.evaluate.samples import set_name
 from ocl_bench.tasks.records import Record
 
 CURVE_SEED = 0
@@ -21,7 +20,7 @@ def subset_sample(records: Sequence[Record], per_subset: int, seed: int) -> list
 
 def curve_sample(records: Sequence[Record], per_subset: int) -> list[int]:
     """What a learning curve shows: a sample of the source's questions, or without any, of the first other set."""
-    sets = [set_name(record.kind, record.group) for record in records]
+    sets = [record.set for record in records]
     shown = "qa" if "qa" in sets else min(sets)
     numbers = [number for number, name in enumerate(sets) if name == shown]
     return [numbers[n] for n in subset_sample([records[number] for number in numbers], per_subset, CURVE_SEED)]

@@ -10,11 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from ocl_bench.files import folder_atomic, write_atomic
-from ocl_bench.leaderboard.table import Entry, page_rows, parameters
+from ocl_bench.leaderboard.table import RANKED_BY, Entry, page_rows, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.gaps import GAPS, final_stages
+from ocl_bench.score.metrics import EM, METRICS
 from ocl_bench.score.statistics import over_seeds
-from ocl_bench.tasks.build import build
 
 PAGE = Path(__file__).parent / "page"
 EXAMPLES = 2  # right and wrong answers shown of each subset
@@ -39,7 +39,8 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
             shutil.copy(PAGE / name, inside)
         shutil.copytree(PAGE / "vendor", inside / "vendor")
         index = environment.get_template("index.html")
-        write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), gaps=list(GAPS)))
+        shown = {"gaps": list(GAPS), "metrics": sorted(METRICS, key=lambda name: name != RANKED_BY[1])}
+        write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), **shown))
         page = environment.get_template("submission.html")
         for entry in entries:
             write_atomic(inside / f"{entry.slug}.html", page.render(**_details(entry)))
@@ -101,21 +102,21 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
     """Of each subset, some right and some wrong answers of the first seed, as they were scored."""
     config = entry.manifest.config
     seed, stage2_seed, scored = config.seeds[0], config.stage2_seeds[0], final_stages(config.task)
-    records = {record.id: record for record in build(config.task, seed, stage2_seed)}
     shown: dict[tuple[str, bool], list[dict[str, str]]] = {}
     for sample in entry.checked.samples:
-        if (sample.seed, sample.stage2_seed) != (seed, stage2_seed) or sample.stage != scored[sample.subset]:
+        record = sample.record
+        if (sample.seed, sample.stage2_seed) != (seed, stage2_seed) or sample.stage != scored[record.subset]:
             continue
-        group = shown.setdefault((sample.subset, bool(sample.em)), [])
-        if len(group) < EXAMPLES and sample.kind == "qa":
-            record = records[sample.id]
+        right = bool(EM.of(sample.answer, record))
+        group = shown.setdefault((record.subset, right), [])
+        if len(group) < EXAMPLES and record.kind == "qa":
             group.append(
                 {
-                    "subset": sample.subset,
+                    "subset": record.subset,
                     "prompt": record.prompt,
-                    "generated": sample.generated,
+                    "generated": sample.answer.generated,
                     "answer": " or ".join(record.answers),
-                    "outcome": "right" if sample.em else "wrong",
+                    "outcome": "right" if right else "wrong",
                 }
             )
     return [one for group in shown.values() for one in group]
@@ -140,5 +141,5 @@ def _per_seed(entry: Entry) -> list[dict[str, Any]]:
     return [
         {"gap": gap, "seed": seed, "value": value}
         for gap, metrics in entry.results.gaps.items()
-        for seed, value in metrics["em"].per_seed.items()
+        for seed, value in metrics[RANKED_BY[1]].per_seed.items()
     ]

@@ -4,13 +4,13 @@ submission.json            who submits what, and the checksums of the other file
 results.json               metrics and gaps
 manifest.json              how the run was made, without paths of the machine that it was made on
 config.json                the model's configuration
-<cell>/samples.jsonl.gz    what the model said, an Answer a line: whatever can be derived is left out
+<cell>/samples.jsonl.gz    what the model said, an answer a line: whatever can be derived is left out
 <cell>/curves.jsonl.gz     the learning curve
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.samples import Sample
-from ocl_bench.files import folder_atomic, read_json_lines, sha256, to_json_lines
+from ocl_bench.evaluate.answers import ANSWERS, Answer, read_answers
+from ocl_bench.files import folder_atomic, sha256, to_json_lines
 from ocl_bench.leaderboard.untrusted import list_files, pack
 from ocl_bench.models.spec import ModelSpec
 from ocl_bench.runner.folder import cells, read_samples, results_of
@@ -79,20 +79,20 @@ class Submission(Card):
         return f"{self.task}/{self.org}__{self.model}/{self.revision}"
 
 
-class Answer(Contract):
-    """A line of samples.jsonl.gz: what the model said to one question."""
+class SubmittedAnswer(Answer):
+    """A line of samples.jsonl.gz: what the model said to one question at the end of a stage."""
 
-    id: str = Field(description="the record's id")
     stage: str = Field(description="the finetuning stage at whose end it was asked")
-    em_forced: int = Field(
-        ge=0, le=1, description="1 if an accepted answer, and its end, is what greedy decoding gives"
-    )
-    logprob: float = Field(
-        ge=-1e6,  # none of a model is lower, and statistics of what is far lower overflow
-        le=0,
-        description="natural log-probability of the first answer and its end",
-    )
-    generated: str = Field(description="greedy answer, cut at the first newline")
+
+
+def answer_lines(answers: Iterable[SubmittedAnswer]) -> bytes:
+    """The lines of samples.jsonl.gz: the same bytes for the same answers."""
+    keys = ("id", "stage", "em_forced", "logprob", "generated")
+    return to_json_lines({key: _compact(getattr(one, key)) for key in keys} for one in answers).encode()
+
+
+def _compact(value: Any) -> Any:
+    return 0 if value == 0.0 else value
 
 
 def write_submission(run: Path, folder: Path, division: Division, name: str | None, card: Card) -> Submission:
@@ -121,7 +121,7 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
         CONFIG: config,
     }
     for cell in cells(manifest.config):
-        files[f"{cell}/{SAMPLES}"] = pack(_answers(run / cell / "samples.jsonl"))
+        files[f"{cell}/{SAMPLES}"] = pack(answer_lines(_answers(run / cell, manifest)))
         curves = run / cell / "curves.jsonl"
         if curves.is_file():
             files[f"{cell}/{CURVES}"] = pack(curves.read_bytes())
@@ -170,13 +170,10 @@ def public_manifest(manifest: Manifest, name: str) -> Manifest:
     return manifest.model_copy(update={"config": config, "passed": passed})
 
 
-def _answers(path: Path) -> bytes:
-    rows = read_json_lines(path)
-    return to_json_lines({key: _compact(row[key]) for key in Answer.model_fields} for row in rows).encode()
-
-
-def _compact(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() and value >= 0 else value
+def _answers(cell: Path, manifest: Manifest) -> Iterator[SubmittedAnswer]:
+    for stage in manifest.config.task.stages:
+        if (path := cell / stage.name / ANSWERS).is_file():  # later stage-2 seeds share the stages before
+            yield from (SubmittedAnswer(stage=stage.name, **vars(one)) for one in read_answers(path))
 
 
 def _config(run: Path, manifest: Manifest) -> bytes:
@@ -208,15 +205,3 @@ def _name(spec: ModelSpec, given: str | None) -> tuple[str, str]:
         if not re.match(NAME, part) or "__" in part:
             raise OclBenchError(f"--name {name}: use letters, digits, dots and hyphens, as org/model.")
     return org, model
-
-
-def sample_of(answer: Answer, known: Mapping[str, Any], **scores: float) -> Sample:
-    """The sample that an answer stands for, with what is known of its question and the scores derived from it."""
-    return Sample(
-        stage=answer.stage,
-        em_forced=float(answer.em_forced),
-        logprob=answer.logprob,
-        generated=answer.generated,
-        **known,
-        **scores,
-    )

@@ -18,9 +18,10 @@ from ocl_bench.leaderboard.validate import check, find_submissions
 from ocl_bench.leaderboard.verify import model_of
 from ocl_bench.report.tables import with_interval
 from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Gap, Results
 
-RANKED_BY = ("meta_ocl_gap", "em")
+RANKED_BY = ("meta_ocl_gap", EM.name)
 SHOWN_GAPS = ("meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation")
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.samples import CurvePoint
+from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.files import read_json_lines
 from ocl_bench.runner.folder import cells
 from ocl_bench.runner.manifest import RunConfig, read_manifest

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
 from ocl_bench.evaluate.sampling import subset_sample
-from ocl_bench.files import to_json_lines, write_atomic
 from ocl_bench.runner.devices import pick_device
 from ocl_bench.runner.folder import write_results
 from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.result import Results
+from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.load import load_task
@@ -47,7 +48,7 @@ def evaluate_checkpoint(
         model_args: arguments for it, lm-eval's own.
         batch_size, device: for it.
         limit: questions per subset and kind.
-        output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json and samples.jsonl.
+        output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json and answers.jsonl.
 
     Raises:
         OclBenchError: for bad input, or if lm-eval's model fails.
@@ -67,8 +68,9 @@ def evaluate_checkpoint(
     if limit is not None:
         asked = [asked[number] for number in subset_sample(asked, limit, seed)]
     model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, pick_device(device))
-    where = {"stage": stage, "seed": seed, "stage2_seed": stage2_seed}
-    samples = model.ask(asked, loaded.evaluate.max_new_tokens, chance_levels(loaded), **where)
+    answers = model.ask(asked, loaded.evaluate.max_new_tokens)
+    questions = {record.id: record for record in asked}
+    samples = samples_of(answers, questions, chance_levels(loaded), stage=stage, seed=seed, stage2_seed=stage2_seed)
     results = score(
         samples,
         loaded,
@@ -82,6 +84,6 @@ def evaluate_checkpoint(
     )
     slug = "__".join(Path(checkpoint).parts[-3:]).strip("/_") or "model"
     folder = output_path / slug / loaded.task / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    write_atomic(folder / "samples.jsonl", to_json_lines(sample.model_dump(mode="json") for sample in samples))
+    write_answers(folder / ANSWERS, answers)
     write_results(folder, results)
     return folder, results

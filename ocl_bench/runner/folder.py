@@ -2,18 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ability import AbilityScore
-from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.answers import ANSWERS, read_answers
 from ocl_bench.files import read_json_lines, write_atomic
 from ocl_bench.runner.manifest import Manifest, RunConfig, StageRecord, read_manifest
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.score.result import Disagreement, Results
+from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.score.score import score
-from ocl_bench.tasks.records import Record, serialize
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.records import Record, read_records, serialize
 
 
 def new_run_folder(output_path: Path, config: RunConfig) -> Path:
@@ -54,27 +56,31 @@ def read_stages(folder: Path, config: RunConfig) -> dict[str, dict[str, StageRec
 
 
 def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
-    """All samples of a run.
+    """All samples of a run: its answers beside their questions.
 
     Raises:
         OclBenchError: if a question of any seed and stage was left out or answered twice.
     """
     samples = []
     stages, branch = config.task.stages, config.task.first_x2_stage
-    for number, cell in enumerate(cells(config)):
-        path = folder / cell / "samples.jsonl"
-        own = [Sample.parse(row, f"{path} line {line}") for line, row in enumerate(read_json_lines(path), start=1)]
-        shared = branch if number % len(config.stage2_seeds) else 0  # later stage-2 seeds share the stages before
-        asked = _asked(folder / cell / "data.jsonl", config.limit)
-        for stage in stages[shared:]:
-            answered = Counter((sample.subset, sample.kind) for sample in own if sample.stage == stage.name)
-            distinct = {sample.id for sample in own if sample.stage == stage.name}
-            if answered != asked or len(distinct) != asked.total():
-                raise OclBenchError(
-                    f"{path}: stage {stage.name} has {len(distinct)} answered questions of {asked.total()}; "
-                    "the run has not finished or its files were changed."
-                )
-        samples += own
+    chance = chance_levels(config.task)
+    for seed in config.seeds:
+        for number, stage2_seed in enumerate(config.stage2_seeds):
+            cell = folder / cell_name(seed, stage2_seed)
+            tests = {record.id: record for record in read_records(cell / "data.jsonl") if record.split == "test"}
+            asked = _asked(tests.values(), config.limit)
+            shared = branch if number else 0  # later stage-2 seeds share the stages before
+            for stage in stages[shared:]:
+                path = cell / stage.name / ANSWERS
+                answers = read_answers(path)
+                distinct = {answer.id for answer in answers} & tests.keys()
+                answered = Counter((tests[id].subset, tests[id].kind) for id in distinct)
+                if answered != asked or len(answers) != asked.total():
+                    raise OclBenchError(
+                        f"{path}: stage {stage.name} has {len(distinct)} answered questions of {asked.total()}; "
+                        "the run has not finished or its files were changed."
+                    )
+                samples += samples_of(answers, tests, chance, stage=stage.name, seed=seed, stage2_seed=stage2_seed)
     return samples
 
 
@@ -88,14 +94,14 @@ def read_ability(folder: Path, config: RunConfig) -> dict[int, list[AbilityScore
     return scores
 
 
-def _asked(path: Path, limit: int | None) -> Counter[tuple[str, str]]:
+def _asked(tests: Iterable[Record], limit: int | None) -> Counter[tuple[str, str]]:
     """Subset and kind → questions that were to be asked."""
-    tests = Counter((str(row["subset"]), str(row["kind"])) for row in read_json_lines(path) if row["split"] == "test")
-    return Counter({what: count if limit is None else min(count, limit) for what, count in tests.items()})
+    counts = Counter((record.subset, record.kind) for record in tests)
+    return Counter({what: count if limit is None else min(count, limit) for what, count in counts.items()})
 
 
 def score_run(folder: Path) -> Results:
-    """Score a finished run from its samples alone; no model is loaded. Raises OclBenchError if it has not finished."""
+    """Score a finished run from its answers; no model is loaded. Raises OclBenchError if it has not finished."""
     manifest: Manifest = read_manifest(folder)
     if manifest.status != "complete":
         raise OclBenchError(f"{folder}: the run's status is '{manifest.status}'; only a complete run is scored.")

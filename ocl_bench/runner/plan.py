@@ -15,7 +15,7 @@ from ocl_bench.runner.devices import pick_device
 from ocl_bench.runner.manifest import RunConfig, available_cores
 from ocl_bench.tasks.build import build, load_entities
 from ocl_bench.tasks.load import load_task, task_files
-from ocl_bench.tasks.records import Record, texts
+from ocl_bench.tasks.records import Record, answer_text, texts
 from ocl_bench.tasks.schema import Recipes, Task
 from ocl_bench.tasks.subsets import subset_sizes
 
@@ -282,7 +282,9 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]
         tokenizer = load_tokenizer(spec, texts(cell))
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
         trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
-        asked = encoder([(one.prompt, f" {answer}\n") for one in cell if one.split == "test" for answer in one.answers])
+        asked = encoder(
+            [(one.prompt, answer_text(answer)) for one in cell if one.split == "test" for answer in one.answers]
+        )
         answer = task.evaluate.max_new_tokens
         check_fit(spec, config, encoder.pad_id, asked, trained, answer)
         sizes.add(len(tokenizer) if spec.source == "scratch" else config.get_text_config().vocab_size)

@@ -1,7 +1,6 @@
 """Run one stage-1 seed: finetune every stage, evaluate at the end of each, for every stage-2 seed."""
 
 import gc
-import json
 import resource
 import sys
 import time
@@ -14,12 +13,12 @@ import torch
 from transformers.utils import logging
 
 from ocl_bench.evaluate.ability import AbilityScore, measure_ability
+from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.ask import Asked, Questions, ask, curve_points, encode_questions
-from ocl_bench.evaluate.samples import CurvePoint, Sample
+from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import (
     folder_atomic,
-    read_json_lines,
     sha256,
     sha256_of_file,
     to_json_lines,
@@ -32,8 +31,7 @@ from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_t
 from ocl_bench.processes import Emit
 from ocl_bench.runner.manifest import RunConfig, StageRecord, torch_record
 from ocl_bench.runner.plan import cell_name
-from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.records import Record, texts
+from ocl_bench.tasks.records import read_records, texts
 
 # A request to the run's vLLM engine → token ids of the answers; None if the run turned out to have no such engine.
 Serve = Callable[[dict[str, Any]], list[list[int]] | None]
@@ -76,19 +74,15 @@ def free_memory() -> None:
 class SeedRun:
     """One cell of a run: a stage-1 seed with a stage-2 seed.
 
-    Writes into the cell's folder: a checkpoint per stage, `samples.jsonl`, `curves.jsonl`.
+    Writes into the cell's folder: a checkpoint per stage with its `answers.jsonl`, and `curves.jsonl`.
     """
 
     def __init__(self, folder: Path, config: RunConfig, seed: int, stage2_seed: int, emit: Emit, serve: Serve) -> None:
         self.config, self.seed, self.stage2_seed = config, seed, stage2_seed
         self.folder = folder / cell_name(seed, stage2_seed)
         self.emit, self.serve = emit, serve
-        self.records = [
-            Record.model_validate_json(json.dumps(row)) for row in read_json_lines(self.folder / "data.jsonl")
-        ]
+        self.records = read_records(self.folder / "data.jsonl")
         self.tokenizer = load_tokenizer(config.model, texts(self.records))
-        self.chance: Mapping[tuple[str, str], float] = chance_levels(config.task)
-        self.samples: list[Sample] = []
         self.curves: list[CurvePoint] = []
         self.ability: list[AbilityScore] = []
 
@@ -177,23 +171,19 @@ class SeedRun:
             engine,
             questions,
             self.config.task.evaluate.max_new_tokens,
-            self.chance,
             ServedEngine(engine, checkpoint, serve) if self.config.engine == "vllm" else None,
             on_answered=lambda count: self.emit(self._event("asked", **where, questions=count)),
-            stage=stage,
-            seed=self.seed,
-            stage2_seed=self.stage2_seed,
         )
 
     def _save(self, checkpoint: Path, report: dict[str, Any], asked: Asked) -> None:
-        """Write samples and curves so far, and what the stage did into its checkpoint, which is then complete."""
-        self.samples += asked.samples
-        for name, rows in (("samples", self.samples), ("curves", self.curves)):
-            write_atomic(self.folder / f"{name}.jsonl", to_json_lines(row.model_dump(mode="json") for row in rows))
+        """Write curves so far, and answers and what the stage did into its checkpoint, which is then complete."""
+        rows = (point.model_dump(mode="json") for point in self.curves)
+        write_atomic(self.folder / "curves.jsonl", to_json_lines(rows))
+        write_answers(checkpoint / ANSWERS, asked.answers)
         record = StageRecord(
             **report,
             prompts_sha256=asked.prompts_sha256,
-            answers=len(asked.samples),
+            answers=len(asked.answers),
             answers_differing=asked.differing,
             weights_sha256={path.name: sha256_of_file(path) for path in sorted(checkpoint.glob("*.safetensors"))},
             peak_memory_bytes=peak_memory(self.config.device),

@@ -1,1 +1,1 @@
-"""From samples to accuracies and gaps, with intervals."""
+"""From answers to samples, accuracies and gaps, with intervals."""

@@ -1,17 +1,15 @@
 """The gaps, and how samples become them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import fmean
 
-from ocl_bench.evaluate.samples import Sample
-from ocl_bench.score.result import Gap, Metric
+from ocl_bench.score.metrics import METRICS, Metric
+from ocl_bench.score.result import Gap, SetScores, Value
+from ocl_bench.score.samples import Sample
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import ASKED
-
-METRICS = ("em_forced", "em", "f1", "logprob")
-BOUNDED = ("em_forced", "em", "f1")
 
 # gap → (subset, subset): the first minus the second, paired within a seed.
 GAPS = {
@@ -37,106 +35,103 @@ def final_stages(task: Task) -> dict[str, str]:
 
 
 class Scores:
-    """Samples of the scored stage, averaged per seed and subset, for one metric."""
+    """Samples of the stage at which their subset is scored, and their means."""
 
-    def __init__(self, samples: Iterable[Sample], stages: dict[str, str], metric: str) -> None:
-        self.metric = metric
-        self.questions: dict[str, set[str]] = defaultdict(set)
-        self.chance: dict[str, float] = {}
-        # subset → seed → stage-2 seed → entity → values
-        values: dict[str, dict[int, dict[int, dict[str, list[float]]]]] = defaultdict(
-            lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    def __init__(self, samples: Iterable[Sample], stages: dict[str, str]) -> None:
+        # subset → seed → stage-2 seed → samples
+        self.samples: dict[str, dict[int, dict[int, list[Sample]]]] = defaultdict(
+            lambda: defaultdict(lambda: defaultdict(list))
         )
-        chances: dict[str, list[float]] = defaultdict(list)
         for sample in samples:
-            if stages.get(sample.subset) != sample.stage:
-                continue
-            values[sample.subset][sample.seed][sample.stage2_seed][sample.entity].append(getattr(sample, metric))
-            self.questions[sample.subset].add(f"{sample.seed}/{sample.stage2_seed}/{sample.id}")
-            chances[sample.subset].append(sample.chance)
-        self.values = values
-        self.chance = {subset: fmean(levels) for subset, levels in chances.items()}
+            if stages.get(sample.record.subset) == sample.stage:
+                self.samples[sample.record.subset][sample.seed][sample.stage2_seed].append(sample)
+        self._per_seed: dict[tuple[str, str], dict[int, float]] = {}
 
     @property
     def subsets(self) -> list[str]:
         """Subsets that have samples, in the order of the design."""
-        return [name for name in ASKED if name in self.values]
+        return [name for name in ASKED if name in self.samples]
 
     def seeds(self, *subsets: str) -> list[int]:
         """Seeds that have samples of all the given subsets."""
-        return sorted(set.intersection(*(set(self.values[name]) for name in subsets)))
+        return sorted(set.intersection(*(set(self.samples[name]) for name in subsets)))
 
-    def per_seed(self, subset: str) -> dict[int, float]:
+    def questions(self, subset: str) -> int:
+        """Questions answered, over all seeds and stage-2 seeds."""
+        return sum(len({one.record.id for one in own}) for by in self.samples[subset].values() for own in by.values())
+
+    def chance(self, subset: str) -> float:
+        """Mean chance level of its questions."""
+        return fmean(one.chance for by in self.samples[subset].values() for own in by.values() for one in own)
+
+    def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
-        return {
-            seed: fmean(
-                fmean(value for entity in entities.values() for value in entity) for entities in by_stage2.values()
-            )
-            for seed, by_stage2 in self.values[subset].items()
-        }
+        which = metric.name, subset
+        if which not in self._per_seed:  # the same subset is part of several gaps
+            self._per_seed[which] = {
+                seed: fmean(fmean(metric.of(one.answer, one.record) for one in own) for own in by_stage2.values())
+                for seed, by_stage2 in self.samples[subset].items()
+            }
+        return self._per_seed[which]
 
-    def per_entity(self, subset: str, seed: int) -> dict[str, float]:
+    def per_entity(self, metric: Metric, subset: str, seed: int) -> dict[str, float]:
         """Entity → mean over questions and stage-2 seeds, for one seed."""
         merged: dict[str, list[float]] = defaultdict(list)
-        for entities in self.values[subset][seed].values():
-            for entity, values in entities.items():
-                merged[entity].extend(values)
+        for own in self.samples[subset][seed].values():
+            for one in own:
+                merged[one.record.entity].append(metric.of(one.answer, one.record))
         return {entity: fmean(values) for entity, values in merged.items()}
 
 
-def score_metrics(samples: Sequence[Sample], task: Task) -> dict[str, dict[str, Metric]]:
-    """Subset → metric → mean over seeds with its interval."""
+def score_set(samples: Iterable[Sample], task: Task) -> SetScores:
+    """Every metric of every subset, and of every gap whose two subsets exist, of one set of questions."""
     stages = final_stages(task)
-    table: dict[str, dict[str, Metric]] = defaultdict(dict)
-    for name in METRICS:
-        scores = Scores(samples, stages, name)
+    scores = Scores(samples, stages)
+    metrics: dict[str, dict[str, Value]] = defaultdict(dict)
+    gaps: dict[str, dict[str, Gap]] = defaultdict(dict)
+    for metric in METRICS.values():
         for subset in scores.subsets:
-            per_seed = scores.per_seed(subset)
-            estimate = _estimate(scores, (subset,), list(per_seed.values()))
-            low, high = estimate.ci95
-            # No accuracy is outside 0 to 1, and no log-probability above 0.
-            low, high = (max(0.0, low), min(1.0, high)) if name in BOUNDED else (low, min(0.0, high))
-            table[subset][name] = Metric(
-                mean=estimate.mean,
-                ci95=(low, high),
-                interval=estimate.interval,
-                n=len(scores.questions[subset]),
-                chance=scores.chance[subset] if name in BOUNDED else None,
-                seeds=len(per_seed),
-                stage=stages[subset],
-                per_seed={str(seed): value for seed, value in sorted(per_seed.items())},
-            )
-    return dict(table)
-
-
-def score_gaps(samples: Sequence[Sample], task: Task) -> dict[str, dict[str, Gap]]:
-    """Gap → metric → mean difference over seeds with its interval and p, for every gap whose two subsets exist."""
-    stages = final_stages(task)
-    table: dict[str, dict[str, Gap]] = defaultdict(dict)
-    for metric in METRICS:
-        scores = Scores(samples, stages, metric)
+            metrics[subset][metric.name] = _value(scores, metric, subset, stages[subset])
         for name, pair in GAPS.items():
-            if not set(pair) <= set(scores.subsets):
-                continue
-            upper, lower = (scores.per_seed(subset) for subset in pair)
-            differences = {seed: upper[seed] - lower[seed] for seed in scores.seeds(*pair)}
-            estimate = _estimate(scores, pair, list(differences.values()))
-            table[name][metric] = Gap(
-                mean=estimate.mean,
-                ci95=estimate.ci95,
-                interval=estimate.interval,
-                p=sign_flip_p(list(differences.values())),
-                n=sum(len(scores.questions[subset]) for subset in pair),
-                seeds=len(differences),
-                per_seed={str(seed): value for seed, value in differences.items()},
-            )
-    return dict(table)
+            if set(pair) <= set(scores.subsets):
+                gaps[name][metric.name] = _gap(scores, metric, pair)
+    return SetScores(metrics=dict(metrics), gaps=dict(gaps))
 
 
-def _estimate(scores: Scores, subsets: tuple[str, ...], per_seed: list[float]) -> Estimate:
+def _value(scores: Scores, metric: Metric, subset: str, stage: str) -> Value:
+    per_seed = scores.per_seed(metric, subset)
+    estimate = _estimate(scores, metric, (subset,), list(per_seed.values()))
+    return Value(
+        mean=estimate.mean,
+        ci95=metric.within(estimate.ci95),
+        interval=estimate.interval,
+        n=scores.questions(subset),
+        chance=scores.chance(subset) if metric.accuracy else None,
+        seeds=len(per_seed),
+        stage=stage,
+        per_seed={str(seed): value for seed, value in sorted(per_seed.items())},
+    )
+
+
+def _gap(scores: Scores, metric: Metric, pair: tuple[str, str]) -> Gap:
+    upper, lower = (scores.per_seed(metric, subset) for subset in pair)
+    differences = {seed: upper[seed] - lower[seed] for seed in scores.seeds(*pair)}
+    estimate = _estimate(scores, metric, pair, list(differences.values()))
+    return Gap(
+        mean=estimate.mean,
+        ci95=estimate.ci95,
+        interval=estimate.interval,
+        p=sign_flip_p(list(differences.values())),
+        n=sum(map(scores.questions, pair)),
+        seeds=len(differences),
+        per_seed={str(seed): value for seed, value in differences.items()},
+    )
+
+
+def _estimate(scores: Scores, metric: Metric, subsets: tuple[str, ...], per_seed: list[float]) -> Estimate:
     if len(per_seed) >= 2:
         return over_seeds(per_seed)
     (seed,) = scores.seeds(*subsets)
-    groups = [scores.per_entity(subset, seed) for subset in subsets]
+    groups = [scores.per_entity(metric, subset, seed) for subset in subsets]
     estimate = over_entities(lambda means: means[0] - means[1] if len(means) == 2 else means[0], groups)
     return Estimate(per_seed[0], estimate.ci95, estimate.interval)

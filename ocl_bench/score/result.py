@@ -1,16 +1,30 @@
 """The result file: what a run found, under a versioned schema."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.engines import EngineRecord
+from ocl_bench.score.metrics import EM, METRICS
 
 Interval = Literal["seeds", "entities"]
 
 
-class Metric(Contract):
+class _OfMetrics:
+    """Makes the JSON Schema say which metrics there are, and what each is."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        names = [{"const": one.name, "description": one.description} for one in METRICS.values()]
+        return {"type": "string", "oneOf": names}
+
+
+MetricName = Annotated[str, _OfMetrics]
+
+
+class Value(Contract):
     """One metric of one subset."""
 
     mean: float = Field(description="mean over seeds")
@@ -61,8 +75,8 @@ class Change(Contract):
 class SetScores(Contract):
     """What one evaluation set found."""
 
-    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value")
-    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value")
+    metrics: dict[str, dict[MetricName, Value]] = Field(description="subset → metric → value")
+    gaps: dict[str, dict[MetricName, Gap]] = Field(description="gap → metric → value")
 
 
 class Results(Contract):
@@ -80,8 +94,10 @@ class Results(Contract):
     submittable: bool = Field(
         description="whether the standard division could take it: nothing limited, nothing modified"
     )
-    metrics: dict[str, dict[str, Metric]] = Field(description="subset → metric → value, on the source's questions")
-    gaps: dict[str, dict[str, Gap]] = Field(description="gap → metric → value, on the source's questions")
+    metrics: dict[str, dict[MetricName, Value]] = Field(
+        description="subset → metric → value, on the source's questions"
+    )
+    gaps: dict[str, dict[MetricName, Gap]] = Field(description="gap → metric → value, on the source's questions")
     sets: dict[str, SetScores] = Field(
         default_factory=dict, description="evaluation set, such as attribution/name → the same, asked in that way"
     )
@@ -95,13 +111,13 @@ class Results(Contract):
     notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
 
     @property
-    def below_chance(self) -> Metric | None:
+    def below_chance(self) -> Value | None:
         """em of `unseen` if its interval is below chance, else None.
 
         Nothing was taught of these entities: to fall below a guess, a model has to guess badly, or to answer in a form
         that was not asked for, because the last stage took that form from it. Either hides what it knows of the others.
         """
-        control = self.metrics.get("unseen", {}).get("em")
+        control = self.metrics.get("unseen", {}).get(EM.name)
         return control if control and control.chance is not None and control.ci95[1] < control.chance else None
 
 

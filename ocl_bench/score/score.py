@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ability import AbilityScore
 from ocl_bench.evaluate.engines import EngineRecord
-from ocl_bench.evaluate.samples import Sample
 from ocl_bench.score.ability import score_changes
-from ocl_bench.score.gaps import score_gaps, score_metrics
-from ocl_bench.score.result import Disagreement, Results, SetScores
+from ocl_bench.score.gaps import score_set
+from ocl_bench.score.metrics import EM, EM_FORCED
+from ocl_bench.score.result import Disagreement, Results
+from ocl_bench.score.samples import Sample
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.schema import Task
 
@@ -45,9 +46,9 @@ def score(
     seeds = tuple(sorted({sample.seed for sample in samples}))
     by_set: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        by_set[sample.set].append(sample)
-    questions = by_set.pop("qa", [])
-    differing = sum(sample.em != sample.em_forced for sample in samples)
+        by_set[sample.record.set].append(sample)
+    questions = score_set(by_set.pop("qa", []), task)
+    differing = sum(EM.of(one.answer, one.record) != EM_FORCED.of(one.answer, one.record) for one in samples)
     return Results(
         task=task.task,
         task_version=task.version,
@@ -58,12 +59,9 @@ def score(
         seeds=seeds,
         stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
         submittable=limit is None and not modified and recipe is not None,
-        metrics=score_metrics(questions, task),
-        gaps=score_gaps(questions, task),
-        sets={
-            name: SetScores(metrics=score_metrics(own, task), gaps=score_gaps(own, task))
-            for name, own in sorted(by_set.items())
-        },
+        metrics=questions.metrics,
+        gaps=questions.gaps,
+        sets={name: score_set(own, task) for name, own in sorted(by_set.items())},
         disagreement=Disagreement(n=len(samples), differing=differing),
         engine_check=engine_check,
         also=score_changes(ability or {}),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.report.plots import COLOURS
-from ocl_bench.score.result import Gap, Metric
+from ocl_bench.score.result import Gap, Value
 from ocl_bench.study.run import PointResult, StudyResults
 
 GAPS = {"ocl_gap": ("#0072B2", "o"), "meta_ocl_gap": ("#D55E00", "s")}
@@ -66,7 +66,7 @@ def _gaps(point: PointResult, name: str) -> dict[str, dict[str, Gap]]:
     return point.results.gaps if name == "qa" else point.results.sets[name].gaps
 
 
-def _metrics(point: PointResult, name: str) -> dict[str, dict[str, Metric]]:
+def _metrics(point: PointResult, name: str) -> dict[str, dict[str, Value]]:
     return point.results.metrics if name == "qa" else point.results.sets[name].metrics
 
 

@@ -10,7 +10,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.evaluation_sets import asked_about, swapped
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.names import Names, draw_names
-from ocl_bench.tasks.records import Kind, Record
+from ocl_bench.tasks.records import Kind, Record, answer_text
 from ocl_bench.tasks.schema import Design, Task
 from ocl_bench.tasks.sources import SOURCES, Entity, Question
 from ocl_bench.tasks.subsets import SUBSETS, Split, Subset, deal, derangement, subset_sizes
@@ -127,7 +127,7 @@ class Member:
         mention = self.variable if self.subset.replaced else self.entity.name
         text = question.template.replace("{entity}", mention)
         prompt = self.context(number) + self.design.question_format.replace("{question}", text)
-        completion = f" {question.answers[0]}\n"
+        completion = answer_text(question.answers[0])
         return self.record("qa", prompt, completion, question.answers, question.group, split, suffix)
 
     def record(

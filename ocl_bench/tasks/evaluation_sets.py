@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.records import Record, answer_text
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
@@ -22,12 +22,12 @@ def asked_about(task: Task, member: "Member") -> Iterator[Record]:
         for name, question in task.evaluate.attribution.items():
             text = task.design.question_format.replace("{question}", question.replace("{variable}", member.variable))
             prompt = member.context(0) + text
-            yield member.record("attribution", prompt, f" {named}\n", (named,), name, "test")
+            yield member.record("attribution", prompt, answer_text(named), (named,), name, "test")
             if not member.subset.consistent:
                 own = member.entity.name
-                yield member.record("attribution_qa", prompt, f" {own}\n", (own,), name, "test")
+                yield member.record("attribution_qa", prompt, answer_text(own), (own,), name, "test")
     if "bare_variable" in task.evaluate.sets:
-        yield member.record("bare_variable", member.variable, f" {named}\n", (named,), split="test")
+        yield member.record("bare_variable", member.variable, answer_text(named), (named,), split="test")
     if "cloze" in task.evaluate.sets:
         yield from _cloze(task, member)
 

@@ -1,12 +1,13 @@
 """The record: one datapoint, trained on or tested, as one JSON line."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from ocl_bench.contract import Contract
-from ocl_bench.files import sha256, to_json_lines
+from ocl_bench.files import read_json_lines, sha256, to_json_lines
 from ocl_bench.tasks.subsets import Split
 
 Kind = Literal["definition", "qa", "attribution", "attribution_qa", "bare_variable", "cloze"]
@@ -29,6 +30,16 @@ class Record(Contract):
     variable: str = Field(description="the variable that stands for the entity")
     group: str = Field(description="which question of its kind it is; empty where there is one only")
 
+    @property
+    def set(self) -> str:
+        """What it belongs to, as results name it: the source's questions (`qa`), or such as `attribution/name`."""
+        return self.kind if self.kind == "qa" or not self.group else f"{self.kind}/{self.group}"
+
+
+def answer_text(answer: str) -> str:
+    """An answer as the text that follows a prompt: what is trained on, scored, and ends what is generated."""
+    return f" {answer}\n"
+
 
 def texts(records: Iterable[Record]) -> Iterator[str]:
     """Every text that a model may read or have to write: what a word-level vocabulary is made of."""
@@ -39,9 +50,14 @@ def texts(records: Iterable[Record]) -> Iterator[str]:
 
 def serialize(records: list[Record]) -> str:
     """The records as JSON lines: the bytes whose SHA-256 identifies a dataset."""
-    return to_json_lines(record.model_dump(mode="json") for record in records)
+    return to_json_lines(vars(record) for record in records)
 
 
 def dataset_sha256(records: list[Record]) -> str:
     """Identity of a dataset."""
     return sha256(serialize(records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a dataset. Raises OclBenchError, naming file and line, if it holds anything else."""
+    return [Record.parse(row, f"{path} line {line}") for line, row in enumerate(read_json_lines(path), start=1)]

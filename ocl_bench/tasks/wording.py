@@ -3,10 +3,12 @@
 import itertools
 import random
 import re
+from functools import cache
 
 from pydantic import Field, model_validator
 
 from ocl_bench.contract import Contract
+from ocl_bench.tasks.records import answer_text
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 KNOWN = ("tag", "source", "phrase", "variable", "entity")
@@ -78,9 +80,10 @@ def split_text(template: str, values: dict[str, str]) -> tuple[str, str]:
         PLACEHOLDER.sub(lambda match: values[match[1]], part)
         for part in (template[:start].rstrip(" "), template[start:])
     )
-    return prompt, f" {rest}\n"
+    return prompt, answer_text(rest)
 
 
+@cache
 def tag_wording(order: str) -> Wording:
     """The paper's wording: tag, variable and entity in one of their six orders, such as `tve`."""
     names = {"t": "{tag}", "v": "{variable}", "e": "{entity}"}

@@ -15,10 +15,13 @@ import yaml
 import ocl_bench
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ability import AbilityScore
-from ocl_bench.evaluate.metrics import process_results
-from ocl_bench.evaluate.samples import Sample
+from ocl_bench.evaluate.answers import Answer, read_answers
 from ocl_bench.files import read_json_lines
+from ocl_bench.runner.folder import read_samples
+from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.ability import score_changes
+from ocl_bench.score.metrics import METRICS
+from ocl_bench.score.samples import Sample
 
 BIN = Path(sys.executable).parent
 SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]"]
@@ -30,9 +33,13 @@ OWN_TASK = {
 }  # fmt: skip
 
 
-def samples_of(folder: Path, stage: str) -> dict[str, Sample]:
-    rows = (Sample.model_validate(row) for row in read_json_lines(folder / "samples.jsonl"))
-    return {sample.id: sample for sample in rows if sample.stage == stage}
+def samples_of(run: Path, seed: int, stage: str) -> dict[str, Sample]:
+    samples = read_samples(run, read_manifest(run).config)
+    return {one.record.id: one for one in samples if (one.seed, one.stage) == (seed, stage)}
+
+
+def values(name: str, samples: list[Sample]) -> list[float]:
+    return [METRICS[name].of(one.answer, one.record) for one in samples]
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +93,21 @@ def test_lm_eval_finds_the_same_exact_match_on_every_set(
     (path,) = (tmp_path / "out").rglob("results_*.json")
     found = json.loads(path.read_text())
     ours: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples_of(checkpoint.parent, "x2").values():
-        asked = [] if sample.set == "qa" else sample.set.split("/")
-        ours["_".join(["ocl_attributes", sample.subset, *asked])].append(sample)
-    theirs = {name: values for name, values in found["results"].items() if "exact_match,none" in values}
+    for sample in samples_of(finished[which].folder, 0, "x2").values():
+        asked = [] if sample.record.set == "qa" else sample.record.set.split("/")
+        ours["_".join(["ocl_attributes", sample.record.subset, *asked])].append(sample)
+    theirs = {name: scores for name, scores in found["results"].items() if "exact_match,none" in scores}
     assert theirs.keys() == ours.keys() and len(ours) > 15
     for name, own in ours.items():
-        assert theirs[name]["exact_match,none"] == pytest.approx(fmean(one.em for one in own)), name
+        assert theirs[name]["exact_match,none"] == pytest.approx(fmean(values("em", own))), name
         # In batches of another shape, two tokens that are all but equally likely may change places in a wrong answer.
-        assert theirs[name]["f1,none"] == pytest.approx(fmean(one.f1 for one in own), abs=1 / len(own)), name
+        assert theirs[name]["f1,none"] == pytest.approx(fmean(values("f1", own)), abs=1 / len(own)), name
         assert found["versions"][name] == 1
-    assert 0 < fmean(one.em for own in ours.values() for one in own) < 1
+    assert 0 < fmean(values("em", [one for own in ours.values() for one in own])) < 1
 
 
 def test_exported_tasks_say_what_lm_eval_has_to_know(tmp_path: Path) -> None:
-    from ocl_bench.evaluate.lm_eval_export import export
+    from ocl_bench.score.lm_eval_export import export
     from ocl_bench.tasks.build import build
 
     task = ocl_bench.load_task("attributes", SMALL)
@@ -114,11 +121,11 @@ def test_exported_tasks_say_what_lm_eval_has_to_know(tmp_path: Path) -> None:
     assert set(group["task"]) == counts.keys()
     # The scoring that travels along needs nothing of the suite.
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ocl_metrics as m; " + (
-        "print(m.process_results({'answers': ['The red']}, [' red!']), 'ocl_bench' in sys.modules)"
+        "print(m.process_results({'answers': ['The red']}, [' red!']), "
+        "m.process_results({'answers': ['a b', 'c']}, ['d']), 'ocl_bench' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["{'exact_match':", "1.0,", "'f1':", "1.0}", "False"]
-    assert process_results({"answers": ["a b", "c"]}, ["d"]) == {"exact_match": 0.0, "f1": 0.0}
+    assert done.stdout == "{'exact_match': 1.0, 'f1': 1.0} {'exact_match': 0.0, 'f1': 0.0} False\n"
 
 
 @pytest.mark.parametrize("which", ["scratch", "pretrained"])
@@ -129,11 +136,14 @@ def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
     result = ocl_bench.evaluate_checkpoint(
         str(run.folder / "seed-0" / "x2"), "attributes", overrides=SMALL, device="cpu", output_path=tmp_path
     )
-    theirs, ours = samples_of(result.folder, "x2"), samples_of(run.folder / "seed-0", "x2")
-    assert theirs.keys() == {name for name, sample in ours.items() if sample.subset in result.metrics}
-    for name, sample in theirs.items():
-        assert (sample.em, sample.em_forced, sample.f1) == (ours[name].em, ours[name].em_forced, ours[name].f1), name
-        assert sample.logprob == pytest.approx(ours[name].logprob, abs=1e-3)
+    theirs, ours = read_answers(result.folder / "answers.jsonl"), samples_of(run.folder, 0, "x2")
+    assert {one.id for one in theirs} == {id for id, own in ours.items() if own.record.subset in result.metrics}
+    for answer in theirs:
+        own = ours[answer.id]
+        for metric in METRICS.values():
+            tolerance = 1e-3 if metric.name == "logprob" else 0
+            value = metric.of(answer, own.record)
+            assert value == pytest.approx(metric.of(own.answer, own.record), abs=tolerance, rel=0), answer.id
     assert result.results.engine.name == "lm-eval hf" and result.results.engine.dtype == "float32"
     assert result.results.recipe is None and not result.results.submittable
     assert result.gaps["meta_ocl_gap"]["em"].per_seed["0"] == run.gaps["meta_ocl_gap"]["em"].per_seed["0"]
@@ -163,7 +173,10 @@ def test_a_run_tells_what_finetuning_did_to_other_tasks_and_is_the_same_without_
     assert (change.n, change.seeds) == (60, 2)
     assert "own_colours" in run.table() and "difference [95 %]" in run.table()
     plain = ocl_bench.run(seeds=2, overrides=[*SMALL, "recipe.epochs=[6,6]"], output_path=tmp_path, curves=False)
-    assert samples_of(plain.folder / "seed-1", "x2") == samples_of(run.folder / "seed-1", "x2")
+    answers: list[list[Answer]] = [
+        read_answers(folder / "seed-1" / "x2" / "answers.jsonl") for folder in (plain.folder, run.folder)
+    ]
+    assert answers[0] == answers[1]
 
 
 def ability(when: Any, value: float, stderr: float | None = 0.03) -> AbilityScore:

@@ -17,7 +17,7 @@ from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import load_config, load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model
-from ocl_bench.tasks.build import chance_levels
+from ocl_bench.score.metrics import EM
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
@@ -45,24 +45,23 @@ def finetune(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_finetuning_teaches_the_answers_and_forced_scoring_agrees_with_generation(
-    architecture: str, model_folder: Any, small_task: Task, small_records: list[Record]
+    architecture: str, model_folder: Any, small_records: list[Record]
 ) -> None:
     model, encoder = load(model_folder(architecture))
     # Eight questions, trained on and then asked: a model that can be trained at all knows them by heart.
     few = [record for record in small_records if record.kind == "qa" and record.split == "x1"][:8]
     asked = encode_questions([record.model_copy(update={"split": "test"}) for record in few], encoder)
-    chance = chance_levels(small_task)
-    where = {"stage": "x1", "seed": 0, "stage2_seed": 0}
-    before = ask(TorchEngine(model, encoder), asked, 8, chance, **where).samples
+    before = ask(TorchEngine(model, encoder), asked, 8).answers
     report = finetune(model, encoder, few, epochs=200, rate=5e-3, optim="adamw_torch")
-    after = ask(TorchEngine(model.eval(), encoder), asked, 8, chance, **where).samples
+    after = ask(TorchEngine(model.eval(), encoder), asked, 8).answers
 
     assert report.optimizer_steps == 200
-    assert sum(sample.logprob for sample in after) > sum(sample.logprob for sample in before) + 8
-    assert sum(sample.em for sample in after) >= 7
-    for sample in after:
-        assert sample.em >= sample.em_forced, sample
-    assert sum(sample.em_forced for sample in after) >= 7
+    assert sum(answer.logprob for answer in after) > sum(answer.logprob for answer in before) + 8
+    matches = [EM.of(answer, record) for answer, record in zip(after, few, strict=True)]
+    assert sum(matches) >= 7
+    for answer, match in zip(after, matches, strict=True):
+        assert match >= answer.em_forced, answer
+    assert sum(answer.em_forced for answer in after) >= 7
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -155,7 +154,7 @@ def test_answering_scores_every_accepted_answer_and_goes_on_greedily(
 
 @pytest.mark.parametrize("wrong", [0, 3])
 def test_answers_that_begin_otherwise_than_teacher_forcing_showed_are_counted(
-    wrong: int, model_folder: Any, small_task: Task, small_records: list[Record]
+    wrong: int, model_folder: Any, small_records: list[Record]
 ) -> None:
     model, encoder = load(model_folder("gpt_neox"))
     engine = TorchEngine(model, encoder)
@@ -168,8 +167,7 @@ def test_answers_that_begin_otherwise_than_teacher_forcing_showed_are_counted(
             return [[ids[0] + 1] if number < wrong else ids for number, ids in enumerate(answers)]
 
     questions = encode_questions(small_records, encoder)
-    where = {"stage": "x1", "seed": 0, "stage2_seed": 0}
-    assert ask(engine, questions, 5, chance_levels(small_task), Other(), **where).differing == wrong
+    assert ask(engine, questions, 5, Other()).differing == wrong
 
 
 def test_what_prompts_share_at_their_beginning_is_computed_once(model_folder: Any, small_task: Task) -> None:

@@ -16,9 +16,11 @@ import pytest
 
 import ocl_bench
 from ocl_bench import OclBenchError
+from ocl_bench.evaluate.answers import read_answers, write_answers
 from ocl_bench.runner.folder import read_results, score_run
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.result import results_json_schema
+from ocl_bench.tasks.records import read_records
 
 COMMAND = str(Path(sys.executable).parent / "ocl-bench")
 SMALL = ["--set", "source_args.num_entities=60", "--set", "recipe.epochs=[2,2]"]
@@ -61,8 +63,8 @@ def test_run_folder_is_complete(finished: Any) -> None:
     for cell in ("seed-0", "seed-1", "seed-0-stage2-1", "seed-1-stage2-1"):
         for name in (
             "data.jsonl",
-            "samples.jsonl",
             "curves.jsonl",
+            "x2/answers.jsonl",
             "x2/model.safetensors",
             "x2/tokenizer.json",
         ):
@@ -87,7 +89,7 @@ def test_manifest_tells_what_was_passed_what_was_run_and_what_it_took(finished: 
     assert {"torch", "transformers", "python"} <= manifest.versions.keys()
 
 
-def test_results_follow_the_json_schema_and_are_scored_again_from_samples_to_the_same_bytes(
+def test_results_follow_the_json_schema_and_are_scored_again_from_answers_to_the_same_bytes(
     finished: Any,
 ) -> None:
     run_folder, _ = finished
@@ -99,11 +101,11 @@ def test_results_follow_the_json_schema_and_are_scored_again_from_samples_to_the
     assert score_run(run_folder) == read_results(run_folder)
 
 
-def test_a_changed_sample_changes_the_score(finished: Any, tmp_path: Path) -> None:
+def test_a_changed_answer_changes_the_score(finished: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(finished[0], tmp_path / "copy")
-    path = copy / "seed-0" / "samples.jsonl"
-    text = path.read_text()
-    path.write_text(text.replace('"em": 0.0', '"em": 1.0'))
+    path = copy / "seed-0" / "x2" / "answers.jsonl"
+    wanted = {record.id: record.answers[0] for record in read_records(copy / "seed-0" / "data.jsonl")}
+    write_answers(path, [one.model_copy(update={"generated": wanted[one.id]}) for one in read_answers(path)])
     assert score_run(copy).metrics["d1_cons"]["em"].mean > read_results(copy).metrics["d1_cons"]["em"].mean
 
 
@@ -234,9 +236,9 @@ def test_a_diverging_run_fails_in_one_sentence_and_is_never_scored(tmp_path: Pat
     assert scored.returncode == 2 and "status is 'failed'" in scored.stderr
 
 
-def test_a_missing_sample_is_noticed(finished: Any, tmp_path: Path) -> None:
+def test_a_missing_answer_is_noticed(finished: Any, tmp_path: Path) -> None:
     copy = shutil.copytree(finished[0], tmp_path / "copy")
-    path = copy / "seed-1-stage2-1" / "samples.jsonl"
+    path = copy / "seed-1-stage2-1" / "x2" / "answers.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(OclBenchError, match="stage x2 has 131 answered questions of 132"):
         score_run(copy)

@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.engines import EngineRecord
-from ocl_bench.evaluate.samples import Sample
 from ocl_bench.report.tables import reading_notes
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.result import Results
+from ocl_bench.score.samples import Sample
 from ocl_bench.score.score import score
 from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import Record, answer_text
 from ocl_bench.tasks.schema import Task
 
 
@@ -21,10 +23,20 @@ def task() -> Task:
 
 
 def sample(subset: str, seed: int, hit: float, *, stage: str = "x2", number: int = 0, stage2_seed: int = 0) -> Sample:
-    return Sample(
-        id=f"{subset}/qa/{number}", subset=subset, group="colour", entity=f"e{number}", stage=stage, seed=seed,
-        stage2_seed=stage2_seed, chance=0.1, em_forced=hit, logprob=-1.0 + hit, generated="x", em=hit, f1=hit,
-    )  # fmt: skip
+    record = Record(
+        id=f"{subset}/qa/{number}",
+        subset=subset,
+        split="test",
+        kind="qa",
+        prompt="Q",
+        completion=answer_text("red"),
+        answers=("red",),
+        entity=f"e{number}",
+        variable="v",
+        group="colour",
+    )
+    answer = Answer(id=record.id, em_forced=int(hit), logprob=-1.0 + hit, generated="red" if hit else "blue")
+    return Sample(record, answer, 0.1, stage, seed, stage2_seed)  # fmt: skip
 
 
 def scored(samples: list[Sample], task: Task, **options: Any) -> Results:
@@ -119,7 +131,8 @@ def test_limits_and_overrides_are_told_and_cannot_be_submitted(
 
 
 def test_disagreement_counts_answers_that_only_one_way_finds_right(task: Task) -> None:
-    samples = [sample("d1_cons", 0, 1.0, number=n).model_copy(update={"em_forced": float(n)}) for n in (0, 1)]
+    right = sample("d1_cons", 0, 1.0)
+    samples = [right._replace(answer=right.answer.model_copy(update={"em_forced": hit})) for hit in (0, 1)]
     assert scored(samples, task).disagreement.differing == 1
 
 

@@ -1,12 +1,12 @@
 """Learning curves are of the questions that a run shows, and end where the samples are."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from pydantic import ValidationError
 
-from ocl_bench.evaluate.samples import CurvePoint, Sample, set_name
+from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.leaderboard.checks.data import questions_of
 from ocl_bench.leaderboard.checks.reading import Checked, few
@@ -15,6 +15,7 @@ from ocl_bench.leaderboard.submission import CURVES
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.runner.plan import cell_name
+from ocl_bench.score.samples import Sample
 from ocl_bench.tasks.records import Record
 
 CURVE_TOLERANCE = 0.02  # the last point of a curve and the samples are of the same weights, in other batches
@@ -26,7 +27,7 @@ def check_curves(
     """Curves are of the questions that a run shows, and end where the samples are."""
     by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
     for sample in checked.samples:
-        by_cell[cell_name(sample.seed, sample.stage2_seed)][sample.stage, sample.id] = sample
+        by_cell[cell_name(sample.seed, sample.stage2_seed)][sample.stage, sample.record.id] = sample
     for cell, stages, _ in cells_with_stages(manifest):
         name = f"{cell}/{CURVES}"
         if name not in contents:
@@ -66,7 +67,7 @@ def _check_cell_curves(
 ) -> None:
     asked: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in shown:
-        asked[record.subset, set_name(record.kind, record.group)].append(record)
+        asked[record.subset, record.set].append(record)
     wrong: list[Problem] = []
     seen = Counter((point.stage, point.epoch, point.subset, point.set) for point in points)
     epochs = dict(
@@ -90,10 +91,8 @@ def _check_cell_curves(
 
 
 def _agrees(point: CurvePoint, samples: Sequence[Sample]) -> bool:
-    pairs: list[tuple[float, Callable[[Sample], float]]] = [
-        (point.em_forced, lambda one: one.em_forced),
-        (point.logprob, lambda one: one.logprob),
+    pairs: list[tuple[float, list[float]]] = [
+        (point.em_forced, [one.answer.em_forced for one in samples]),
+        (point.logprob, [one.answer.logprob for one in samples]),
     ]
-    return all(
-        abs(shown - fmean(map(read, samples))) <= CURVE_TOLERANCE * max(1.0, abs(shown)) for shown, read in pairs
-    )
+    return all(abs(shown - fmean(values)) <= CURVE_TOLERANCE * max(1.0, abs(shown)) for shown, values in pairs)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ocl_bench.contract import Contract
-from ocl_bench.evaluate.samples import CurvePoint, Sample
+from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.files import sha256
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST, RESULTS, SUBMISSION, Submission
 from ocl_bench.leaderboard.untrusted import (
@@ -23,6 +23,7 @@ from ocl_bench.leaderboard.untrusted import (
 )
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.result import Results
+from ocl_bench.score.samples import Sample
 
 SHOWN = 5  # problems of one kind and file; the others are counted
 

@@ -4,7 +4,7 @@
 (function () {
   const rows = JSON.parse(document.getElementById("rows").textContent);
   const GAPS = ["meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation"];
-  const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", size: "", since: "", metric: "em", gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
+  const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", size: "", since: "", metric: document.getElementById("metric").value, gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
   const SELECTS = ["task", "division", "family", "engine"];
   const byId = (id) => document.getElementById(id);
   const state = { ...DEFAULTS };

@@ -8,7 +8,6 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -22,7 +21,8 @@ def normalize(text: str) -> str:
 
 def exact_match(generated: str, answers: Sequence[str]) -> float:
     """1.0 if the generated text equals one of the accepted answers after normalisation, else 0.0."""
-    return float(any(normalize(generated) == normalize(answer) for answer in answers))
+    said = normalize(generated)
+    return float(any(said == normalize(answer) for answer in answers))
 
 
 def f1(generated: str, answers: Sequence[str]) -> float:
@@ -37,8 +37,3 @@ def _f1(generated: str, answer: str) -> float:
         return float(said == wanted)
     common = (Counter(said) & Counter(wanted)).total()
     return 2 * common / (len(said) + len(wanted))
-
-
-def process_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """The metrics as lm-eval asks for them: of a document's `answers` and of what the model generated."""
-    return {"exact_match": exact_match(results[0], doc["answers"]), "f1": f1(results[0], doc["answers"])}

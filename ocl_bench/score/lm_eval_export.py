@@ -1,6 +1,7 @@
 """Export a task to lm-eval (EleutherAI's lm-evaluation-harness): YAML tasks that ask exactly what the suite asks."""
 
 import inspect
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from ocl_bench.evaluate import metrics
-from ocl_bench.evaluate.samples import set_name
+from ocl_bench.errors import OclBenchError
 from ocl_bench.files import to_json_lines, write_atomic
+from ocl_bench.score import text
+from ocl_bench.score.metrics import METRICS, Metric, TextFunction
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
@@ -31,8 +33,8 @@ _Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar(
 def export(task: Task, records: Sequence[Record], folder: Path, relative: bool = False) -> dict[str, int]:
     """Write a task file for each subset of each evaluation set, and a group of them all.
 
-    `lm-eval run --include_path FOLDER --tasks ocl_TASK` asks them. Scores are computed by a copy of
-    `ocl_bench.evaluate.metrics`, so lm-eval needs nothing of the suite.
+    `lm-eval run --include_path FOLDER --tasks ocl_TASK` asks them. The metrics that are of the
+    generated text alone are computed by a copy of their functions, so lm-eval needs nothing of the suite.
 
     Args:
         task: the task.
@@ -42,6 +44,9 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
 
     Returns:
         lm-eval's name of each task → questions in it.
+
+    Raises:
+        OclBenchError: if a metric's function cannot travel.
     """
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -55,17 +60,16 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
         _write(folder / f"{name}.yaml", _task(task, name, asked, location))
     group = f"ocl_{task.task}"
     _write(folder / f"_{group}.yaml", {"group": group, "task": list(by_task), "metadata": {"version": task.version}})
-    write_atomic(folder / f"{SCORING}.py", inspect.getsource(metrics))
+    write_atomic(folder / f"{SCORING}.py", _scoring())
     return {name: len(asked) for name, asked in by_task.items()}
 
 
 def _task_name(task: Task, record: Record) -> str:
-    asked = set_name(record.kind, record.group)
-    return "_".join(["ocl", task.task, record.subset, *([] if asked == "qa" else asked.split("/"))])
+    asked = [] if record.set == "qa" else record.set.split("/")
+    return "_".join(["ocl", task.task, record.subset, *asked])
 
 
 def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
-    answer = {"aggregation": "mean", "higher_is_better": True}
     return {
         "task": name,
         "tag": ["ocl", f"ocl_{asked[0].kind}"],
@@ -84,9 +88,42 @@ def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[st
         },
         "num_fewshot": 0,
         "process_results": _Function(f"{SCORING}.process_results"),
-        "metric_list": [{"metric": "exact_match", **answer}, {"metric": "f1", **answer}],
+        "metric_list": [
+            {"metric": name, "aggregation": "mean", "higher_is_better": metric.better == "higher"}
+            for name, (metric, _) in _text_metrics().items()
+        ],
         "metadata": {"version": task.version},
     }
+
+
+def _text_metrics() -> dict[str, tuple[Metric, TextFunction]]:
+    """lm-eval's name, which is the function's, → a metric of the generated text alone."""
+    return {one.text.__name__: (one, one.text) for one in METRICS.values() if one.text is not None}
+
+
+def _scoring() -> str:
+    """The module that computes them: the suite's own functions, further ones, and what lm-eval calls."""
+    functions = {name: function for name, (_, function) in _text_metrics().items()}
+    parts = [inspect.getsource(text)]
+    parts += [_source(function) for function in functions.values() if inspect.getmodule(function) is not text]
+    calls = "".join(f'        "{name}": {name}(results[0], doc["answers"]),\n' for name in functions)
+    parts.append(f'''def process_results(doc, results):
+    """The metrics as lm-eval asks for them: of a document's `answers` and of what the model generated."""
+    return {{
+{calls}    }}
+''')
+    return "\n\n".join(parts)
+
+
+def _source(function: TextFunction) -> str:
+    used = inspect.getclosurevars(function)
+    left_behind = [name for name in (*used.globals, *used.nonlocals) if not hasattr(text, name)]
+    if left_behind:
+        raise OclBenchError(
+            f"metric function '{function.__name__}' uses '{left_behind[0]}', which does not travel with it to lm-eval; "
+            "define or import it within the function."
+        )
+    return textwrap.dedent(inspect.getsource(function))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
