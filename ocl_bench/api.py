@@ -114,8 +114,11 @@ def run(
         OclBenchError: for bad input, before anything is trained; or if a seed fails.
     """
     passed = _passed(locals())
+    from ocl_bench.forking import warm
     from ocl_bench.models.spec import ModelArgs
+    from ocl_bench.runner.devices import device_environment
     from ocl_bench.runner.plan import check_seeds, choose, make_plan
+    from ocl_bench.runner.worker import PRELOAD
 
     if model_args is not None and not isinstance(model_args, ModelArgs):
         model_args = ModelArgs.parse(dict(model_args) if isinstance(model_args, Mapping) else model_args, "model_args")
@@ -135,6 +138,7 @@ def run(
     require_writable(Path(output_path))
     shown = (progress or _Silent)(choice.task.task, len(seed_list) * len(stage2_list))
     _fetch_if_absent(choice.task, show=progress is not None)
+    warm(PRELOAD, device_environment("cpu"))  # what training imports is read while the plan is made
     with shown:
         plan = make_plan(
             choice,
@@ -282,5 +286,5 @@ class _Silent:
     def built(self) -> None:
         pass
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, message: Any) -> None:
         pass

@@ -1,6 +1,6 @@
 """Ask any model of lm-eval (hf, vllm, API models, …) the suite's questions, through lm-eval's `LM` interface."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 

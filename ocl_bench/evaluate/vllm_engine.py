@@ -4,13 +4,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, RunFailed
-from ocl_bench.processes import Child, Event, Events
+from ocl_bench.evaluate.vllm_messages import Ask, FromServer, Generated, Progressed, Start, Started
+from ocl_bench.processes import Child, Events, Exited, Failed, Message
 
 # No wait is without a limit: seconds until the process is up, and seconds without any sign of progress after that.
 START_SECONDS = 900
@@ -26,23 +26,6 @@ class EngineLost(RunFailed):
     """The vLLM process ended or hung, and so did the one that replaced it."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """What a started engine says of itself.
-
-    Attributes:
-        version: vLLM's.
-        dtype: what it computes in.
-        seconds: how long it took to start.
-        sleeps: whether it gives its memory back between requests.
-    """
-
-    version: str
-    dtype: str
-    seconds: float
-    sleeps: bool
-
-
 class VllmEngine:
     """A vLLM process, replaced once if it crashes or hangs, and ended with the block.
 
@@ -50,6 +33,8 @@ class VllmEngine:
         parameters: how many the model has: on a GPU, the share of memory that is taken follows from it.
         args: further arguments of `vllm.LLM`, such as dtype, max_model_len, tensor_parallel_size.
         log: where vLLM's own messages go.
+        defaults: `args` without what the user passed, so that a wrong argument is told from a model that vLLM cannot
+            serve; None if the user passed none of them.
         environment: of the process; None takes this one's.
         start_seconds: longest wait for the process to be up.
         silent_seconds: longest wait for a further sign of progress.
@@ -61,14 +46,16 @@ class VllmEngine:
         args: Mapping[str, Any],
         log: Path,
         *,
+        defaults: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         start_seconds: float = START_SECONDS,
         silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         self.parameters, self.args, self.log = parameters, dict(args), log
+        self.defaults = self.args if defaults is None else dict(defaults)
         self.environment = os.environ if environment is None else environment
         self.start_seconds, self.silent_seconds = start_seconds, silent_seconds
-        self.served: Served | None = None
+        self.served: Started | None = None
         self.crashes = 0
         self.load_seconds: list[float] = []
         self._child: Child | None = None
@@ -82,18 +69,38 @@ class VllmEngine:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def start(self, model: str) -> Served:
+    def start(self, model: str) -> Started:
         """Start with a checkpoint folder or a hub id, which decides the model's shape.
 
         Raises:
             EngineUnsupported: if vLLM cannot serve it here, with vLLM's reason.
+            OclBenchError: if it could, but for what the user passed to vLLM.
         """
         try:
-            self._start(model)
+            self._start(model, self.args)
         except _Crash as crash:
+            if self._starts_without_what_was_passed(model):
+                given = ",".join(f"{key}={value}" for key, value in self.args.items() if self._was_passed(key))
+                raise OclBenchError(
+                    f"--engine_args {given}: vLLM does not start with that, and does without ({crash}; see {self.log})."
+                ) from None
             raise EngineUnsupported(f"vLLM does not start with this model: {crash} (see {self.log})") from None
         assert self.served is not None
         return self.served
+
+    def _was_passed(self, key: str) -> bool:
+        return key not in self.defaults or bool(self.args[key] != self.defaults[key])
+
+    def _starts_without_what_was_passed(self, model: str) -> bool:
+        if not any(self._was_passed(key) for key in self.args):
+            return False
+        try:
+            self._start(model, self.defaults)
+        except _Crash:
+            return False
+        self._end()
+        self.served = None
+        return True
 
     def generate(
         self,
@@ -115,12 +122,9 @@ class VllmEngine:
         Raises:
             EngineLost: if the process is lost for the second time.
         """
-        request = {
-            "checkpoint": str(checkpoint.absolute()),
-            "prompts": [list(prompt) for prompt in prompts],
-            "max_new_tokens": list(max_new_tokens),
-            "stop_ids": list(stop_ids),
-        }
+        request = Ask(
+            str(checkpoint.absolute()), [list(prompt) for prompt in prompts], list(max_new_tokens), list(stop_ids)
+        )
         answered = 0
 
         def count(questions: int) -> None:
@@ -131,7 +135,7 @@ class VllmEngine:
         while True:
             try:
                 if self._child is None:
-                    self._start(str(checkpoint.absolute()))
+                    self._start(str(checkpoint.absolute()), self.args)
                 tokens = self._ask(request, count)
             except _Crash as crash:
                 self.crashes += 1
@@ -155,7 +159,7 @@ class VllmEngine:
         if child is not None:
             child.end()
 
-    def _start(self, model: str) -> None:
+    def _start(self, model: str, args: dict[str, Any]) -> None:
         environment = {
             **self.environment,
             "VLLM_CPU_KVCACHE_SPACE": self.environment.get("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GIB),
@@ -166,38 +170,42 @@ class VllmEngine:
             if self._closed:
                 raise _Crash("the run has ended")
             self._events = Queue()
-            self._child = child = Child("ocl_bench.evaluate.vllm_server", [], environment, self.log, self._events)
-        child.send({"model": model, "parameters": self.parameters, "args": self.args})
-        event = self._next(self.start_seconds)
-        self.served = Served(event["version"], event["dtype"], event["seconds"], event["sleeps"])
+            self._child = child = Child(
+                "ocl_bench.evaluate.vllm_server", [], environment, self.log, self._events, sends=FromServer
+            )
+        child.send(Start(model, self.parameters, args, self.defaults))
+        started = self._next(self.start_seconds)
+        assert isinstance(started, Started)
+        self.served = started
 
-    def _ask(self, request: Mapping[str, Any], on_answered: Callable[[int], None]) -> list[list[int]]:
+    def _ask(self, request: Ask, on_answered: Callable[[int], None]) -> list[list[int]]:
         child = self._child
         if child is None:  # closed in the meantime
             raise _Crash("the run has ended")
         child.send(request)
-        while (event := self._next(self.silent_seconds))["event"] == "answered":
-            on_answered(event["questions"])
-        self.load_seconds.append(event["load_seconds"])
-        tokens: list[list[int]] = event["tokens"]
-        return tokens
+        while isinstance(message := self._next(self.silent_seconds), Progressed):
+            on_answered(message.questions)
+        assert isinstance(message, Generated)
+        self.load_seconds.append(message.load_seconds)
+        return message.tokens
 
-    def _next(self, seconds: float) -> Event:
-        """The process's next event. If it has none in time, or ends, it is ended for good."""
+    def _next(self, seconds: float) -> Message:
+        """The process's next message. If it has none in time, or ends, it is ended for good."""
         start = time.monotonic()
         try:
-            _, event = self._events.get(timeout=seconds)
+            _, message = self._events.get(timeout=seconds)
         except Empty:
             self._end()
             raise _Crash(f"it gave no sign of life for {time.monotonic() - start:.0f} s") from None
-        if event["event"] == "error":
-            self._end()
-            message = str(event["message"]).strip().splitlines()[0].rstrip(" .")
-            raise _Crash(message) if event["exit_code"] is None else OclBenchError(f"{message}.")
-        if event["event"] == "exit":
-            self._end()
-            raise _Crash(f"it ended with code {event['code']} (negative: killed by that signal)")
-        return event
+        match message:
+            case Failed(said, exit_code):
+                self._end()
+                first = said.strip().splitlines()[0].rstrip(" .")
+                raise _Crash(first) if exit_code is None else OclBenchError(f"{first}.")
+            case Exited(code):
+                self._end()
+                raise _Crash(f"it ended with code {code} (negative: killed by that signal)")
+        return message
 
 
 class _Crash(Exception):

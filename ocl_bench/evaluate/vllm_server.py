@@ -5,14 +5,18 @@ message says what to start with, each further one names a checkpoint and asks pr
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
+from pydantic import ValidationError
+
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.processes import Emit, Messages, serve
+from ocl_bench.evaluate.vllm_messages import Ask, Generated, Progressed, Start, Started, ToServer
+from ocl_bench.processes import Emit, serve
 
 PROGRESS_SECONDS = 0.5
 # Memory that vLLM may take of a card besides two copies of the weights: activations and the key-value cache.
@@ -21,21 +25,22 @@ WORKING_BYTES = 6 * 2**30
 
 def main() -> None:
     """Entry point."""
-    serve(_serve)
+    serve(_serve, ToServer)
 
 
-def _serve(messages: Messages, emit: Emit) -> None:
-    start = time.perf_counter()
-    server = Server(emit, **messages.get())
-    emit({"event": "ready", "seconds": time.perf_counter() - start, **server.identity()})
+def _serve(messages: "Queue[Any]", emit: Emit) -> None:
+    begin = time.perf_counter()
+    start: Start = messages.get()
+    server = Server(emit, start)
+    emit(Started(*server.identity(), seconds=time.perf_counter() - begin, sleeps=server.sleeps))
     while True:
-        message = messages.get()
+        ask: Ask = messages.get()
         begin = time.perf_counter()
-        server.load(message["checkpoint"])
+        server.load(ask.checkpoint)
         seconds = time.perf_counter() - begin
-        tokens = server.generate(message["prompts"], message["max_new_tokens"], message["stop_ids"])
+        tokens = server.generate(ask.prompts, ask.max_new_tokens, ask.stop_ids)
         server.sleep()
-        emit({"event": "generated", "tokens": tokens, "load_seconds": seconds})
+        emit(Generated(tokens, seconds))
 
 
 class Server:
@@ -43,48 +48,45 @@ class Server:
 
     Args:
         emit: told how many prompts are answered.
-        model: hub id or checkpoint folder to start with.
-        parameters: how many the model has.
-        args: further arguments of `vllm.LLM`.
+        start: what to start with.
+
+    Raises:
+        OclBenchError: if vLLM rejects what the user passed, and would not without it.
     """
 
-    def __init__(self, emit: Emit, model: str, parameters: int, args: Mapping[str, Any]) -> None:
+    def __init__(self, emit: Emit, start: Start) -> None:
         from vllm import LLM
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
 
         known = {field.name for field in fields(EngineArgs)}
-        for name in args:
+        for name in start.args:
             if name not in known:
                 raise OclBenchError(f"--engine_args: vLLM knows no '{name}'; {did_you_mean(name, known)}")
         self.emit = emit
         self.sleeps = bool(current_platform.is_sleep_mode_available())
-        resolved = {"enable_sleep_mode": self.sleeps, **args}
-        if not current_platform.is_cpu() and "gpu_memory_utilization" not in resolved:
-            total = current_platform.get_device_total_memory()
-            # The card is shared with training: take what this model needs, not nine tenths.
-            weights = parameters * (4 if resolved.get("dtype") == "float32" else 2)
-            resolved["gpu_memory_utilization"] = min(0.9, (2 * weights + WORKING_BYTES) / total)
-        self.engine = LLM(
-            model=model,
-            skip_tokenizer_init=True,
-            generation_config="vllm",  # none of the model's own: a repetition penalty is not greedy
-            disable_log_stats=True,
-            seed=0,
-            **resolved,
-        )
+
+        def resolved(args: Mapping[str, Any]) -> dict[str, Any]:
+            return _resolved(start.model, start.parameters, {"enable_sleep_mode": self.sleeps, **args})
+
+        try:
+            self.engine = LLM(**resolved(start.args))
+        except Exception as error:
+            refused = _refused(start, resolved)
+            if refused is not None:
+                raise OclBenchError(refused) from error
+            raise RuntimeError(reason(error)) from error
         # Whatever the platform cannot do with this model shows now, while another engine can still be taken.
-        if Path(model).is_dir():
-            self.load(model)
+        if Path(start.model).is_dir():
+            self.load(start.model)
         self.generate([[0, 0]], [2], [])
         self.sleep()
 
-    def identity(self) -> dict[str, Any]:
-        """vLLM's version, the dtype it computes in, and whether it sleeps."""
+    def identity(self) -> tuple[str, str]:
+        """vLLM's version, and the dtype it computes in."""
         import vllm
 
-        dtype = str(self.engine.llm_engine.model_config.dtype).removeprefix("torch.")
-        return {"version": str(vllm.__version__), "dtype": dtype, "sleeps": self.sleeps}
+        return str(vllm.__version__), str(self.engine.llm_engine.model_config.dtype).removeprefix("torch.")
 
     def load(self, checkpoint: str) -> None:
         """Put the weights of a checkpoint in place of the present ones, and forget what was computed with those."""
@@ -127,11 +129,62 @@ class Server:
             def update(self, n: int = 1) -> None:
                 super().update(n)
                 if time.monotonic() - self.last > PROGRESS_SECONDS:
-                    emit({"event": "answered", "questions": int(self.n) - self.shown})
+                    emit(Progressed(int(self.n) - self.shown))
                     self.shown, self.last = int(self.n), time.monotonic()
 
         # With something to go through, it is the bar of prompts taken in, which is none of ours.
         return iterable if iterable is not None else Bar(**options, file=StringIO())
+
+
+def _resolved(model: str, parameters: int, args: Mapping[str, Any]) -> dict[str, Any]:
+    """All that `vllm.LLM` is given."""
+    from vllm.platforms import current_platform
+
+    share = {}
+    if not current_platform.is_cpu() and "gpu_memory_utilization" not in args:
+        total = current_platform.get_device_total_memory()
+        # The card is shared with training: take what this model needs, not nine tenths.
+        weights = parameters * (4 if args.get("dtype") == "float32" else 2)
+        share = {"gpu_memory_utilization": min(0.9, (2 * weights + WORKING_BYTES) / total)}
+    return {
+        "model": model,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # none of the model's own: a repetition penalty is not greedy
+        "disable_log_stats": True,
+        "seed": 0,
+        **share,
+        **args,
+    }
+
+
+def _refused(start: Start, resolved: Callable[[Mapping[str, Any]], dict[str, Any]]) -> str | None:
+    """A sentence, if vLLM makes no configuration of what the user passed, and makes one without it."""
+
+    def problem(args: Mapping[str, Any]) -> str | None:
+        from vllm.engine.arg_utils import EngineArgs
+
+        try:
+            EngineArgs(**resolved(args)).create_engine_config()
+        except Exception as error:
+            return reason(error)
+        return None
+
+    together = problem(start.args)
+    if together is None or problem(start.defaults) is not None:
+        return None
+    passed = {name: value for name, value in start.args.items() if start.defaults.get(name) != value}
+    alone = {name: problem({**start.defaults, name: value}) for name, value in passed.items()}
+    guilty = [name for name in passed if alone[name] is not None] or list(passed)
+    given = ",".join(f"{name}={passed[name]}" for name in guilty)
+    return f"--engine_args {given}: vLLM refuses that ({alone[guilty[0]] or together})."
+
+
+def reason(error: Exception) -> str:
+    """An exception's first sentence; of many that a validation has found, the first one's."""
+    text = str(error)
+    if isinstance(error, ValidationError):
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+    return (text.strip().splitlines() or [type(error).__name__])[0].partition(". ")[0].rstrip(" .")
 
 
 if __name__ == "__main__":

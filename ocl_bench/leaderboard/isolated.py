@@ -18,8 +18,11 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import msgspec
+
 from ocl_bench.errors import OclBenchError, RunFailed
-from ocl_bench.processes import Child, Emit, Events, Messages, serve
+from ocl_bench.processes import Child, Emit, Events, Exited, Failed, Message, serve
+from ocl_bench.runner.messages import FromRun
 
 MODULE = "ocl_bench.leaderboard.isolated"
 # Names of variables that hold secrets, lead to them, or carry them in an address.
@@ -32,6 +35,39 @@ SECRET = re.compile(
 WEIGHTS = "*.safetensors"
 # Weights and tokenizers as plain data: no code, and no pickle, which can hold some.
 FETCHED = ("*.json", "*.model", "*.txt")
+
+
+class Request(msgspec.Struct, tag=True, frozen=True):
+    """What to run: arguments of `ocl_bench.run`, as JSON can hold them."""
+
+    arguments: dict[str, Any]
+
+
+class Online(msgspec.Struct, tag=True, frozen=True):
+    """The process keeps its network, and why."""
+
+    reason: str
+
+
+class Begun(msgspec.Struct, tag=True, frozen=True):
+    """A run of a task begins, with so many datasets to build."""
+
+    task: str
+    cells: int
+
+
+class Built(msgspec.Struct, tag=True, frozen=True):
+    """One more dataset is built."""
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    """The run is finished, in this folder."""
+
+    folder: str
+
+
+Told = Online | Begun | Built | Finished | FromRun
+
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
@@ -79,9 +115,9 @@ def run_isolated(request: Mapping[str, Any], progress: Callable[[str, int], Any]
     with tempfile.TemporaryDirectory() as own:
         events: Events = Queue()
         log = Path(own, "log")
-        child = Child(MODULE, [], environment(os.environ, Path(own)), log, events)
+        child = Child(MODULE, [], environment(os.environ, Path(own)), log, events, sends=Told)
         try:
-            child.send(request)
+            child.send(Request(dict(request)))
             return _follow(events, progress, log)
         finally:
             child.end()
@@ -154,24 +190,27 @@ def _follow(events: Events, progress: Callable[[str, int], Any] | None, log: Pat
     shown: Any = None
     try:
         while True:
-            _, event = events.get()
-            match event["event"]:
-                case "online":
-                    print(f"ocl-bench: training keeps its network ({event['reason']}).", file=sys.stderr)
-                case "begin" if progress is not None:
-                    shown = progress(event["task"], event["cells"])
-                    shown.__enter__()
-                case "built" if shown is not None:
-                    shown.built()
-                case "shown" if shown is not None:
-                    shown(event["of"])
-                case "finished":
-                    return Path(event["folder"])
-                case "error":
-                    message, code = str(event["message"]).strip().splitlines()[0], event["exit_code"]
-                    raise OclBenchError(message) if code == OclBenchError.exit_code else RunFailed(message)
-                case "exit":
-                    raise RunFailed(f"the run ended with code {event['code']} ({_last_line(log)}).")
+            _, message = events.get()
+            match message:
+                case Online(reason):
+                    print(f"ocl-bench: training keeps its network ({reason}).", file=sys.stderr)
+                case Begun(task, cells):
+                    if progress is not None:
+                        shown = progress(task, cells)
+                        shown.__enter__()
+                case Finished(folder):
+                    return Path(folder)
+                case Failed(text, code):
+                    first = text.strip().splitlines()[0]
+                    raise OclBenchError(first) if code == OclBenchError.exit_code else RunFailed(first)
+                case Exited(code):
+                    raise RunFailed(f"the run ended with code {code} ({_last_line(log)}).")
+                case Built():
+                    if shown is not None:
+                        shown.built()
+                case _:
+                    if shown is not None:
+                        shown(message)
     finally:
         if shown is not None:
             shown.__exit__(None, None, None)
@@ -187,7 +226,7 @@ class _Told:
 
     def __init__(self, emit: Emit, task: str, cells: int) -> None:
         self._emit = emit
-        emit({"event": "begin", "task": task, "cells": cells})
+        emit(Begun(task, cells))
 
     def __enter__(self) -> "_Told":
         return self
@@ -196,22 +235,22 @@ class _Told:
         pass
 
     def built(self) -> None:
-        self._emit({"event": "built"})
+        self._emit(Built())
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        self._emit({"event": "shown", "of": event})
+    def __call__(self, message: Message) -> None:
+        self._emit(message)
 
 
 def main() -> None:
     """Entry point. The network is left before a library can start a thread, which would keep it."""
     reason = leave_network()
 
-    def work(messages: Messages, emit: Emit) -> None:
+    def work(messages: "Queue[Any]", emit: Emit) -> None:
         if reason is not None:
-            emit({"event": "online", "reason": reason})
-        _run(messages.get(), emit)
+            emit(Online(reason))
+        _run(dict(messages.get().arguments), emit)
 
-    serve(work)
+    serve(work, Request)
 
 
 def _run(request: dict[str, Any], emit: Emit) -> None:
@@ -224,7 +263,7 @@ def _run(request: dict[str, Any], emit: Emit) -> None:
         raise OclBenchError("trust_remote_code: code that comes with a submission's model is never run.")
     told: Any = partial(_Told, emit)
     result = api.run(model_args=args, progress=told, **request)
-    emit({"event": "finished", "folder": str(result.folder)})
+    emit(Finished(str(result.folder)))
 
 
 if __name__ == "__main__":

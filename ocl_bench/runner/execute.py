@@ -13,19 +13,21 @@ from typing import Any
 import psutil
 
 from ocl_bench.errors import OclBenchError, RunFailed
-from ocl_bench.processes import Child, Event, Events
+from ocl_bench.forking import forked
+from ocl_bench.processes import Child, Events, Exited, Failed, Message
 from ocl_bench.runner.devices import device_environment
 from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
 from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, torch_record, versions
+from ocl_bench.runner.messages import EngineChosen, FromWorker, Generate, Job, Ready, SeedDone
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.serving import Serving
-from ocl_bench.runner.worker import log_path
+from ocl_bench.runner.worker import PRELOAD, log_path
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.records import dataset_sha256
 
 WATCH_SECONDS = 0.5
 
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[Message], None]
 
 
 def execute(
@@ -38,7 +40,7 @@ def execute(
         workers: the processes that train; those that the last run started are used again where they fit.
         output_path: where run folders are made.
         passed: what the user passed, for the manifest.
-        on_event: called with each event of the workers, in this thread.
+        on_event: called with each message of the workers, in this thread.
 
     Returns:
         The run folder and the results in it.
@@ -53,12 +55,13 @@ def execute(
     manifest.write(folder)
     ran_on: dict[str, str] = {}
     serves = plan.config.engine == "vllm"
-    on_event({"event": "engine", "engine": plan.config.engine, "reason": plan.config.engine_reason})
+    on_event(EngineChosen(plan.config.engine, plan.config.engine_reason))
     with _watched_memory() as memory, Serving(plan, folder) if serves else nullcontext() as serving:
         try:
-            for event in workers.train(folder.absolute(), plan.config, serving):
-                ran_on = event.get("hardware", ran_on)
-                on_event(event)
+            for message in workers.train(folder.absolute(), plan.config, serving):
+                if isinstance(message, Ready):
+                    ran_on = message.hardware
+                on_event(message)
             status = "complete"
         except BaseException:
             status = "failed"
@@ -119,17 +122,17 @@ class Workers:
     def __exit__(self, *error: Any) -> None:
         self._end()
 
-    def train(self, folder: Path, config: RunConfig, serving: "Serving | None") -> Iterator[Event]:
-        """Train and evaluate every seed of a run folder; yields the workers' events as they come.
+    def train(self, folder: Path, config: RunConfig, serving: "Serving | None") -> Iterator[Message]:
+        """Train and evaluate every seed of a run folder; yields the workers' messages as they come.
 
         Args:
             folder: the run folder.
             config: the run.
             serving: the run's vLLM engine, which answers what workers ask it; None if it has none.
         """
-        waiting = deque({"folder": str(folder), "seed": seed} for seed in config.seeds)
+        waiting = deque(Job(str(folder), seed, stage2_seed=0, stage=0) for seed in config.seeds)
         self._start(folder, config)
-        yield {"event": "ready", "hardware": self._hardware}
+        yield Ready(self._hardware)
         try:
             if serving is not None:
                 serving.start(self._events)
@@ -137,19 +140,20 @@ class Workers:
                 idle.send(waiting.popleft())
             unfinished = len(config.seeds)
             while unfinished:
-                worker, event = self._events.get()
-                match event["event"]:
-                    case "generate":
+                worker, message = self._events.get()
+                match message:
+                    case Generate():
                         assert serving is not None and worker is not None
-                        serving.ask(worker, event)
+                        serving.ask(worker, message)
                         continue
-                    case "seed_done":
+                    case SeedDone():
                         unfinished -= 1
                         if waiting and worker is not None:
                             worker.send(waiting.popleft())
-                    case "error" | "exit":
-                        raise _failure(event, serving.log if serving and worker is None else self._log(folder, worker))
-                yield event
+                    case Failed() | Exited():
+                        log = serving.log if serving and worker is None else self._log(folder, worker)
+                        raise _failure(message, log)
+                yield message
         except BaseException:
             self._end()
             raise
@@ -171,14 +175,24 @@ class Workers:
         for number in range(config.workers):
             arguments = [str(number), str(config.threads)]
             log = log_path(folder, number)
-            self._workers.append(Child("ocl_bench.runner.worker", arguments, environment, log, self._events))
+            child = Child(
+                "ocl_bench.runner.worker",
+                arguments,
+                environment,
+                log,
+                self._events,
+                sends=FromWorker,
+                start=forked(PRELOAD),
+            )
+            self._workers.append(child)
         for _ in self._workers:
-            started, event = self._events.get()
-            if event["event"] != "ready":
+            started, message = self._events.get()
+            if isinstance(message, Failed | Exited):
                 log = self._log(folder, started)
                 self._end()
-                raise _failure(event, log)
-            self._hardware = event["hardware"]
+                raise _failure(message, log)
+            assert isinstance(message, Ready)
+            self._hardware = message.hardware
 
     def _end(self) -> None:
         for worker in self._workers:
@@ -186,15 +200,15 @@ class Workers:
         self._shape, self._workers = None, []
 
 
-def _failure(event: dict[str, Any], log: Path) -> OclBenchError:
-    if event["event"] == "exit":
+def _failure(ended: Failed | Exited, log: Path) -> OclBenchError:
+    if isinstance(ended, Exited):
         return RunFailed(
-            f"a training process ended with code {event['code']} (negative: killed by that signal, 9 is often a lack "
+            f"a training process ended with code {ended.code} (negative: killed by that signal, 9 is often a lack "
             f"of memory); see {log}."
         )
-    message = str(event["message"]).strip().splitlines()[0]
-    if event["exit_code"] is not None:
-        return OclBenchError(message) if event["exit_code"] == OclBenchError.exit_code else RunFailed(message)
+    message = ended.message.strip().splitlines()[0]
+    if ended.exit_code is not None:
+        return OclBenchError(message) if ended.exit_code == OclBenchError.exit_code else RunFailed(message)
     if "out of memory" in message.lower():
         return RunFailed(f"the device ran out of memory; pass a smaller --batch_size (see {log}).")
     return RunFailed(f"training failed: {message} (see {log})")

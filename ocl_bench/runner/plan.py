@@ -33,12 +33,14 @@ class Plan:
         records: cell → its dataset.
         model_revision: commit of a hub model.
         parameters: the model's parameters.
+        engine_defaults: vLLM's arguments as they are without those that the user passed.
     """
 
     config: RunConfig
     records: dict[str, list[Record]]
     model_revision: str | None
     parameters: int
+    engine_defaults: dict[str, Any]
 
 
 def cell_name(seed: int, stage2_seed: int) -> str:
@@ -194,6 +196,7 @@ def make_plan(
     chosen, reason = choose_engine(engine, work)
     if own_args and engine == "torch":
         raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
+    decided = _engine_args(choice, model.longest, device) if chosen == "vllm" else {}
     config = RunConfig(
         model=model.spec,
         task=task,
@@ -206,7 +209,7 @@ def make_plan(
         batch_size=batch_size,
         engine=chosen,
         engine_reason=reason,
-        engine_args=_engine_args(choice, model.longest, device) | own_args if chosen == "vllm" else {},
+        engine_args=decided | own_args if chosen == "vllm" else {},
         also_tasks=also_tasks,
         also_path=tuple(str(path.absolute()) for path in also_path),
         limit=limit,
@@ -214,7 +217,7 @@ def make_plan(
         report_to=report_to,
         modified=choice.modified,
     )
-    return Plan(config, records, model.revision, model.parameters)
+    return Plan(config, records, model.revision, model.parameters, decided)
 
 
 def _asked(records: Sequence[Record], limit: int | None) -> int:

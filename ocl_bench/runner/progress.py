@@ -13,6 +13,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ocl_bench.processes import Message
+from ocl_bench.runner.messages import Answered, EngineChosen, EpochDone, Note, OfStage, StageDone, Waiting
+
 
 class FetchProgress:
     """A bar of bytes fetched; only where standard error is a terminal."""
@@ -41,7 +44,7 @@ class FetchProgress:
 
 
 class RunProgress:
-    """Shows events of `execute`. Bars only where standard error is a terminal, lines everywhere."""
+    """Shows messages of `execute`. Bars only where standard error is a terminal, lines everywhere."""
 
     def __init__(self, task: str, cells: int) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -68,26 +71,39 @@ class RunProgress:
         """One more dataset is built."""
         self.bars.advance(self.building)
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event of a run."""
-        if event["event"] == "engine":
-            self.console.print(f"engine {event['engine']}: {event['reason']}", soft_wrap=True)
-        if "stage" not in event:
-            return
-        stage2 = f" stage-2 seed {event['stage2_seed']}" if event["stage2_seed"] else ""
-        stage = f"seed {event['seed']}{stage2} {event['stage']}"
-        match event["event"]:
-            case "epoch":
-                note = f"loss {event['loss']:.3f}"
-                self.bars.update(self._bar(stage, event["epochs"]), completed=event["epoch"], note=note)
-            case "asked":
-                self.bars.advance(self._bar(f"{stage} evaluation", event["of"]), event["questions"])
-            case "stage_done":
-                for name in (stage, f"{stage} evaluation"):
-                    self.bars.remove_task(self.running.pop(name))
-                self.console.print(f"{stage} done in {event['seconds']:.0f} s")
+    def __call__(self, message: Message) -> None:
+        """Show one message of a run."""
+        match message:
+            case EngineChosen():
+                self._line(f"engine {message.engine}: {message.reason}")
+            case Note():
+                self._line(message.text)
+            case Waiting():
+                self._line(f"{_name(message)} waits: {message.reason}")
+            case EpochDone():
+                bar = self._bar(_name(message), message.epochs)
+                self.bars.update(bar, completed=message.epoch, note=f"loss {message.loss:.3f}")
+            case Answered():
+                self.bars.advance(self._bar(f"{_name(message)} evaluation", message.of), message.questions)
+            case StageDone():
+                self._done(message)
+
+    def _done(self, message: StageDone) -> None:
+        stage = _name(message)
+        for name in (stage, f"{stage} evaluation"):
+            if name in self.running:
+                self.bars.remove_task(self.running.pop(name))
+        self._line(f"{stage} was done before" if message.reused else f"{stage} done in {message.seconds:.0f} s")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
 
     def _bar(self, name: str, total: int) -> TaskID:
         if name not in self.running:
             self.running[name] = self.bars.add_task(name, total=total, note="")
         return self.running[name]
+
+
+def _name(message: OfStage) -> str:
+    stage2 = f" stage-2 seed {message.stage2_seed}" if message.stage2_seed else ""
+    return f"seed {message.seed}{stage2} {message.stage}"

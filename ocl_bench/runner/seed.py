@@ -30,11 +30,12 @@ from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
 from ocl_bench.processes import Emit
 from ocl_bench.runner.manifest import RunConfig, StageRecord, torch_record
+from ocl_bench.runner.messages import Answered, EpochDone, Generate, StageDone
 from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.records import read_records, texts
 
 # A request to the run's vLLM engine → token ids of the answers; None if the run turned out to have no such engine.
-Serve = Callable[[dict[str, Any]], list[list[int]] | None]
+Serve = Callable[[Generate], list[list[int]] | None]
 
 CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
 
@@ -130,7 +131,7 @@ class SeedRun:
         step = -(-epochs // CURVE_POINTS)
 
         def on_epoch(epoch: int, loss: float) -> None:
-            self.emit(self._event("epoch", stage=stage.name, epoch=epoch, epochs=epochs, loss=loss))
+            self.emit(EpochDone(*self._where(stage.name), epoch, epochs, loss))
             if config.curves and (epoch % step == 0 or epoch == epochs):
                 self.curves += curve_points(engine, curve_questions, stage=stage.name, epoch=epoch, loss=loss)
 
@@ -158,21 +159,23 @@ class SeedRun:
             evaluate_seconds = time.perf_counter() - start
             weights = {"weights_before": before, "weights_after": weights_sha256(engine.model)}
             self._save(checkpoint, {**asdict(report), **weights, "evaluate_seconds": evaluate_seconds}, asked)
-        self.emit(self._event("stage_done", stage=stage.name, seconds=report.seconds + evaluate_seconds))
+        self.emit(StageDone(*self._where(stage.name), "", report.seconds + evaluate_seconds, reused=False))
 
     def _ask(self, stage: str, engine: TorchEngine, questions: Questions, checkpoint: Path) -> Asked:
         engine.model.eval()
-        where = {"stage": stage, "of": len(questions.records)}
+        where, of = self._where(stage), len(questions.records)
 
-        def serve(request: dict[str, Any]) -> list[list[int]] | None:
-            return self.serve(self._event("generate", **where, **request))
+        def serve(
+            checkpoint: str, prompts: list[list[int]], limits: list[int], stop_ids: list[int]
+        ) -> list[list[int]] | None:
+            return self.serve(Generate(*where, of, checkpoint, prompts, limits, stop_ids))
 
         return ask(
             engine,
             questions,
             self.config.task.evaluate.max_new_tokens,
             ServedEngine(engine, checkpoint, serve) if self.config.engine == "vllm" else None,
-            on_answered=lambda count: self.emit(self._event("asked", **where, questions=count)),
+            on_answered=lambda count: self.emit(Answered(*where, count, of)),
         )
 
     def _save(self, checkpoint: Path, report: dict[str, Any], asked: Asked) -> None:
@@ -190,8 +193,8 @@ class SeedRun:
         )
         (checkpoint / "stage.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
-    def _event(self, kind: str, **details: Any) -> dict[str, Any]:
-        return {"event": kind, "seed": self.seed, "stage2_seed": self.stage2_seed, **details}
+    def _where(self, stage: str) -> tuple[int, int, str]:
+        return self.seed, self.stage2_seed, stage
 
 
 @dataclass(frozen=True)
@@ -201,12 +204,12 @@ class ServedEngine:
     Attributes:
         engine: the torch engine.
         checkpoint: folder of the weights to serve.
-        serve: asks the vLLM engine.
+        serve: asks the vLLM engine: checkpoint, prompts, their limits, stop ids → tokens.
     """
 
     engine: TorchEngine
     checkpoint: Path
-    serve: Serve
+    serve: Callable[[str, list[list[int]], list[int], list[int]], list[list[int]] | None]
 
     def generate(
         self,
@@ -218,12 +221,10 @@ class ServedEngine:
         """Answers from the prompts alone: what teacher forcing has shown of them is left as a check of the engine."""
         free_memory()  # on a GPU, vLLM takes what training has left
         tokens = self.serve(
-            {
-                "checkpoint": str(self.checkpoint.absolute()),
-                "prompts": [one.prompt for one in encoded],
-                "max_new_tokens": list(max_new_tokens),
-                "stop_ids": self.engine.encoder.stop_ids,
-            }
+            str(self.checkpoint.absolute()),
+            [list(one.prompt) for one in encoded],
+            list(max_new_tokens),
+            self.engine.encoder.stop_ids,
         )
         return self.engine.generate(encoded, max_new_tokens, known, on_answered) if tokens is None else tokens
 

@@ -11,8 +11,9 @@ from typing import Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.vllm_engine import EngineUnsupported, VllmEngine
-from ocl_bench.processes import Child, Event, Events
+from ocl_bench.processes import Child, Events, Failed
 from ocl_bench.runner.devices import device_environment
+from ocl_bench.runner.messages import Answered, EngineChosen, Generate, Tokens
 from ocl_bench.runner.plan import TRAINING_BYTES_PER_PARAMETER, Plan
 
 # Memory of a vLLM process on a CPU: libraries and the key-value cache, besides twice the weights.
@@ -37,10 +38,11 @@ class Serving:
             plan.parameters,
             config.engine_args,
             self.log,
+            defaults=plan.engine_defaults,
             environment=device_environment(config.device, several=several),
         )
         self.fallback: str | None = None
-        self._requests: Queue[tuple[Child, Event] | None] = Queue()
+        self._requests: Queue[tuple[Child, Generate] | None] = Queue()
         self._up = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -76,8 +78,8 @@ class Serving:
         if self.plan.config.device != "cpu":
             self._up.wait()
 
-    def ask(self, worker: Child, request: Event) -> None:
-        """Have a worker's request answered: it is sent the tokens, or null if it has to generate by itself."""
+    def ask(self, worker: Child, request: Generate) -> None:
+        """Have a worker's request answered: it is sent the tokens, or None if it has to generate by itself."""
         self._requests.put((worker, request))
 
     def _run(self, events: Events) -> None:
@@ -90,13 +92,13 @@ class Serving:
             while (asked := self._requests.get()) is not None:
                 worker, request = asked
                 if not begun:
-                    self._begin(request["checkpoint"], events)
+                    self._begin(request.checkpoint, events)
                     begun = True
-                worker.send({"tokens": None if self.fallback else self._answer(request, events)})
+                worker.send(Tokens(None if self.fallback else self._answer(request, events)))
         except OclBenchError as error:
-            events.put((None, {"event": "error", "message": str(error), "exit_code": error.exit_code}))
+            events.put((None, Failed(str(error), error.exit_code)))
         except Exception as error:  # whatever happens in a thread has to be seen
-            events.put((None, {"event": "error", "message": str(error), "exit_code": None}))
+            events.put((None, Failed(str(error) or type(error).__name__, None)))
         finally:
             self._up.set()
 
@@ -105,21 +107,19 @@ class Serving:
             served = self.engine.start(model)
         except EngineUnsupported as error:
             self.fallback = str(error)
-            events.put((None, {"event": "engine", "engine": "torch", "reason": self.fallback}))
+            events.put((None, EngineChosen("torch", self.fallback)))
         else:
             sleeps = ", asleep while training runs" if served.sleeps else ""
             reason = f"{served.version}, {served.dtype}, up after {served.seconds:.0f} s{sleeps}"
-            events.put((None, {"event": "engine", "engine": "vllm", "reason": reason}))
+            events.put((None, EngineChosen("vllm", reason)))
         self._up.set()
 
-    def _answer(self, request: Event, events: Events) -> list[list[int]]:
-        where = {key: request[key] for key in ("seed", "stage2_seed", "stage", "of")}
+    def _answer(self, request: Generate, events: Events) -> list[list[int]]:
+        def answered(count: int) -> None:
+            events.put((None, Answered(request.seed, request.stage2_seed, request.stage, count, request.of)))
+
         return self.engine.generate(
-            Path(request["checkpoint"]),
-            request["prompts"],
-            request["max_new_tokens"],
-            request["stop_ids"],
-            lambda count: events.put((None, {"event": "asked", **where, "questions": count})),
+            Path(request.checkpoint), request.prompts, request.max_new_tokens, request.stop_ids, answered
         )
 
     def _fits_beside_training(self) -> bool:

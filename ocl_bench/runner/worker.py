@@ -1,4 +1,4 @@
-"""The process that trains: takes jobs, runs them, and tells of them in events.
+"""The process that trains: takes jobs, runs them, and tells of them in messages.
 
 A job is a run folder and a seed. One process does many, of many runs, so that libraries and a pretrained model are
 loaded once.
@@ -7,17 +7,22 @@ loaded once.
 import os
 import sys
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
-from ocl_bench.processes import Emit, Messages, serve
+from ocl_bench.processes import Emit, serve
+from ocl_bench.runner.messages import Generate, Job, Ready, SeedDone, Tokens, ToWorker
+
+# All that a worker imports sooner or later, so that its template has it.
+PRELOAD = ("ocl_bench.runner.worker", "ocl_bench.runner.seed")
 
 
 def main() -> None:
-    """Entry point of `python -m ocl_bench.runner.worker NUMBER THREADS`."""
-    serve(_work)
+    """Entry point of `python -m ocl_bench.runner.worker NUMBER THREADS`, and of its forks."""
+    serve(_work, ToWorker)
 
 
-def _work(messages: Messages, emit: Emit) -> None:
+def _work(messages: "Queue[Any]", emit: Emit) -> None:
     import torch
 
     from ocl_bench.models.load import BaseModel
@@ -27,23 +32,23 @@ def _work(messages: Messages, emit: Emit) -> None:
     number, threads = int(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
     base = BaseModel()
-    emit({"event": "ready", "hardware": hardware()})
+    emit(Ready(hardware()))
 
-    def answered(request: dict[str, Any]) -> list[list[int]] | None:
+    def answered(request: Generate) -> list[list[int]] | None:
         """What the run's vLLM engine says: the parent keeps it, and sends nothing else until the job is done."""
         emit(request)
-        tokens: list[list[int]] | None = messages.get()["tokens"]
-        return tokens
+        reply: Tokens = messages.get()
+        return reply.tokens
 
     while True:
-        job = messages.get()
-        folder = Path(job["folder"])
+        job: Job = messages.get()
+        folder = Path(job.folder)
         with log_path(folder, number).open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         free_memory()
-        run_seed(folder, read_manifest(folder).config, base, job["seed"], emit, answered)
-        emit({"event": "seed_done", "seed": job["seed"]})
+        run_seed(folder, read_manifest(folder).config, base, job.seed, emit, answered)
+        emit(SeedDone(job.seed))
 
 
 def log_path(folder: Path, number: int) -> Path:

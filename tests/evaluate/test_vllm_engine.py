@@ -177,6 +177,43 @@ def test_what_vllm_cannot_serve_is_said_with_its_reason(tmp_path: Path) -> None:
         assert engine.served is None
 
 
+@pytest.mark.parametrize(
+    ("passed", "sentence"),
+    [
+        ({"dtype": "int7"}, r"--engine_args dtype=int7: vLLM refuses that \(Input should be 'auto', 'half'"),
+        (
+            {"tensor_parallel_size": 64, "max_num_seqs": 16},
+            r"--engine_args tensor_parallel_size=64: vLLM refuses that \(Total number of attention heads \(2\) ",
+        ),
+        ({"max_model_len": -3}, r"--engine_args max_model_len=-3: vLLM refuses that \(Input should be greater than "),
+        # Its configuration is sound, and yet it does not start.
+        (
+            {"block_size": 7},
+            r"--engine_args block_size=7: vLLM does not start with that, and does without \(.*vllm\.log",
+        ),
+    ],
+)
+def test_a_value_that_vllm_rejects_is_a_mistake_and_no_reason_to_take_another_engine(
+    passed: dict[str, Any], sentence: str, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    with VllmEngine(10**6, ENGINE_ARGS | passed, tmp_path / "vllm.log", defaults=ENGINE_ARGS) as engine:
+        with pytest.raises(OclBenchError, match=sentence) as refused:
+            engine.start(str(checkpoints[0]))
+        assert not isinstance(refused.value, EngineUnsupported) and engine.served is None
+        assert "\n" not in str(refused.value)
+    assert not [one for one in psutil.Process().children() if "vllm_server" in " ".join(one.cmdline())]
+
+
+def test_what_vllm_cannot_serve_is_no_fault_of_sound_arguments(tmp_path: Path) -> None:
+    new_model(0, hidden_size=32).save_pretrained(tmp_path)  # heads of 16
+    args = ENGINE_ARGS | {"max_num_seqs": 16}
+    with (
+        VllmEngine(10**6, args, tmp_path / "vllm.log", defaults=ENGINE_ARGS) as engine,
+        pytest.raises(EngineUnsupported, match=r"vLLM does not start with this model: .*head"),
+    ):
+        engine.start(str(tmp_path))
+
+
 def test_an_argument_that_vllm_does_not_know_is_a_mistake_and_no_reason_to_take_another_engine(
     checkpoints: list[Path], tmp_path: Path
 ) -> None:

@@ -14,7 +14,9 @@ import pytest
 import ocl_bench
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import Work, check_engine_args, choose_engine, parse_engine_args
+from ocl_bench.processes import Message
 from ocl_bench.runner.manifest import read_manifest
+from ocl_bench.runner.messages import EngineChosen
 
 COMMAND = str(Path(sys.executable).parent / "ocl-bench")
 # One layer with heads of 32: vLLM's attention on a CPU has none smaller.
@@ -58,7 +60,7 @@ def test_a_run_has_one_engine_for_all_seeds_and_stages_and_tells_of_it(shape: st
 
 
 def test_a_model_that_vllm_cannot_serve_is_answered_by_the_torch_engine(tmp_path: Path) -> None:
-    lines: list[dict[str, str]] = []
+    messages: list[Message] = []
 
     class Progress:
         def __init__(self, *of: object) -> None: ...
@@ -67,17 +69,31 @@ def test_a_model_that_vllm_cannot_serve_is_answered_by_the_torch_engine(tmp_path
 
         def __exit__(self, *error: object) -> None: ...
         def built(self) -> None: ...
-        def __call__(self, event: dict[str, str]) -> None:
-            lines.append(event)
+        def __call__(self, message: Message) -> None:
+            messages.append(message)
 
     result = ocl_bench.run(
         "scratch:tiny", seeds=1, engine="vllm", overrides=SMALL[1::2], output_path=tmp_path, progress=Progress
     )  # its heads are of 16
-    chosen = [line for line in lines if line["event"] == "engine"]
-    assert [line["engine"] for line in chosen] == ["vllm", "torch"]
-    assert "vLLM does not start with this model" in chosen[1]["reason"]
+    chosen = [message for message in messages if isinstance(message, EngineChosen)]
+    assert [message.engine for message in chosen] == ["vllm", "torch"]
+    assert "vLLM does not start with this model" in chosen[1].reason
     assert result.results.engine.name == "torch" and result.results.engine_check is None
     assert read_manifest(result.folder).engine_seconds is None
+
+
+def test_a_run_whose_engine_args_vllm_rejects_fails_in_one_sentence_and_is_not_answered_by_torch(
+    shape: str, tmp_path: Path
+) -> None:
+    options = ["--engine", "vllm", "--engine_args", "dtype=int7", "--seeds", "1", "--output_path", "out", *SMALL]
+    command = [COMMAND, "run", "--model", shape, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ocl-bench: --engine_args dtype=int7: vLLM refuses that (Input should be 'auto', 'half', ")
+    assert "Traceback" not in done.stderr
+    (manifest,) = (tmp_path / "out").rglob("manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "failed"
 
 
 def command_line(process: psutil.Process) -> str:
