@@ -219,7 +219,7 @@ def test_training_itself_has_neither_tokens_nor_network(
     seen = {one["module"]: one for one in (json.loads(path.read_text()) for path in tmp_path.glob("seen-*.json"))}
     assert seen["ocl_bench.cli"]["secrets"] and seen["ocl_bench.cli"]["reached"]
     assert not seen["ocl_bench.leaderboard.isolated"]["secrets"]
-    worker = seen["ocl_bench.runner.worker"]
+    worker = seen["ocl_bench.template"]  # which workers are forked from
     assert not worker["secrets"] and worker["offline"] == "1"
     assert worker["reached"] == ("training keeps its network" in done.stderr)
 
