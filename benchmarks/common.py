@@ -1,6 +1,7 @@
 """What the benchmarks share: the machine's limit, models of a stated shape, and a tokenizer of the pretrained kind."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,21 @@ def model(layers: int, width: int) -> Any:
 def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> None:
     """One stage of the suite's own training, in place, on the CPU."""
     train_stage(
-        network,
+        lambda: network,
         points,
         [False] * len(points),
-        recipe=recipe,
-        stage=0,
+        recipe=recipe.of_stage(0),
         seed=0,
         pad_id=pad_id,
         device="cpu",
+        bf16=recipe.precision == "bf16",
         batch_size=None,
         report_to=(),
         run_name="benchmark",
+        folder=Path("benchmark-checkpoints"),
         log_folder=Path("benchmark-logs"),
-        on_epoch=lambda epoch, loss: None,
+        checkpoint_seconds=math.inf,
+        on_epoch=lambda model, epoch, loss: [],
     )
 
 

@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_source
 
 if TYPE_CHECKING:
-    from ocl_bench.models.spec import ModelArgs
-    from ocl_bench.runner.execute import Workers
     from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.runner.request import RunRequest
+    from ocl_bench.runner.workers import Workers
     from ocl_bench.score.result import Gap, Results, Value
 
 __all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
 
 DEFAULT_TASK = "attributes"
 STANDARD = "standard"
-DEFAULT_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -67,102 +63,78 @@ def run(
     model: str | None = None,
     task: str = DEFAULT_TASK,
     *,
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
-    stage2_seeds: int | Sequence[int] = 1,
-    model_args: "ModelArgs | Mapping[str, Any] | None" = None,
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    include_path: Sequence[Path | str] = (),
-    trust_remote_code: bool = False,
-    device: str | None = None,
-    batch_size: int | None = None,
-    engine: str = "auto",
-    engine_args: Mapping[str, Any] | None = None,
-    also_tasks: Sequence[str] = (),
-    limit: int | None = None,
-    curves: bool = True,
-    report_to: Sequence[str] = (),
-    output_path: Path | str = "runs",
     progress: "Callable[[str, int], RunProgress] | None" = None,
     workers: "Workers | None" = None,
+    **options: Any,
 ) -> RunResult:
     """Finetune a model on a task's X1 and X2, evaluate it after each stage, and score the gaps.
+
+    What is there of the same run, or of another that needs the same stage, is taken: run again after an interruption,
+    it goes on.
 
     Args:
         model: a hub id, a folder, or `scratch:NAME`; None takes the task's.
         task: a task's name or file.
-        seeds: stage-1 seeds, or how many.
-        stage2_seeds: stage-2 seeds of each stage-1 seed, or how many.
-        model_args: how to load the model: `ModelArgs`, or a mapping such as `{"dtype": "bfloat16"}`.
-        recipe: a recipe's name or file; None takes the task's.
-        overrides: `key=value` with dotted keys of the task file, or `recipe.` and a key of the recipe.
-        include_path: folders with further task files, and recipes in `recipes/`.
-        trust_remote_code: run code that comes with the model.
-        device: cpu, cuda, cuda:N or mps; None takes the best there is.
-        batch_size: datapoints per forward pass; None chooses. The effective batch size is the recipe's.
-        engine: what generates answers: torch, vllm, or auto, which takes vLLM where it pays.
-        engine_args: arguments of vLLM, such as `{"tensor_parallel_size": 2}`.
-        also_tasks: tasks of lm-eval to ask before and after, such as `hellaswag`; those of `include_path` too.
-        limit: questions per subset and kind; the result cannot be submitted.
-        curves: record learning curves.
-        report_to: the Trainer's experiment trackers, such as `tensorboard`.
-        output_path: where run folders are made.
         progress: shows progress; None shows nothing.
-        workers: training processes to share with other runs (`ocl_bench.runner.execute.Workers`); None starts its own.
+        workers: training processes to share with other runs (`ocl_bench.runner.workers.Workers`); None starts its own.
+        options: the other fields of `ocl_bench.runner.request.RunRequest`:
 
     Raises:
-        OclBenchError: for bad input, before anything is trained; or if a seed fails.
+        OclBenchError: for bad input, before anything is trained.
+        RunFailed: if a stage fails; what is finished is kept.
     """
-    passed = _passed(locals())
-    from ocl_bench.forking import warm
-    from ocl_bench.models.spec import ModelArgs
-    from ocl_bench.runner.devices import device_environment
-    from ocl_bench.runner.plan import check_seeds, choose, make_plan
-    from ocl_bench.runner.worker import PRELOAD
+    from ocl_bench.runner.request import RunRequest
 
-    if model_args is not None and not isinstance(model_args, ModelArgs):
-        model_args = ModelArgs.parse(dict(model_args) if isinstance(model_args, Mapping) else model_args, "model_args")
-    choice = choose(
-        model,
-        task,
-        model_args=model_args,
-        recipe=recipe,
-        overrides=overrides,
-        include_path=[Path(path) for path in include_path],
-        trust_remote_code=trust_remote_code,
-    )
-    seed_list, stage2_list = check_seeds(seeds, "seeds"), check_seeds(stage2_seeds, "stage2_seeds")
-    for name, number in (("batch_size", batch_size), ("limit", limit)):
-        if number is not None and number < 1:
-            raise OclBenchError(f"{name} is {number}; give a number from 1 up.")
-    require_writable(Path(output_path))
-    shown = (progress or _Silent)(choice.task.task, len(seed_list) * len(stage2_list))
+    return run_request(RunRequest.from_options(model=model, task=task, **options), progress, workers)
+
+
+def run_request(
+    request: "RunRequest",
+    progress: "Callable[[str, int], RunProgress] | None" = None,
+    workers: "Workers | None" = None,
+) -> RunResult:
+    """What `run` does, of a request that is made already."""
+    from ocl_bench.runner.plan import choose, make_plan
+    from ocl_bench.runner.workers import Workers
+
+    choice = choose(request)
+    require_writable(request.output_path)
+    shown = (progress or _Silent)(choice.task.task, len(request.seeds) * len(request.stage2_seeds))
     _fetch_if_absent(choice.task, show=progress is not None)
-    warm(PRELOAD, device_environment("cpu"))  # what training imports is read while the plan is made
-    with shown:
-        plan = make_plan(
-            choice,
-            seeds=seed_list,
-            stage2_seeds=stage2_list,
-            device=device,
-            batch_size=batch_size,
-            engine=engine,
-            engine_args={} if engine_args is None else engine_args,
-            also_tasks=tuple(also_tasks),
-            also_path=tuple(Path(path) for path in include_path),
-            limit=limit,
-            curves=curves,
-            report_to=tuple(report_to),
-            on_built=shown.built,
-        )
-        from ocl_bench.runner.execute import Workers, execute
+    with nullcontext(workers) if workers else Workers() as processes:
+        processes.warm()  # libraries are imported while the plan is made
+        with shown:
+            plan = make_plan(choice, request, shown.built)
+            from ocl_bench.runner.execute import execute
 
-        with nullcontext(workers) if workers else Workers() as processes:
-            folder, results = execute(plan, processes, Path(output_path), passed, shown)
+            folder, results = execute(plan, request, processes, shown)
     result = RunResult(folder, results)
-    if curves:
+    if request.curves:
         result.plot()
     return result
+
+
+def _document_run() -> None:
+    """Give `run` the signature and the descriptions of the request's fields, which are written once."""
+    from ocl_bench.runner.request import RunRequest
+
+    own = inspect.signature(run).parameters
+    fields = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in RunRequest.model_fields.items()
+        if name not in own
+    ]
+    kept = [parameter for name, parameter in own.items() if name != "options"]
+    run.__signature__ = inspect.Signature([*kept, *fields], return_annotation=RunResult)  # type: ignore[attr-defined]
+    told = "".join(
+        f"            {name}: {field.description}.\n"
+        for name, field in RunRequest.model_fields.items()
+        if name not in own
+    )
+    run.__doc__ = (run.__doc__ or "").replace("RunRequest`:\n", f"RunRequest`:\n{told}")
+
+
+_document_run()
 
 
 def evaluate_checkpoint(
@@ -219,7 +191,7 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
         OclBenchError: as `run`; a task that cannot be found is refused before any is run.
     """
     from ocl_bench.models.spec import is_pretrained
-    from ocl_bench.runner.execute import Workers
+    from ocl_bench.runner.workers import Workers
     from ocl_bench.tasks.groups import expand
 
     include_path = [Path(path) for path in options.get("include_path", ())]
@@ -250,25 +222,6 @@ def load_results(folder: Path | str) -> RunResult:
     from ocl_bench.runner.folder import read_results
 
     return RunResult(Path(folder), read_results(Path(folder)))
-
-
-def _passed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `run` that differ from its defaults, as JSON can hold them."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
-    plain = {}
-    for name, value in arguments.items():
-        if name in ("progress", "workers") or value == defaults[name]:
-            continue
-        if isinstance(value, Path):
-            value = str(value)
-        elif isinstance(value, BaseModel):
-            value = value.model_dump(mode="json", exclude_defaults=True)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        elif not isinstance(value, (str, int, type(None))):
-            value = [str(item) if isinstance(item, Path) else item for item in value]
-        plain[name] = value
-    return plain
 
 
 class _Silent:

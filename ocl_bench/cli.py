@@ -1,7 +1,10 @@
 """The command line: parses, calls, prints."""
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,29 @@ from click.core import ParameterSource
 
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.leaderboard.cli import leaderboard, submit
+
+RESUMED = ("run", "study")
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, which is taken as Ctrl-C is."""
+
+
+@contextmanager
+def _terminated_by_signal() -> Iterator[None]:
+    """Have SIGTERM end a command in order. Only a process's main thread can."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Group(click.Group):
@@ -21,6 +47,15 @@ class Group(click.Group):
         except OclBenchError as error:
             click.echo(f"ocl-bench: {error}", err=True)
             sys.exit(error.exit_code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _terminated_by_signal():
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as interrupt:
+                again = "; run the same command again to go on" if ctx.invoked_subcommand in RESUMED else ""
+                click.echo(f"ocl-bench: interrupted{again}", err=True)
+                sys.exit(143 if isinstance(interrupt, Terminated) else 130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
@@ -85,55 +120,71 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
+def _run_options(*left_out: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option for each field of a request but those left out, with the field's description."""
+    from ocl_bench.runner.request import RunRequest, option_of
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(RunRequest.model_fields.items()):
+            if name in left_out:
+                continue
+            spelled = option_of(name)
+            extra: dict[str, Any] = {}
+            if spelled.flag is not None:
+                extra = {"is_flag": True, "flag_value": spelled.flag, "default": not spelled.flag}
+            elif spelled.multiple:
+                extra = {"multiple": True}
+            elif spelled.choices:
+                extra = {"type": click.Choice(spelled.choices), "default": field.default, "show_default": True}
+            elif spelled.shown is not None:
+                extra = {"show_default": spelled.shown or False}
+            elif field.default is not None:
+                extra = {"default": str(field.default), "show_default": True}
+            help = f"{str(field.description)[0].upper()}{str(field.description)[1:]}."
+            names = spelled.names or (f"--{name}",)
+            command = click.option(*names, name, metavar=spelled.metavar, help=help, **extra)(command)
+        return command
+
+    return add
+
+
+def _request_fields(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """What was given on the command line or in --config, as fields of a request: its text is read here, once."""
+    from ocl_bench.runner.request import option_of
+
+    given = {
+        name: value for name, value in options.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    read = {name: option_of(name).read for name in given}
+    return {
+        name: call(value) if (call := read[name]) and isinstance(value, str) else value for name, value in given.items()
+    }
+
+
 @main.command()
-@click.option("--model", "-m", help="Hub id, folder, or scratch:NAME; the task's if not given.")
-@click.option("--model_args", "-a", default="", help="key=value,… for loading it: revision, dtype, tokenizer, …")
 @click.option(
     "--tasks", "--task", "-t", default="standard", show_default=True, help="Tasks, groups or files, by comma."
 )
-@click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds: 0,1,2 or how many.")
-@click.option("--stage2_seeds", default="1", show_default=True, help="Stage-2 seeds of each: 0,1,2 or how many.")
-@click.option("--recipe", help="Recipe name or file; the task's if not given.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a task key, or recipe.KEY.")
-@click.option("--batch_size", default="auto", show_default=True, help="Most datapoints per forward pass, or auto.")
-@click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
-@click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
-@click.option("--engine_args", default="", help="key=value,… for vLLM: dtype, tensor_parallel_size, …")
-@click.option("--also_tasks", default="", help="Tasks of lm-eval to ask before and after finetuning, by comma.")
-@click.option("--limit", type=int, help="Questions per subset; such a result cannot be submitted.")
-@click.option(
-    "--output_path",
-    type=click.Path(path_type=Path),
-    default="runs",
-    show_default=True,
-    help="For run folders.",
-)
+@_run_options("task")
 @click.option(
     "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
     help="YAML file with any of these options.",
 )  # fmt: skip
-@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
-@click.option("--trust_remote_code", is_flag=True, help="Run code that comes with the model.")
-@click.option("--report_to", default="none", show_default=True, help="tensorboard, wandb, … (the Trainer's), by comma.")
-@click.option("--no_curves", is_flag=True, help="Record no learning curves.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
 @click.pass_context
-def run(ctx: click.Context, /, **options: Any) -> None:
-    """Finetune a model on X1, then X2, evaluate it after each, and show the gaps."""
+def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> None:
+    """Finetune a model on X1, then X2, evaluate it after each, and show the gaps.
+
+    The same command again goes on where it was interrupted, and takes what is there already.
+    """
     from ocl_bench import api
     from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.runner.request import names
 
-    as_json, tasks = options.pop("as_json"), _names(options.pop("tasks"))
-    if not tasks:
+    chosen = names(tasks)
+    if not chosen:
         raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
-    # Only what was given is passed on, so that the manifest can tell it from defaults.
-    given = {
-        name: value for name, value in options.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
-    }
-    arguments = {name: READ[name](value) if name in READ else value for name, value in given.items()}
-    if arguments.pop("no_curves", False):
-        arguments["curves"] = False
-    for result in api.run_tasks(tasks=tasks, progress=RunProgress, **arguments):
+    for result in api.run_tasks(tasks=chosen, progress=RunProgress, **_request_fields(ctx, options)):
         if as_json:
             click.echo(result.results.model_dump_json(indent=2))
         else:
@@ -145,7 +196,8 @@ def _show(result: Any) -> None:
 
     manifest = read_manifest(result.folder)
     seconds, memory = manifest.wall_seconds or 0.0, (manifest.peak_memory_bytes or 0) / 2**30
-    used = f"{manifest.config.device} ({manifest.config.workers} workers × {manifest.config.threads} threads)"
+    compute = manifest.config.compute
+    used = f"{compute.device} ({len(compute.slots)} workers × {compute.threads} threads)"
     click.echo(f"\n{result.table()}\n")
     click.echo(f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {used}")
     click.echo(f"run folder       {result.folder}")
@@ -160,51 +212,6 @@ def _next(results: Any) -> str:
         return f"ocl-bench run --model EleutherAI/pythia-70m --task {results.task}   (a pretrained model)"
     more = 2 * len(results.seeds)
     return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in (part.strip() for part in text.split(",")) if name]
-
-
-def _batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise OclBenchError(f"--batch_size {text}: give a number from 1 up, or auto.")
-    return int(text)
-
-
-def _seeds(option: str) -> Callable[[str], tuple[int, ...]]:
-    def read(text: str) -> tuple[int, ...]:
-        from ocl_bench.runner.plan import parse_seeds
-
-        return parse_seeds(text, option)
-
-    return read
-
-
-def _model_args(text: str) -> Any:
-    from ocl_bench.models.spec import parse_model_args
-
-    return parse_model_args(text)
-
-
-def _engine_args(text: str) -> dict[str, Any]:
-    from ocl_bench.evaluate.engines import parse_engine_args
-
-    return parse_engine_args(text)
-
-
-# How an option's text becomes the argument of `ocl_bench.run`.
-READ: dict[str, Callable[[str], Any]] = {
-    "seeds": _seeds("--seeds"),
-    "stage2_seeds": _seeds("--stage2_seeds"),
-    "model_args": _model_args,
-    "batch_size": _batch_size,
-    "engine_args": _engine_args,
-    "also_tasks": _names,
-    "report_to": lambda text: [name for name in _names(text) if name != "none"],
-}
 
 
 @main.command()
@@ -390,12 +397,13 @@ def study(name: str, seeds: str, batch_size: str, **options: Any) -> None:
     """Run a study, a grid of runs, and draw the paper's figure for it."""
     from ocl_bench.report.tables import study_table
     from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.runner.request import read
     from ocl_bench.study.run import run_study
 
     results, figure = run_study(
         name,
-        seeds=_seeds("--seeds")(seeds),
-        batch_size=_batch_size(batch_size),
+        seeds=read("seeds", seeds),
+        batch_size=read("batch_size", batch_size),
         curves=False,
         progress=RunProgress,
         **options,
@@ -424,6 +432,37 @@ def plot(run_folder: Path, output_path: Path | None) -> None:
     from ocl_bench.report.plots import plot_run
 
     click.echo(plot_run(run_folder, output_path))
+
+
+@main.group()
+def cache() -> None:
+    """Show or remove the stages and evaluations that runs share."""
+
+
+OUTPUT_PATH = click.option(
+    "--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="The runs' folder."
+)
+
+
+@cache.command("ls")
+@OUTPUT_PATH
+def cache_ls(output_path: Path) -> None:
+    """List what is there, how large it is, and which runs use it."""
+    from ocl_bench.report.tables import cache_table
+    from ocl_bench.runner.cache import cached
+
+    click.echo(cache_table(cached(output_path), output_path))
+
+
+@cache.command("prune")
+@OUTPUT_PATH
+@click.option("--weights", is_flag=True, help="Remove all weights too; answers and results stay.")
+def cache_prune(output_path: Path, weights: bool) -> None:
+    """Remove what no run uses, and half-finished stages that no process is at."""
+    from ocl_bench.report.tables import cache_table
+    from ocl_bench.runner.cache import prune
+
+    click.echo(cache_table(prune(output_path, weights), output_path))
 
 
 main.add_command(submit)

@@ -11,9 +11,9 @@ class OclBenchError(Exception):
 
 
 class RunFailed(OclBenchError):
-    """Training or evaluation failed although the input was right; the command line exits with code 1."""
+    """Training or evaluation failed although the input was right, and can be continued; exit code 3."""
 
-    exit_code = 1
+    exit_code = 3
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

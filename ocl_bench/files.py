@@ -22,6 +22,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing behind it
         Path(name).chmod(0o644)  # temporary files are private, results are not
         Path(name).replace(path)
     except BaseException:
@@ -31,13 +33,28 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def folder_atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends without an error."""
+    """Yield a temporary folder that becomes `path`, which must not exist, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as name:
         inside = Path(name) / path.name
         inside.mkdir()
         yield inside
+        for made in (*inside.rglob("*"), inside):
+            _sync(made)
         inside.replace(path)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write out a file or a folder, so that it outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some file systems know no such thing of folders
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
 
 
 def to_json_lines(rows: Iterable[dict[str, Any]]) -> str:

@@ -7,6 +7,12 @@ from typing import Any
 from ocl_bench.errors import OclBenchError, did_you_mean
 
 
+def load_attribute(target: str) -> Any:
+    """Import what `module:attribute` names."""
+    module, attribute = target.split(":")
+    return getattr(import_module(module), attribute)
+
+
 class Registry(Mapping[str, str]):
     """Names of one kind of part, each with the `module:attribute` that provides it."""
 
@@ -28,8 +34,7 @@ class Registry(Mapping[str, str]):
         """Import and return the part called `name`. Raises OclBenchError with the nearest names on a miss."""
         if name not in self._entries:
             raise OclBenchError(f"unknown {self.kind} '{name}'; {did_you_mean(name, self._entries)}")
-        module, attribute = self._entries[name].split(":")
-        return getattr(import_module(module), attribute)
+        return load_attribute(self._entries[name])
 
     def __getitem__(self, name: str) -> str:
         return self._entries[name]

@@ -9,14 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from ocl_bench.runner import devices
+from ocl_bench.runner import compute
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
 # Processes that are to come of one template get one environment, and this is another in each test.
-devices._DISTRIBUTED.add("PYTEST_CURRENT_TEST")
+compute._DISTRIBUTED.add("PYTEST_CURRENT_TEST")
 
 SMALL = ("source_args.num_entities=60", "evaluate.curve_questions=10")
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
 
 BATCH_SIZE = 32
 # Draws for the standard error of metrics that are no mean.
@@ -24,6 +25,46 @@ class AbilityScore(Contract):
     value: float = Field(description="the score")
     stderr: float | None = Field(description="its standard error over questions; null where lm-eval gives none")
     n: int = Field(description="questions")
+
+
+class LmEvalEvaluator:
+    """Asks tasks of lm-eval before the first stage and after the last: its rows are scores.
+
+    Args:
+        wanted: what the run asks.
+    """
+
+    name = "lm_eval"
+    row = AbilityScore
+    summary = "ocl_bench.score.ability:summarise"
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+
+    @classmethod
+    def of(cls, wanted: Wanted) -> "LmEvalEvaluator | None":
+        """Nothing if no task is named."""
+        return cls(wanted) if wanted.lm_eval_tasks else None
+
+    def asks(self, moment: Moment) -> bool:
+        """Before the first stage and after the last."""
+        return moment.when == "before" or (moment.when == "after" and moment.last)
+
+    def settings(self, moment: Moment) -> dict[str, Any]:
+        """The tasks, how many questions, and the tokenizer that reads them."""
+        wanted = self.wanted
+        return {
+            "tasks": list(wanted.lm_eval_tasks),
+            "limit": wanted.limit,
+            "tokenizer": wanted.tokenizer,
+            "when": moment.when,
+        }
+
+    def run(self, loaded: Loaded, moment: Moment) -> Found:
+        """Score the model."""
+        when: Literal["before", "after"] = "before" if moment.when == "before" else "after"
+        names, folders = self.wanted.lm_eval_tasks, self.wanted.lm_eval_path
+        return Found(measure_ability(loaded.model, loaded.tokenizer, when, names, folders, self.wanted.limit))
 
 
 def task_manager(names: Sequence[str], include_path: Sequence[Path]) -> Any:

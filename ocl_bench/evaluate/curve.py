@@ -1,8 +1,18 @@
-"""The point of a learning curve."""
+"""The evaluator that draws learning curves: its rows are points."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from ocl_bench.contract import Contract
+from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
+from ocl_bench.evaluate.questions import within_memory
+from ocl_bench.evaluate.sampling import curve_sample
+from ocl_bench.tasks.records import Record, dataset_sha256
+
+if TYPE_CHECKING:
+    from ocl_bench.evaluate.ask import Questions
 
 
 class CurvePoint(Contract):
@@ -16,3 +26,54 @@ class CurvePoint(Contract):
     em_forced: float = Field(ge=0, le=1, description="mean em_forced")
     logprob: float = Field(le=0, description="mean log-probability of the answers")
     n: int = Field(ge=1, description="questions asked")
+
+
+class CurveEvaluator:
+    """Scores a fixed sample of the questions by teacher forcing in some epochs.
+
+    Args:
+        wanted: what the run asks.
+    """
+
+    name = "curve"
+    row = CurvePoint
+    summary = ""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._questions: Questions | None = None
+
+    @classmethod
+    def of(cls, wanted: Wanted) -> "CurveEvaluator | None":
+        """Nothing if no curves are recorded."""
+        return cls(wanted) if wanted.curves else None
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """What is asked: a sample of all questions, so that another limit is no reason to train again."""
+        asked = [record for record in self.wanted.records if record.split == "test"]
+        return [asked[number] for number in curve_sample(asked, self.wanted.task.evaluate.curve_questions)]
+
+    def asks(self, moment: Moment) -> bool:
+        """In each epoch."""
+        return moment.when == "epoch"
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        return {"questions": dataset_sha256(self.records), "precision": self.wanted.precision}
+
+    def settings(self, moment: Moment) -> dict[str, Any]:
+        """The questions, and what they are answered in."""
+        return self._settings
+
+    def run(self, loaded: Loaded, moment: Moment) -> Found:
+        """The points of an epoch."""
+        from ocl_bench.evaluate.ask import curve_points, encode_questions
+        from ocl_bench.evaluate.torch_engine import TorchEngine
+
+        if self._questions is None:
+            self._questions = encode_questions(self.records, loaded.encoder)
+        questions = self._questions
+        engine = TorchEngine(loaded.model, loaded.encoder, bf16=loaded.autocast)
+        where = {"stage": moment.stage, "epoch": moment.epoch, "loss": moment.loss}
+        return Found(within_memory(engine, lambda: curve_points(engine, questions, **where)))

@@ -13,14 +13,9 @@ from ocl_bench.tasks.load import apply_override
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 
-class Recipe(Contract):
-    """Everything about training that is not data or model. Names are those of transformers' TrainingArguments."""
+class Training(Contract):
+    """What decides the training of a stage but for its length. Names are those of transformers' TrainingArguments."""
 
-    recipe: str = Field(pattern=r"^[a-z0-9_]+$", description="the recipe's name")
-    description: str = Field(description="one sentence for `ocl-bench ls`")
-    epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1, description="epochs of each stage, in the order of the task's stages"
-    )
     effective_batch_size: int = Field(
         ge=1, description="datapoints per optimizer step, over all devices and micro-batches"
     )
@@ -50,6 +45,38 @@ class Recipe(Contract):
         if self.definition_share is None or not definitions or not questions:
             return definitions
         return round(questions * self.definition_share / (1 - self.definition_share))
+
+
+class StageRecipe(Training):
+    """Everything about the training of one stage that is not data or model."""
+
+    epochs: int = Field(ge=1, description="epochs of the stage")
+
+
+class Named(Contract):
+    """What a recipe is called, and how long it trains: the head of its file."""
+
+    recipe: str = Field(pattern=r"^[a-z0-9_]+$", description="the recipe's name")
+    description: str = Field(description="one sentence for `ocl-bench ls`")
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="epochs of each stage, in the order of the task's stages"
+    )
+
+
+class Recipe(Training, Named):  # in this order the fields of Named come first, as in a recipe's file
+    """Everything about training that is not data or model."""
+
+    learned_below: float | None = Field(
+        None,
+        gt=0,
+        description="a stage whose training loss in its last epoch is not below this (nats per labelled token) has "
+        "not learned its data, and results say so",
+    )
+
+    def of_stage(self, number: int) -> StageRecipe:
+        """What decides the training of the stage with this number, from 0."""
+        shared = self.model_dump(exclude={*Named.model_fields, "learned_below"})
+        return StageRecipe(**shared, epochs=self.epochs[number])
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:

@@ -1,26 +1,32 @@
-"""One finetuning stage: a model and datapoints in, a trained model and a report out, by transformers' Trainer."""
+"""One finetuning stage: a model and datapoints in, a trained model and a report out, by transformers' Trainer.
+
+A stage that was interrupted goes on from the end of an epoch, and ends with the same bits on a CPU. A stage that runs
+out of memory begins again with smaller micro-batches.
+"""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from ocl_bench.errors import RunFailed
-from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
+from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.finetune.sampler import EpochSampler
+from ocl_bench.finetune.trainer import LossWatch, StageDataset, StageTrainer
 from ocl_bench.models.batches import Collator, Datapoint, decoder_start
-from ocl_bench.models.labelled_positions import LabelledPositions
 
 # Tokens that a micro-batch may hold when --batch_size is auto; larger gains nothing in speed and costs memory.
 AUTO_TOKENS = {"cpu": 4096, "cuda": 16384}
+
+# (model, number of the epoch from 1, its mean training loss) → JSON-able rows to keep.
+OnEpoch = Callable[[Any, int, float], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -39,75 +45,61 @@ class StageReport:
     real_tokens: int
     seconds: float
     curve_seconds: float
+    out_of_memory: int
 
 
-class StageDataset(Dataset[Datapoint]):
-    """The datapoints of a stage, encoded once. Counts the tokens of those that were drawn."""
+@dataclass(frozen=True)
+class Trained:
+    """A trained stage.
 
-    def __init__(self, datapoints: Sequence[Datapoint]) -> None:
-        self.datapoints = datapoints
-        self.real_tokens = 0
+    Attributes:
+        model: the model, on the device that it was trained on.
+        report: what the stage did, the time before an interruption included.
+        rows: what `on_epoch` gave, of all epochs.
+        resumed_epoch: the epoch after whose end training went on; 0 if it began at the start.
+    """
 
-    def __len__(self) -> int:
-        return len(self.datapoints)
-
-    def __getitem__(self, number: int) -> Datapoint:
-        self.real_tokens += self.datapoints[number].real_tokens
-        return self.datapoints[number]
-
-
-class StageTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose output layer sees labelled positions only, and whose loss is the mean over them."""
-
-    # The loss is divided by the labelled positions of the whole optimizer step, so accumulation changes nothing.
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, *args: Any, sampler: Sampler[int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sampler = sampler
-        self.labelled = LabelledPositions(self.model)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.sampler
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimizer step, and how many labelled positions they hold."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(batch["targets"].numel() for batch in batches), device=device)
-        return batches, count
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Tensor:
-        """Mean cross-entropy over the labelled positions of the optimizer step (this micro-batch's share of it)."""
-        assert num_items_in_batch is not None and not return_outputs, "only training goes through the Trainer"
-        positions, targets = inputs.pop("positions"), inputs.pop("targets")
-        logits = self.labelled.logits(model, inputs, positions)
-        total: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-        return total / num_items_in_batch
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the Trainer's estimate walks over all parameters in every step."""
-        return 0
+    model: Any
+    report: StageReport
+    rows: list[dict[str, Any]]
+    resumed_epoch: int
 
 
 class _Recorder(TrainerCallback):  # type: ignore[misc]
-    """Records the learning rates in use and the loss, and hands control to the caller at the end of each epoch."""
+    """Records what a stage does, hands control to the caller at the end of each epoch, and asks for checkpoints."""
 
-    def __init__(self, on_epoch: Callable[[int, float], None]) -> None:
-        self.on_epoch = on_epoch
-        self.learning_rates: list[float] = []
-        self.losses: list[float] = []
-        self.curve_seconds = 0.0
+    def __init__(
+        self,
+        before: Progress,
+        dataset: StageDataset,
+        watch: LossWatch,
+        epochs: int,
+        checkpoint_seconds: float,
+        on_epoch: OnEpoch,
+    ) -> None:
+        self._before, self._dataset, self._watch, self._epochs = before, dataset, watch, epochs
+        self._checkpoint_seconds, self._on_epoch = checkpoint_seconds, on_epoch
+        self._start = self._last_checkpoint = time.perf_counter()
+        self.learning_rates, self.rows = list(before.learning_rates), list(before.rows)
+        self.epoch, self.loss, self.curve_seconds = before.epoch, 0.0, before.curve_seconds
+
+    def progress(self) -> Progress:
+        """How far the stage has come, the time before an interruption included."""
+        return self._before.model_copy(
+            update={
+                "epoch": self.epoch,
+                "learning_rates": (self.learning_rates[0], max(self.learning_rates)),
+                "real_tokens": self._before.real_tokens + self._dataset.real_tokens,
+                "seconds": self._before.seconds + time.perf_counter() - self._start,
+                "curve_seconds": self.curve_seconds,
+                "rows": tuple(self.rows),
+            }
+        )
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.learning_rates.append(kwargs["optimizer"].param_groups[0]["lr"])
+        if args.device.type == "cpu":  # where looking costs nothing
+            self._require_number(state.global_step + 1, state)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **kwargs: Any
@@ -115,13 +107,42 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:  # the summary at the end of training
             return
         start = time.perf_counter()
-        if not math.isfinite(logs["loss"]):
-            raise RunFailed(f"training diverged in epoch {round(state.epoch)}; lower recipe.learning_rate.")
-        self.losses.append(logs["loss"])
+        self._require_number(state.global_step, state)
+        self.epoch, self.loss = round(state.epoch), logs["loss"]
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise self._diverged("a weight", state.global_step, self.epoch, self.learning_rates[-1])
         model.eval()
-        self.on_epoch(round(state.epoch), logs["loss"])
+        with _memory_needed(f"memory ran out at the learning curve after epoch {self.epoch}; run with --no_curves."):
+            self.rows += self._on_epoch(model, self.epoch, self.loss)
         model.train()
-        self.curve_seconds += time.perf_counter() - start
+        now = time.perf_counter()
+        self.curve_seconds += now - start
+        if self.epoch < self._epochs and now - self._last_checkpoint >= self._checkpoint_seconds:
+            control.should_save = True
+            self._last_checkpoint = now
+
+    def _require_number(self, steps: int, state: Any) -> None:
+        """Stop if the loss of one of the `steps` taken so far was no number."""
+        if step := self._watch.first_bad_step():
+            epoch = -(-step * self._epochs // state.max_steps)
+            raise self._diverged("the loss", step, epoch, self.learning_rates[step - steps - 1])
+
+    def _diverged(self, what: str, step: int, epoch: int, learning_rate: float) -> RunFailed:
+        return RunFailed(
+            f"training diverged: {what} was no number at step {step} (epoch {epoch}, learning rate "
+            f"{learning_rate:g}); lower recipe.learning_rate."
+        )
+
+
+@contextlib.contextmanager
+def _memory_needed(sentence: str) -> Iterator[None]:
+    """Fail with `sentence` where memory runs out and a smaller micro-batch would not help."""
+    try:
+        yield
+    except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            raise RunFailed(sentence) from error
+        raise
 
 
 def micro_batch_size(requested: int | None, effective: int, longest: int, device: str) -> int:
@@ -131,59 +152,142 @@ def micro_batch_size(requested: int | None, effective: int, longest: int, device
 
 
 def train_stage(
-    model: Any,
+    model_of: Callable[[], Any],
     datapoints: Sequence[Datapoint],
     is_definition: Sequence[bool],
     *,
-    recipe: Recipe,
-    stage: int,
+    recipe: StageRecipe,
     seed: int,
     pad_id: int,
     device: str,
+    bf16: bool,
     batch_size: int | None,
     report_to: Sequence[str],
     run_name: str,
+    folder: Path,
     log_folder: Path,
-    on_epoch: Callable[[int, float], None],
-) -> StageReport:
-    """Finetune `model` in place for one stage.
+    checkpoint_seconds: float,
+    on_epoch: OnEpoch,
+) -> Trained:
+    """Finetune a model for one stage, from the checkpoint in `folder` if there is one.
 
     Args:
-        model: a causal or seq2seq language model.
+        model_of: gives a causal or seq2seq language model with the weights that the stage starts from, to train in
+            place; asked again after memory ran out, so whoever asks should hold no other reference to it.
         datapoints: what to train on.
         is_definition: which of them are definitions (for the recipe's `definition_share`).
         recipe: how to train.
-        stage: the stage's number, from 0; decides the number of epochs.
         seed: decides the order of the data and every random choice of the training.
         pad_id: id to pad with.
         device: cpu, cuda or mps.
-        batch_size: datapoints per forward pass; None chooses.
+        bf16: whether to compute under bfloat16 autocast.
+        batch_size: datapoints per forward pass; None chooses. Halved for as long as memory runs out.
         report_to: the Trainer's experiment trackers.
         run_name: the run's name in those trackers.
+        folder: where checkpoints go; belongs to this training alone. Removed once the stage is trained.
         log_folder: where trackers write; removed again if none does.
-        on_epoch: called after each epoch with the epoch's number and its mean training loss.
+        checkpoint_seconds: a checkpoint is written at the end of an epoch if the last is that long ago.
+        on_epoch: called after each epoch that is trained now; gives rows to keep.
+
+    Raises:
+        RunFailed: if training diverges, one datapoint does not fit into memory, or a checkpoint cannot be written. The
+            last complete checkpoint stays in `folder`.
     """
-    start = time.perf_counter()
-    epochs, effective = recipe.epochs[stage], recipe.effective_batch_size
-    micro = micro_batch_size(batch_size, effective, max(one.length for one in datapoints), device)
-    dataset = StageDataset(datapoints)
-    recorder = _Recorder(on_epoch)
-    arguments = TrainingArguments(
+    checkpoints, effective = EpochCheckpoints(folder), recipe.effective_batch_size
+    longest = max(one.length for one in datapoints)
+    micro, out_of_memory = micro_batch_size(batch_size, effective, longest, device), 0
+    found = checkpoints.newest()
+    if found:
+        micro, out_of_memory = min(micro, found[1].micro_batch_size), found[1].out_of_memory
+
+    def smaller() -> int:
+        nonlocal micro, out_of_memory, found
+        if micro == 1:
+            raise RunFailed(f"out of memory on {device}, with one datapoint per forward pass; take a smaller model.")
+        micro, out_of_memory = micro_batch_size(micro // 2, effective, longest, device), out_of_memory + 1
+        found = checkpoints.newest()
+        return micro
+
+    def attempt(size: int) -> Trained:
+        clear_device_cache(garbage_collection=True)  # an attempt that ran out of memory has left a model
+        with _memory_needed(f"out of memory on {device}: the model does not fit; take a smaller one."):
+            model = model_of()
+        path, before = found or (None, Progress(micro_batch_size=size))
+        before = before.model_copy(update={"micro_batch_size": size, "out_of_memory": out_of_memory})
+        arguments = _arguments(recipe, size, seed, device, bf16, report_to, run_name, log_folder)
+        dataset, watch = StageDataset(datapoints), LossWatch(arguments.device)
+        recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
+        definitions = recipe.definitions_per_epoch(sum(is_definition), len(is_definition) - sum(is_definition))
+        lengths = [one.length for one in datapoints]
+        sampler = EpochSampler(lengths, effective, is_definition, definitions, seed)
+        sampler.skip(before.epoch)
+        trainer = StageTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=Collator(pad_id, decoder_start(model.config)),
+            callbacks=[recorder],
+            sampler=sampler,
+            watch=watch,
+            checkpoints=checkpoints,
+            progress=recorder.progress,
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train(resume_from_checkpoint=str(path) if path else None)
+        finally:
+            trainer.labelled.close()
+            with contextlib.suppress(OSError):  # absent, or not empty
+                log_folder.rmdir()
+        done = recorder.progress()
+        report = StageReport(
+            records=len(datapoints),
+            epochs=recipe.epochs,
+            optimizer_steps=trainer.state.global_step,
+            micro_batch_size=size,
+            effective_batch_size=effective,
+            learning_rate_first=done.learning_rates[0],
+            learning_rate_peak=done.learning_rates[1],
+            learning_rate_last=recorder.learning_rates[-1],
+            train_loss=recorder.loss,
+            real_tokens=done.real_tokens,
+            seconds=done.seconds,
+            curve_seconds=done.curve_seconds,
+            out_of_memory=out_of_memory,
+        )
+        return Trained(model, report, recorder.rows, before.epoch)
+
+    trained: Trained = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)()
+    checkpoints.clear()
+    return trained
+
+
+def _arguments(
+    recipe: StageRecipe,
+    micro: int,
+    seed: int,
+    device: str,
+    bf16: bool,
+    report_to: Sequence[str],
+    run_name: str,
+    log_folder: Path,
+) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(log_folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=effective // micro,
-        num_train_epochs=epochs,
+        gradient_accumulation_steps=recipe.effective_batch_size // micro,
+        num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_steps,
         optim=recipe.optim,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.precision == "bf16",
+        bf16=bf16,
         use_cpu=device == "cpu",
         seed=seed,
         data_seed=seed,
-        save_strategy="no",
+        save_strategy="no",  # checkpoints are asked for at the end of epochs, by the clock
         eval_strategy="no",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
@@ -192,40 +296,4 @@ def train_stage(
         run_name=run_name,
         remove_unused_columns=False,
         dataloader_pin_memory=device.startswith("cuda"),
-    )
-    trainer = StageTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=Collator(pad_id, decoder_start(model.config)),
-        callbacks=[recorder],
-        sampler=EpochSampler(
-            [one.length for one in datapoints],
-            effective,
-            is_definition,
-            recipe.definitions_per_epoch(sum(is_definition), len(is_definition) - sum(is_definition)),
-            seed,
-        ),
-    )
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train()
-    finally:
-        trainer.labelled.close()
-        with contextlib.suppress(OSError):  # absent, or not empty
-            log_folder.rmdir()
-    rates = recorder.learning_rates
-    return StageReport(
-        records=len(datapoints),
-        epochs=epochs,
-        optimizer_steps=trainer.state.global_step,
-        micro_batch_size=micro,
-        effective_batch_size=effective,
-        learning_rate_first=rates[0],
-        learning_rate_peak=max(rates),
-        learning_rate_last=rates[-1],
-        train_loss=recorder.losses[-1],
-        real_tokens=dataset.real_tokens,
-        seconds=time.perf_counter() - start,
-        curve_seconds=recorder.curve_seconds,
     )

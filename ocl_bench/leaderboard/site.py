@@ -124,11 +124,11 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
 
 def _curves(entry: Entry) -> list[dict[str, Any]]:
     """em_forced of each subset by stage and epoch: mean over seeds, and its interval where there are several."""
-    values: dict[tuple[str, int, str], dict[str, list[float]]] = {}
+    values: dict[tuple[str, int, str], dict[int, list[float]]] = {}
     for cell, points in entry.checked.curves.items():
         for point in points:
             seeds = values.setdefault((point.stage, point.epoch, point.subset), {})
-            seeds.setdefault(cell.split("-stage2")[0], []).append(point.em_forced)
+            seeds.setdefault(cell.seed, []).append(point.em_forced)
     rows = []
     for (stage, epoch, subset), by_seed in values.items():
         means = [fmean(own) for own in by_seed.values()]

@@ -22,7 +22,8 @@ from ocl_bench.evaluate.answers import ANSWERS, Answer, read_answers
 from ocl_bench.files import folder_atomic, sha256, to_json_lines
 from ocl_bench.leaderboard.untrusted import list_files, pack
 from ocl_bench.models.spec import ModelSpec
-from ocl_bench.runner.folder import cells, read_samples, results_of
+from ocl_bench.runner.cells import stage_folder
+from ocl_bench.runner.folder import score_run
 from ocl_bench.runner.manifest import Manifest, read_manifest
 
 Division = Literal["standard", "open"]
@@ -111,20 +112,20 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
     manifest = read_manifest(run)
     if manifest.status != "complete":
         raise OclBenchError(f"{run}: the run's status is '{manifest.status}'; only a complete run can be submitted.")
-    samples = read_samples(run, manifest.config)
     config = _config(run, manifest)
     org, model = _name(manifest.config.model, name)
     public = public_manifest(manifest, f"{org}/{model}")
     files = {
         MANIFEST: (public.model_dump_json(indent=2) + "\n").encode(),
-        RESULTS: (results_of(public, samples, {}).model_dump_json(indent=2) + "\n").encode(),
+        RESULTS: (score_run(run, public).model_dump_json(indent=2) + "\n").encode(),
         CONFIG: config,
     }
-    for cell in cells(manifest.config):
-        files[f"{cell}/{SAMPLES}"] = pack(answer_lines(_answers(run / cell, manifest)))
-        curves = run / cell / "curves.jsonl"
-        if curves.is_file():
-            files[f"{cell}/{CURVES}"] = pack(curves.read_bytes())
+    for cell in manifest.config.cells:
+        stages = [stage_folder(run, cell, stage.name) for stage in cell.owned(manifest.config.task)]
+        files[f"{cell.name}/{SAMPLES}"] = pack(answer_lines(_answers(stages)))
+        curves = [folder / "curve.jsonl" for folder in stages]
+        if all(path.is_file() for path in curves):
+            files[f"{cell.name}/{CURVES}"] = pack(b"".join(path.read_bytes() for path in curves))
     submission = Submission(
         division=division,
         task=manifest.config.task.task,
@@ -167,23 +168,27 @@ def public_manifest(manifest: Manifest, name: str) -> Manifest:
     config = manifest.config.model_copy(update={"model": model, "also_tasks": (), "also_path": ()})
     private = ("model", "output_path", "include_path", "also_tasks")
     passed = {key: value for key, value in manifest.passed.items() if key not in private}
-    return manifest.model_copy(update={"config": config, "passed": passed})
+    evaluations = {
+        cell: {place: {"answers": found["answers"]} for place, found in places.items() if "answers" in found}
+        for cell, places in manifest.evaluations.items()
+    }
+    return manifest.model_copy(update={"config": config, "passed": passed, "evaluations": evaluations})
 
 
-def _answers(cell: Path, manifest: Manifest) -> Iterator[SubmittedAnswer]:
-    for stage in manifest.config.task.stages:
-        if (path := cell / stage.name / ANSWERS).is_file():  # later stage-2 seeds share the stages before
-            yield from (SubmittedAnswer(stage=stage.name, **vars(one)) for one in read_answers(path))
+def _answers(stages: Iterable[Path]) -> Iterator[SubmittedAnswer]:
+    for folder in stages:
+        yield from (SubmittedAnswer(stage=folder.name, **vars(one)) for one in read_answers(folder / ANSWERS))
 
 
 def _config(run: Path, manifest: Manifest) -> bytes:
     """The configuration of the first checkpoint, without what is not the model's: where it came from, who saved it."""
-    path = run / cells(manifest.config)[0] / manifest.config.task.stages[0].name / "config.json"
+    config = manifest.config
+    path = stage_folder(run, config.cells[0], config.task.stages[0].name) / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OclBenchError(f"{path}: the checkpoint's configuration cannot be read ({error}).") from None
-    return (json.dumps(_without_origin(config), indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(_without_origin(content), indent=2, sort_keys=True) + "\n").encode()
 
 
 def _without_origin(value: Any) -> Any:

@@ -16,7 +16,7 @@ from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
-from ocl_bench.leaderboard.checks.training import check_stages, check_training
+from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import printable
 
@@ -79,6 +79,7 @@ def _check_all(checked: Checked) -> None:
     datasets = rebuild(checked, manifest)
     if datasets is not None:
         check_vocabulary(checked, manifest, datasets)
+        check_keys(checked, manifest, datasets)
         check_training(checked, manifest, datasets)
         check_answers(checked, manifest, datasets, contents)
         check_curves(checked, manifest, datasets, contents)

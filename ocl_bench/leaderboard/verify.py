@@ -114,6 +114,7 @@ def verify(
             "model_args": args.model_dump(mode="json"),
             "limit": config.limit,
             "curves": False,
+            "fresh": True,  # what lies in the output folder may be what is to be verified
             "output_path": str(output_path),
             **options,
         }

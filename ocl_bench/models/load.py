@@ -8,7 +8,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.encoding import Encoded
-from ocl_bench.models.spec import ModelSpec
+from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import word_level_tokenizer
 
 
@@ -40,9 +40,9 @@ def load_tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
-    if spec.source == "scratch" and location == spec.location and not _has_tokenizer(Path(location)):
+    if spec.source == "scratch" and location == spec.location and not has_tokenizer(Path(location)):
         return word_level_tokenizer(texts)
-    if Path(location).is_dir() and not _has_tokenizer(Path(location)):
+    if Path(location).is_dir() and not has_tokenizer(Path(location)):
         raise OclBenchError(
             f"{location}: the folder holds no tokenizer; save one there or give --model_args tokenizer=…"
         )
@@ -214,18 +214,6 @@ def require_weights(spec: ModelSpec) -> None:
             f"--model {spec.name}: the folder holds no *.safetensors; save weights there with save_pretrained, "
             f"or start from random ones with --model scratch:{spec.name}."
         )
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    names = (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "spiece.model",
-        "vocab.json",
-        "vocab.txt",
-    )
-    return any((folder / name).is_file() for name in names)
 
 
 def _from_pretrained(spec: ModelSpec, loader: Callable[..., Any], location: str, what: str, **options: Any) -> Any:

@@ -97,3 +97,16 @@ def _scratch_folder(name: str) -> Path:
     raise OclBenchError(
         f"--model {name}: neither a model of the suite nor a folder with a config.json; {did_you_mean(wanted, known)}"
     )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds files of a tokenizer."""
+    names = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "spiece.model",
+        "vocab.json",
+        "vocab.txt",
+    )
+    return any((folder / name).is_file() for name in names)

@@ -8,7 +8,7 @@ from typing import Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.files import read_json_lines
-from ocl_bench.runner.folder import cells
+from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import chance_levels
@@ -88,11 +88,12 @@ Curve = dict[int, dict[int, list[float]]]
 
 def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve]:
     curves: dict[tuple[str, str], Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for cell, seed in zip(cells(config), (s for s in config.seeds for _ in config.stage2_seeds), strict=True):
-        path = folder / cell / "curves.jsonl"
-        for number, row in enumerate(read_json_lines(path) if path.is_file() else (), start=1):
-            point = CurvePoint.parse(row, f"{path} line {number}")
-            curves[point.stage, point.subset][point.epoch][seed].append(point.em_forced)
+    for cell in config.cells:
+        for stage in cell.owned(config.task):
+            path = stage_folder(folder, cell, stage.name) / "curve.jsonl"
+            for number, row in enumerate(read_json_lines(path) if path.is_file() else (), start=1):
+                point = CurvePoint.parse(row, f"{path} line {number}")
+                curves[point.stage, point.subset][point.epoch][cell.seed].append(point.em_forced)
     if not curves:
         raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
     return curves

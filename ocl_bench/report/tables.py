@@ -12,6 +12,9 @@ from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocl_bench.runner.cache import Cached
     from ocl_bench.study.run import StudyResults
 
 
@@ -119,6 +122,13 @@ def reading_notes(results: Results) -> list[str]:
     ]
     if check is not None:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
+    for stage in dict.fromkeys(one.stage for one in results.unlearned):
+        own = [one for one in results.unlearned if one.stage == stage]
+        seeds, worst = sorted({one.seed for one in own}), max(one.train_loss for one in own)
+        notes.append(
+            f"{stage} of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} did not learn its own data "
+            f"(loss up to {worst:.2f}, expected below {own[0].learned_below:g}): a small gap says nothing there"
+        )
     if control := results.below_chance:
         notes.append(
             f"{EM.name} of unseen, {with_interval(control)}, is below chance, {_chance(control)}: after "
@@ -159,6 +169,27 @@ def study_table(results: "StudyResults", format: str = "simple") -> str:
                 rows.append([point.run.label, name, *cells, len(point.seeds)])
     headers = [results.study.axis or "run", "asked", "ocl_gap [95 %]", "meta_ocl_gap [95 %]", "seeds"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
+def cache_table(cached: "Sequence[Cached]", root: "Path") -> str:
+    """What lies in a store: kind, key, size, weights, what it is, and the runs that use it."""
+    rows = [
+        [
+            one.kind, one.path.name.strip(".")[:12], _size(one.size), _size(one.weights) if one.weights else "",
+            one.what, len(one.used_by), ", ".join(str(run.relative_to(root)) for run in one.used_by[:1]),
+        ]
+        for one in cached
+    ]  # fmt: skip
+    table = tabulate(rows, headers=["", "key", "size", "weights", "what", "runs", "first of them"], tablefmt="simple")
+    total = f"{len(cached)} in all, {_size(sum(one.size for one in cached))}"
+    return f"{table}\n\n{total}" if rows else "nothing"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
 
 
 def _difference(change: Change) -> str:

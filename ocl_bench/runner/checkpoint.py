@@ -9,12 +9,12 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
 from ocl_bench.evaluate.sampling import subset_sample
-from ocl_bench.runner.devices import pick_device
+from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import write_results
 from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
-from ocl_bench.score.score import score
+from ocl_bench.score.score import score, score_samples
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.load import load_task
 
@@ -72,13 +72,16 @@ def evaluate_checkpoint(
     questions = {record.id: record for record in asked}
     samples = samples_of(answers, questions, chance_levels(loaded), stage=stage, seed=seed, stage2_seed=stage2_seed)
     results = score(
-        samples,
+        score_samples(samples, loaded),
         loaded,
+        seeds=(seed,),
+        stage2_seeds=(stage2_seed,),
         model=checkpoint,
         model_revision=None,
         recipe=None,
         engine=model.record,
         engine_check=None,
+        unlearned=(),
         limit=limit,
         modified=bool(overrides),
     )

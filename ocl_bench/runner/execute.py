@@ -1,217 +1,212 @@
-"""Execute a plan: start workers, hand out seeds, watch them, score."""
+"""Execute a plan: what is there is taken, what is not is handed to workers as stage jobs, and the run is scored."""
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
-from ocl_bench.errors import OclBenchError, RunFailed
-from ocl_bench.forking import forked
-from ocl_bench.processes import Child, Events, Exited, Failed, Message
-from ocl_bench.runner.devices import device_environment
-from ocl_bench.runner.folder import new_run_folder, read_stages, score_run, write_data, write_results
-from ocl_bench.runner.manifest import Manifest, RunConfig, checkout_state, torch_record, versions
-from ocl_bench.runner.messages import EngineChosen, FromWorker, Generate, Job, Ready, SeedDone
+from ocl_bench.errors import RunFailed
+from ocl_bench.runner.folder import (
+    clean_folder,
+    link_stage,
+    read_records,
+    run_folder,
+    score_run,
+    write_data,
+    write_results,
+)
+from ocl_bench.runner.keep import Keeper
+from ocl_bench.runner.manifest import Manifest, checkout_state, read_manifest, torch_record, versions
+from ocl_bench.runner.messages import EngineChosen, FromRun, Generate, Note, StageDone
 from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.request import RunRequest
+from ocl_bench.runner.schedule import Schedule
 from ocl_bench.runner.serving import Serving
-from ocl_bench.runner.worker import PRELOAD, log_path
+from ocl_bench.runner.store import Store
+from ocl_bench.runner.workers import Workers
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.records import dataset_sha256
 
 WATCH_SECONDS = 0.5
 
-OnEvent = Callable[[Message], None]
+OnMessage = Callable[[FromRun], None]
 
 
-def execute(
-    plan: Plan, workers: "Workers", output_path: Path, passed: dict[str, Any], on_event: OnEvent
-) -> tuple[Path, Results]:
-    """Run a plan to the end.
+def execute(plan: Plan, request: RunRequest, workers: Workers, on_message: OnMessage) -> tuple[Path, Results]:
+    """Run a plan to the end, from wherever the same run was left.
 
     Args:
         plan: from `make_plan`.
+        request: what it was made of.
         workers: the processes that train; those that the last run started are used again where they fit.
-        output_path: where run folders are made.
-        passed: what the user passed, for the manifest.
-        on_event: called with each message of the workers, in this thread.
+        on_message: called with each message of the run, in this thread.
 
     Returns:
         The run folder and the results in it.
 
     Raises:
-        RunFailed: if a seed fails; what finished before is kept.
+        RunFailed: if a stage fails, or files cannot be written; what is finished is kept, and the same run goes on.
     """
-    start = time.monotonic()
-    folder = new_run_folder(output_path, plan.config)
-    manifest = _first_manifest(plan, passed)
-    write_data(folder, plan.records)
-    manifest.write(folder)
-    ran_on: dict[str, str] = {}
-    serves = plan.config.engine == "vllm"
-    on_event(EngineChosen(plan.config.engine, plan.config.engine_reason))
-    with _watched_memory() as memory, Serving(plan, folder) if serves else nullcontext() as serving:
-        try:
-            for message in workers.train(folder.absolute(), plan.config, serving):
-                if isinstance(message, Ready):
-                    ran_on = message.hardware
-                on_event(message)
-            status = "complete"
-        except BaseException:
-            status = "failed"
-            raise
-        finally:
-            manifest = manifest.model_copy(
-                update={
-                    "status": status,
-                    "hardware": ran_on,
-                    **(serving.facts if serving else {}),
-                    "stages": read_stages(folder, plan.config),
-                    "wall_seconds": time.monotonic() - start,
-                    "peak_memory_bytes": memory[0],
-                }
-            )
-            manifest.write(folder)
-    results = score_run(folder)
-    write_results(folder, results)
+    try:
+        store = Store(request.output_path.absolute())
+        folder = run_folder(request.output_path, plan)
+        with _alone(folder, on_message):
+            clean_folder(folder)
+            write_data(folder, plan.records)
+            _Execution(plan, request, store, folder, workers, on_message).run()
+            results = score_run(folder)
+            write_results(folder, results)
+    except OSError as error:
+        raise RunFailed(
+            f"a file below {request.output_path} cannot be written or read ({error.strerror or error}); what is "
+            "finished is kept: mend that, and run the same command again to go on."
+        ) from None
     return folder, results
 
 
-def _first_manifest(plan: Plan, passed: dict[str, Any]) -> Manifest:
-    commit, dirty = checkout_state()
-    return Manifest(
-        status="running",
-        passed=passed,
-        config=plan.config,
-        model_revision=plan.model_revision,
-        parameters=plan.parameters,
-        datasets={cell: dataset_sha256(records) for cell, records in plan.records.items()},
-        stages={},
-        engine=torch_record(plan.config),
-        engine_seconds=None,
-        engine_load_seconds=(),
-        engine_crashes=0,
-        versions=versions(),
-        commit=commit,
-        dirty=dirty,
-        hardware={},
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_seconds=None,
-        peak_memory_bytes=None,
-    )
+class _Execution:
+    """One start of a run."""
 
+    def __init__(
+        self,
+        plan: Plan,
+        request: RunRequest,
+        store: Store,
+        folder: Path,
+        workers: Workers,
+        on_message: OnMessage,
+    ) -> None:
+        self.plan, self.request, self.store, self.folder = plan, request, store, folder
+        self.workers, self.on_message = workers, on_message
+        self.schedule = Schedule(plan, store)
+        self.keeper = Keeper(self.schedule, store, folder, request.keep)
+        self.hardware: dict[str, str] = {}
 
-class Workers:
-    """The processes that train: started for a run, kept for the next that needs the same, ended with the block."""
-
-    def __init__(self) -> None:
-        self._shape: tuple[str, int, int] | None = None
-        self._workers: list[Child] = []
-        self._events: Events = Queue()
-        self._hardware: dict[str, str] = {}
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._end()
-
-    def train(self, folder: Path, config: RunConfig, serving: "Serving | None") -> Iterator[Message]:
-        """Train and evaluate every seed of a run folder; yields the workers' messages as they come.
-
-        Args:
-            folder: the run folder.
-            config: the run.
-            serving: the run's vLLM engine, which answers what workers ask it; None if it has none.
-        """
-        waiting = deque(Job(str(folder), seed, stage2_seed=0, stage=0) for seed in config.seeds)
-        self._start(folder, config)
-        yield Ready(self._hardware)
-        try:
-            if serving is not None:
-                serving.start(self._events)
-            for idle in self._workers[: len(waiting)]:
-                idle.send(waiting.popleft())
-            unfinished = len(config.seeds)
-            while unfinished:
-                worker, message = self._events.get()
-                match message:
-                    case Generate():
-                        assert serving is not None and worker is not None
-                        serving.ask(worker, message)
-                        continue
-                    case SeedDone():
-                        unfinished -= 1
-                        if waiting and worker is not None:
-                            worker.send(waiting.popleft())
-                    case Failed() | Exited():
-                        log = serving.log if serving and worker is None else self._log(folder, worker)
-                        raise _failure(message, log)
-                yield message
-        except BaseException:
-            self._end()
-            raise
-
-    def _log(self, folder: Path, worker: Child | None) -> Path:
-        return log_path(folder, next(number for number, one in enumerate(self._workers) if one is worker))
-
-    def _start(self, folder: Path, config: RunConfig) -> None:
-        """Start as many workers as the run wants, unless those of the last run are just as many of the same kind."""
-        shape = (config.device, config.workers, config.threads)
-        if self._shape == shape:
+    def run(self) -> None:
+        """Do what is not done, and say in the manifest what became of it."""
+        plan, earlier = self.plan, self._earlier()
+        if self.request.fresh:
+            self.schedule.remove_all()
+        reused = self.schedule.look()
+        for job, record in self.schedule.done():
+            link_stage(self.folder, self.store, job, record)
+        self._say_what_is_there(reused)
+        if self.schedule.finished and earlier is not None and earlier.status == "complete":
             return
-        self._end()
-        self._shape, self._events = shape, Queue()
-        environment = device_environment(config.device) | {
-            "OMP_NUM_THREADS": str(config.threads),
-            "MKL_NUM_THREADS": str(config.threads),
-        }
-        for number in range(config.workers):
-            arguments = [str(number), str(config.threads)]
-            log = log_path(folder, number)
-            child = Child(
-                "ocl_bench.runner.worker",
-                arguments,
-                environment,
-                log,
-                self._events,
-                sends=FromWorker,
-                start=forked(PRELOAD),
-            )
-            self._workers.append(child)
-        for _ in self._workers:
-            started, message = self._events.get()
-            if isinstance(message, Failed | Exited):
-                log = self._log(folder, started)
-                self._end()
-                raise _failure(message, log)
-            assert isinstance(message, Ready)
-            self._hardware = message.hardware
+        start = time.monotonic()
+        manifest = self._first_manifest(earlier, reused)
+        manifest.write(self.folder)
+        serves = plan.config.compute.engine == "vllm" and not self.schedule.finished
+        status = "failed"
+        with _watched_memory() as memory, Serving(plan, self.folder) if serves else nullcontext() as serving:
+            try:
+                if not self.schedule.finished:
+                    self._train(serving)
+                status = "complete"
+            except (KeyboardInterrupt, SystemExit):
+                status = "interrupted"
+                raise
+            finally:
+                stages, evaluations = read_records(self.folder, plan.config)
+                self._finish(manifest, {
+                    "status": status,
+                    "hardware": self.hardware or manifest.hardware,
+                    **(serving.facts if serving else {}),
+                    "stages": stages,
+                    "evaluations": evaluations,
+                    "wall_seconds": (manifest.wall_seconds or 0.0) + time.monotonic() - start,
+                    "peak_memory_bytes": max(memory[0], manifest.peak_memory_bytes or 0),
+                })  # fmt: skip
 
-    def _end(self) -> None:
-        for worker in self._workers:
-            worker.end()
-        self._shape, self._workers = None, []
+    def _finish(self, manifest: Manifest, found: dict[str, Any]) -> None:
+        if engines := _engines(found["evaluations"]):
+            found["engine"] = engines[-1]
+        manifest.model_copy(update=found).write(self.folder)
 
+    def _earlier(self) -> Manifest | None:
+        """The manifest of the same run's last start; None if this is the first."""
+        if not (self.folder / "manifest.json").is_file():
+            return None
+        found = read_manifest(self.folder)
+        return found if found.key == self.plan.key else None
 
-def _failure(ended: Failed | Exited, log: Path) -> OclBenchError:
-    if isinstance(ended, Exited):
-        return RunFailed(
-            f"a training process ended with code {ended.code} (negative: killed by that signal, 9 is often a lack "
-            f"of memory); see {log}."
+    def _first_manifest(self, earlier: Manifest | None, reused: int) -> Manifest:
+        plan = self.plan
+        commit, dirty = checkout_state()
+        return Manifest(
+            status="running",
+            key=plan.key,
+            passed=self.request.passed,
+            config=plan.config,
+            model_revision=plan.model_revision,
+            parameters=plan.parameters,
+            datasets={cell.name: dataset_sha256(records) for cell, records in plan.records.items()},
+            stages={},
+            evaluations={},
+            engine=torch_record(plan.config.compute),
+            engine_seconds=None,
+            engine_load_seconds=(),
+            engine_crashes=0,
+            versions=versions(),
+            commit=commit,
+            dirty=dirty,
+            hardware=earlier.hardware if earlier else {},
+            started=earlier.started if earlier else datetime.now(UTC).isoformat(timespec="seconds"),
+            starts=earlier.starts + 1 if earlier else 1,
+            reused=reused,
+            wall_seconds=earlier.wall_seconds if earlier else None,
+            peak_memory_bytes=earlier.peak_memory_bytes if earlier else None,
         )
-    message = ended.message.strip().splitlines()[0]
-    if ended.exit_code is not None:
-        return OclBenchError(message) if ended.exit_code == OclBenchError.exit_code else RunFailed(message)
-    if "out of memory" in message.lower():
-        return RunFailed(f"the device ran out of memory; pass a smaller --batch_size (see {log}).")
-    return RunFailed(f"training failed: {message} (see {log})")
+
+    def _say_what_is_there(self, reused: int) -> None:
+        schedule = self.schedule
+        for note in schedule.notes:
+            self.on_message(Note(note))
+        if reused:
+            self.on_message(Note(f"{reused} of {len(schedule.jobs)} stages were there{schedule.made_by_others()}"))
+        if not schedule.finished:
+            compute = self.plan.config.compute
+            self.on_message(EngineChosen(compute.engine, compute.engine_reason))
+
+    def _train(self, serving: Serving | None) -> None:
+        for message in self.workers.perform(self.schedule, self.folder.absolute(), serving):
+            if isinstance(message, StageDone):
+                job, record = self.schedule.finish(message.where, message.key)
+                link_stage(self.folder, self.store, job, record)
+                for note in self.keeper.after(job):
+                    self.on_message(Note(note))
+            if not isinstance(message, Generate):
+                self.on_message(message)
+        self.hardware = self.workers.hardware
+        self.schedule.require_success()
+
+
+def _engines(evaluations: Any) -> list[Any]:
+    return [
+        found["answers"].engine for stages in evaluations.values() for found in stages.values() if "answers" in found
+    ]
+
+
+@contextmanager
+def _alone(folder: Path, on_message: OnMessage) -> Iterator[None]:
+    """Keep a run folder to this process; another that is at the same run is waited for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_message(Note(f"another process is at this run ({folder}); waiting for it"))
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -223,7 +218,7 @@ def _watched_memory() -> Iterator[list[int]]:
     def watch() -> None:
         me = psutil.Process()
         while not stop.wait(WATCH_SECONDS):
-            peak[0] = max(peak[0], sum(_memory(process) for process in (me, *me.children(recursive=True))))
+            peak[0] = max(peak[0], sum(_memory(process) for process in (me, *_children(me))))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -232,6 +227,13 @@ def _watched_memory() -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _memory(process: psutil.Process) -> int:

@@ -1,140 +1,236 @@
-"""The run folder: where everything about one run lies."""
+"""The run folder: where everything about one run lies, as links to what runs share.
 
-import time
+<output_path>/<model>/<task>/<key>/
+    manifest.json  results.json  curves.png
+    <cell>/data.jsonl            the cell's dataset
+    <cell>/<stage>/              a checkpoint that from_pretrained loads, stage.json, curve.jsonl
+    <cell>/<stage>/<name>.jsonl  what an evaluator found at the end of the stage; <name>.json tells of it
+    <cell>/before/               the same, of the model before the first stage
+"""
+
+import json
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.ability import AbilityScore
-from ocl_bench.evaluate.answers import ANSWERS, read_answers
-from ocl_bench.files import read_json_lines, write_atomic
-from ocl_bench.runner.manifest import Manifest, RunConfig, StageRecord, read_manifest
-from ocl_bench.runner.plan import cell_name
-from ocl_bench.score.result import Disagreement, Results
-from ocl_bench.score.samples import Sample, samples_of
+from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
+from ocl_bench.files import folder_atomic, read_json_lines, sha256_of_file, write_atomic
+from ocl_bench.registry import load_attribute
+from ocl_bench.runner.cells import Cell, stage_folder
+from ocl_bench.runner.identity import SHORT
+from ocl_bench.runner.jobs import BEFORE, Asked, StageJob, first_job
+from ocl_bench.runner.manifest import EvaluationRecord, Evaluations, Manifest, RunConfig, StageRecord, read_manifest
+from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.store import RECORD_FILE, ROWS_FILE, STAGE_FILE, Store, link_file
+from ocl_bench.score.result import Disagreement, Results, Unlearned
 from ocl_bench.score.score import score
-from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.records import Record, read_records, serialize
+from ocl_bench.tasks.records import Record, serialize
 
 
-def new_run_folder(output_path: Path, config: RunConfig) -> Path:
-    """Make `<output_path>/<model>/<task>/<UTC time>`; a second run in the same second gets a suffix."""
-    parent = output_path / config.model.slug / config.task.task
-    name = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        folder = parent / (name + suffix)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
+def run_folder(output_path: Path, plan: Plan) -> Path:
+    """`<output_path>/<model>/<task>/<key>`: the same command has the same folder."""
+    return output_path / plan.config.model.slug / plan.config.task.task / plan.key[: SHORT // 2]
+
+
+def clean_folder(folder: Path) -> None:
+    """Remove what a process that was killed left half-written."""
+    for left in folder.rglob(".*"):
+        if left.name == ".lock":
             continue
-        return folder
-    raise OclBenchError(f"{parent}: too many runs in one second.")
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
-def write_data(folder: Path, records: Mapping[str, list[Record]]) -> None:
+def write_data(folder: Path, records: Mapping[Cell, list[Record]]) -> None:
     """Write each cell's data.jsonl."""
     for cell, dataset in records.items():
-        write_atomic(folder / cell / "data.jsonl", serialize(dataset))
+        path, text = folder / cell.name / "data.jsonl", serialize(dataset)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_atomic(path, text)
 
 
-def cells(config: RunConfig) -> list[str]:
-    """Names of all cells, in order of seed and stage-2 seed."""
-    return [cell_name(seed, stage2_seed) for seed in config.seeds for stage2_seed in config.stage2_seeds]
+@lru_cache(maxsize=4)
+def read_data(folder: Path, cell: Cell) -> list[Record]:
+    """A cell's dataset."""
+    rows = read_json_lines(folder / cell.name / "data.jsonl")
+    return [Record.model_validate_json(json.dumps(row)) for row in rows]
 
 
-def read_stages(folder: Path, config: RunConfig) -> dict[str, dict[str, StageRecord]]:
-    """What each finished stage of each cell did."""
-    return {
-        cell: {
-            stage.name: StageRecord.model_validate_json(path.read_text(encoding="utf-8"))
-            for stage in config.task.stages
-            if (path := folder / cell / stage.name / "stage.json").is_file()
-        }
-        for cell in cells(config)
-    }
+def read_job(folder: Path, store: Store, seeds: tuple[int, int], number: int, parent: str | None) -> StageJob:
+    """The job of one stage of a run folder; `parent` is the key of the stage before."""
+    config = read_config(folder)
+    own = next(one for one in config.cells if (one.seed, one.stage2_seed) == seeds)
+    first = own.owner(config.task, 0)
+    base = first_job(config, first, read_data(folder, first)).base
+    before = None if parent is None else store.stage(parent)
+    if parent is not None and before is None:
+        raise OclBenchError(f"{store.stage_path(parent)}: the stage before is not there; run the command again.")
+    return StageJob(config, own, number, read_data(folder, own), base, before)
 
 
-def read_samples(folder: Path, config: RunConfig) -> list[Sample]:
-    """All samples of a run: its answers beside their questions.
+def read_config(folder: Path) -> RunConfig:
+    """What a run folder's run does."""
+    return _read_config(folder, (folder / "manifest.json").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_config(folder: Path, changed: int) -> RunConfig:
+    return read_manifest(folder).config
+
+
+def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -> None:
+    """Show a finished job in the run folder."""
+    place = stage_folder(folder, job.cell, job.stage.name)
+    asked = list(job.asked(record))
+    if not _shows(place, record):
+        shutil.rmtree(place, ignore_errors=True)
+        with folder_atomic(place) as inside:
+            for path in store.stage_path(record.key).iterdir():
+                if path.is_file():
+                    link_file(path, inside / path.name)
+    for one in asked:
+        _link_rows(folder / job.cell.name / one.place, store, one)
+
+
+def _shows(place: Path, record: StageRecord) -> bool:
+    """Whether a folder shows this stage already."""
+    try:
+        return StageRecord.model_validate_json((place / STAGE_FILE).read_text(encoding="utf-8")) == record
+    except (OSError, ValueError):
+        return False
+
+
+def _link_rows(place: Path, store: Store, asked: Asked) -> None:
+    place.mkdir(exist_ok=True)
+    source = store.evaluation_path(asked.key)
+    for name, target in ((ROWS_FILE, f"{asked.evaluator.name}.jsonl"), (RECORD_FILE, f"{asked.evaluator.name}.json")):
+        write_atomic(place / target, (source / name).read_bytes())
+
+
+def read_records(folder: Path, config: RunConfig) -> tuple[dict[str, dict[str, StageRecord]], Evaluations]:
+    """What each finished stage of each cell did, and what evaluators tell of its models besides their rows."""
+    stages: dict[str, dict[str, StageRecord]] = {}
+    evaluations: Evaluations = {}
+    for cell in config.cells:
+        own = stages.setdefault(cell.name, {})
+        for stage in cell.owned(config.task):
+            path = stage_folder(folder, cell, stage.name) / STAGE_FILE
+            if path.is_file():
+                own[stage.name] = StageRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        found = evaluations.setdefault(cell.name, {})
+        for place in (BEFORE, *own):
+            for name in EVALUATORS:
+                path = folder / cell.name / place / f"{name}.json"
+                if path.is_file():
+                    record = EvaluationRecord.model_validate_json(path.read_text(encoding="utf-8"))
+                    found.setdefault(place, {})[name] = record
+    return stages, evaluations
+
+
+def observed(folder: Path, config: RunConfig, name: str) -> list[Observed]:
+    """All that an evaluator found in a run, before the first stage and after each.
 
     Raises:
-        OclBenchError: if a question of any seed and stage was left out or answered twice.
+        OclBenchError: if rows are missing or not what was written.
     """
-    samples = []
-    stages, branch = config.task.stages, config.task.first_x2_stage
-    chance = chance_levels(config.task)
-    for seed in config.seeds:
-        for number, stage2_seed in enumerate(config.stage2_seeds):
-            cell = folder / cell_name(seed, stage2_seed)
-            tests = {record.id: record for record in read_records(cell / "data.jsonl") if record.split == "test"}
-            asked = _asked(tests.values(), config.limit)
-            shared = branch if number else 0  # later stage-2 seeds share the stages before
-            for stage in stages[shared:]:
-                path = cell / stage.name / ANSWERS
-                answers = read_answers(path)
-                distinct = {answer.id for answer in answers} & tests.keys()
-                answered = Counter((tests[id].subset, tests[id].kind) for id in distinct)
-                if answered != asked or len(answers) != asked.total():
-                    raise OclBenchError(
-                        f"{path}: stage {stage.name} has {len(distinct)} answered questions of {asked.total()}; "
-                        "the run has not finished or its files were changed."
-                    )
-                samples += samples_of(answers, tests, chance, stage=stage.name, seed=seed, stage2_seed=stage2_seed)
-    return samples
+    row, found = EVALUATORS.load(name).row, []
+    for cell in config.cells:
+        for place in (BEFORE, *(stage.name for stage in cell.owned(config.task))):
+            path = folder / cell.name / place / f"{name}.jsonl"
+            if not path.is_file():
+                continue
+            record = EvaluationRecord.model_validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+            if sha256_of_file(path) != record.rows_sha256:
+                raise OclBenchError(
+                    f"{path}: not what was written (its sha256 differs); run the command again to mend it."
+                )
+            rows = [row.parse(content, f"{path} line {line}") for line, content in enumerate(read_json_lines(path), 1)]
+            found.append(Observed(cell.seed, cell.stage2_seed, "" if place == BEFORE else place, rows))
+    return found
 
 
-def read_ability(folder: Path, config: RunConfig) -> dict[int, list[AbilityScore]]:
-    """Seed → its scores on the tasks of lm-eval that the run also asked."""
-    scores: dict[int, list[AbilityScore]] = {seed: [] for seed in config.seeds}
-    for seed, own in scores.items():
-        for stage2_seed in config.stage2_seeds:
-            path = folder / cell_name(seed, stage2_seed) / "ability.jsonl"
-            own += [AbilityScore.parse(row, f"{path} line {n}") for n, row in enumerate(read_json_lines(path), start=1)]
-    return scores
+def score_run(folder: Path, told: Manifest | None = None) -> Results:
+    """Score a finished run from its rows; no model is loaded. Raises OclBenchError if it has not finished.
 
-
-def _asked(tests: Iterable[Record], limit: int | None) -> Counter[tuple[str, str]]:
-    """Subset and kind → questions that were to be asked."""
-    counts = Counter((record.subset, record.kind) for record in tests)
-    return Counter({what: count if limit is None else min(count, limit) for what, count in counts.items()})
-
-
-def score_run(folder: Path) -> Results:
-    """Score a finished run from its answers; no model is loaded. Raises OclBenchError if it has not finished."""
-    manifest: Manifest = read_manifest(folder)
+    Args:
+        folder: the run folder.
+        told: the manifest to take what the run is called and asked from; None takes the folder's.
+    """
+    manifest = told or read_manifest(folder)
     if manifest.status != "complete":
         raise OclBenchError(f"{folder}: the run's status is '{manifest.status}'; only a complete run is scored.")
     config = manifest.config
-    ability = read_ability(folder, config) if config.also_tasks else {}
-    return results_of(manifest, read_samples(folder, config), ability)
+    _require_answers(folder, manifest)
+    records = {(cell.seed, cell.stage2_seed): read_data(folder, cell) for cell in config.cells}
+    fields: dict[str, Any] = {}
+    asked = {name for places in manifest.evaluations.values() for found in places.values() for name in found}
+    for name in (name for name in EVALUATORS if name in asked):
+        if summary := EVALUATORS.load(name).summary:
+            fields |= load_attribute(summary)(observed(folder, config, name), config.task, records)
+    return results_of(manifest, fields)
 
 
-def results_of(manifest: Manifest, samples: Sequence[Sample], ability: Mapping[int, Sequence[AbilityScore]]) -> Results:
-    """What the samples of a run give."""
+def _require_answers(folder: Path, manifest: Manifest) -> None:
+    """Every question of every stage was answered once."""
+    config = manifest.config
+    for cell in config.cells:
+        tests = Counter((one.subset, one.kind) for one in read_data(folder, cell) if one.split == "test")
+        asked = Counter({what: n if config.limit is None else min(n, config.limit) for what, n in tests.items()})
+        for stage in cell.owned(config.task):
+            path = stage_folder(folder, cell, stage.name) / "answers.jsonl"
+            answered = {row["id"] for row in read_json_lines(path)} if path.is_file() else set()
+            if len(answered) != asked.total():
+                raise OclBenchError(
+                    f"{path}: stage {stage.name} has {len(answered)} answered questions of {asked.total()}; "
+                    "the run has not finished or its files were changed."
+                )
+
+
+def results_of(manifest: Manifest, found: Mapping[str, Any]) -> Results:
+    """A run's results: what its manifest says, and what evaluators' summaries found."""
     config = manifest.config
     return score(
-        samples,
+        found,
         config.task,
+        seeds=config.seeds,
+        stage2_seeds=config.stage2_seeds,
         model=config.model.name,
         model_revision=manifest.model_revision,
         recipe=config.recipe.recipe,
         engine=manifest.engine,
         engine_check=_engine_check(manifest),
+        unlearned=unlearned(manifest),
         limit=config.limit,
         modified=config.modified,
-        ability=ability,
     )
+
+
+def unlearned(manifest: Manifest) -> list[Unlearned]:
+    """Stages whose training loss did not fall below what the recipe expects."""
+    config, bar = manifest.config, manifest.config.recipe.learned_below
+    found = []
+    for cell in config.cells:
+        for stage, record in manifest.stages.get(cell.name, {}).items():
+            if bar is not None and not record.train_loss < bar:
+                where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed, "stage": stage}
+                found.append(Unlearned(**where, train_loss=record.train_loss, learned_below=bar))
+    return found
 
 
 def _engine_check(manifest: Manifest) -> Disagreement | None:
     """How often an engine in a process of its own began otherwise than teacher forcing had shown."""
     if manifest.engine.name == "torch":
         return None  # its answers go on from what was shown
-    stages = [stage for cell in manifest.stages.values() for stage in cell.values()]
-    return Disagreement(
-        n=sum(stage.answers for stage in stages), differing=sum(stage.answers_differing for stage in stages)
-    )
+    asked = [
+        found["answers"] for cell in manifest.evaluations.values() for found in cell.values() if "answers" in found
+    ]
+    return Disagreement(n=sum(one.rows for one in asked), differing=sum(int(one.facts["differing"]) for one in asked))
 
 
 def write_results(folder: Path, results: Results) -> None:

@@ -1,8 +1,8 @@
 """The manifest: everything that made a run's numbers."""
 
-import os
 import platform
 import subprocess
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,9 @@ from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.files import write_atomic
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.spec import ModelSpec
-from ocl_bench.runner.devices import has_bf16
+from ocl_bench.runner.cells import Cell, cells_of
+from ocl_bench.runner.compute import Compute, available_cores
+from ocl_bench.runner.identity import EvaluationIdentity, StageIdentity
 from ocl_bench.tasks.schema import Task
 
 PACKAGES = (
@@ -32,29 +34,45 @@ class RunConfig(Contract):
     recipe: Recipe = Field(description="the recipe, with overrides applied")
     seeds: tuple[int, ...] = Field(min_length=1, description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(min_length=1, description="stage-2 seeds of each stage-1 seed")
-    device: str = Field(description="cpu, cuda, cuda:N or mps")
-    workers: int = Field(ge=1, description="seeds trained at the same time, each in a process of its own")
-    threads: int = Field(ge=1, description="torch threads of each worker; the numbers depend on it in the last digits")
+    compute: Compute = Field(description="what it computes on and in")
     batch_size: int | None = Field(description="datapoints per forward pass; null: chosen per stage")
-    engine: Literal["torch", "vllm"] = Field(description="what was chosen to generate answers")
-    engine_reason: str = Field(description="why")
-    engine_args: dict[str, Any] = Field(description="arguments of vLLM; empty for torch")
     also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval, asked before the first stage and after the last")
     also_path: tuple[str, ...] = Field(description="folders where lm-eval looks for them too")
     limit: int | None = Field(description="questions per subset; null: all")
     curves: bool = Field(description="whether learning curves are recorded")
     report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")
+    checkpoint_seconds: float = Field(description="least time between two checkpoints within a stage")
     modified: bool = Field(description="whether task, recipe or model loading differ from the suite's own")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The run's cells."""
+        return cells_of(self.seeds, self.stage2_seeds)
+
+
+class Provenance(Contract):
+    """Where and with what something was made. Recorded; never a reason to make it again."""
+
+    made: str = Field(description="when it was finished, UTC, ISO 8601")
+    commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
+    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    versions: dict[str, str] = Field(description="package → version")
+    hardware: dict[str, str] = Field(description="processor, memory, accelerator")
+    device: str = Field(description="the device")
+    threads: int = Field(description="torch threads")
 
 
 class StageRecord(Contract):
-    """What one finetuning stage of one seed did."""
+    """stage.json: what one finetuning stage of one seed did."""
 
+    key: str = Field(description="sha256 of the identity")
+    identity: StageIdentity = Field(description="what its weights depend on")
     records: int = Field(description="training datapoints")
     epochs: int = Field(description="epochs")
     optimizer_steps: int = Field(description="optimizer steps taken")
     micro_batch_size: int = Field(description="datapoints per forward pass")
     effective_batch_size: int = Field(description="datapoints per optimizer step")
+    out_of_memory: int = Field(description="how often the micro-batch was halved because memory ran out")
     learning_rate_first: float = Field(description="learning rate of the first step")
     learning_rate_peak: float = Field(description="highest learning rate used")
     learning_rate_last: float = Field(description="learning rate of the last step")
@@ -62,29 +80,45 @@ class StageRecord(Contract):
     real_tokens: int = Field(description="tokens of all datapoints given in all epochs, without padding")
     seconds: float = Field(description="wall time of training, learning curve included")
     curve_seconds: float = Field(description="part of it spent on the learning curve")
-    evaluate_seconds: float = Field(description="wall time of the evaluation at the end of the stage")
-    prompts_sha256: str = Field(description="sha256 of the token ids of all prompts asked, as JSON")
-    answers: int = Field(description="answers generated")
-    answers_differing: int = Field(
-        description="answers that do not begin as teacher forcing showed that greedy decoding begins"
-    )
+    resumed: int = Field(description="the epoch after which it went on when it was last interrupted; 0 if never")
     peak_memory_bytes: int = Field(description="the process's peak memory so far; on a GPU, the device's")
     weights_before: str = Field(description="sha256 of all weights as the stage found them")
     weights_after: str = Field(description="sha256 of all weights as the stage left them")
-    weights_sha256: dict[str, str] = Field(description="weight file → sha256")
+    files: dict[str, tuple[int, str]] = Field(description="file of the checkpoint → its bytes and their sha256")
+    rows: dict[str, str] = Field(description="evaluator asked in each epoch → key of its rows, which lie beside")
+    provenance: Provenance = Field(description="where and with what it was trained")
+
+
+class EvaluationRecord(Contract):
+    """record.json: what one evaluator found of one model, besides its rows."""
+
+    key: str = Field(description="sha256 of the identity")
+    identity: EvaluationIdentity = Field(description="what its rows depend on")
+    rows: int = Field(description="rows")
+    rows_sha256: str = Field(description="sha256 of the rows as JSON lines")
+    facts: dict[str, int | str] = Field(description="what the evaluator tells besides")
+    engine: EngineRecord = Field(description="what generated its answers")
+    seconds: float = Field(description="wall time")
+    provenance: Provenance = Field(description="where and with what it was made")
+
+
+# cell → stage → evaluator → its record
+Evaluations = dict[str, dict[str, dict[str, EvaluationRecord]]]
 
 
 class Manifest(Contract):
     """manifest.json."""
 
-    schema_version: Literal[3] = Field(3, description="version of this format")
-    status: Literal["running", "complete", "failed"] = Field(description="how far the run got")
+    schema_version: Literal[4] = Field(4, description="version of this format")
+    status: Literal["running", "complete", "failed", "interrupted"] = Field(description="how far the run got")
+    key: str = Field(description="sha256 of what decides the run's numbers; the same command has the same")
     passed: dict[str, Any] = Field(description="what the user passed, before any default")
     config: RunConfig = Field(description="what was run")
     model_revision: str | None = Field(description="commit of a hub model")
     parameters: int = Field(description="the model's parameters")
     datasets: dict[str, str] = Field(description="cell (seed, stage-2 seed) → sha256 of its data.jsonl")
     stages: dict[str, dict[str, StageRecord]] = Field(description="cell → stage → what it did")
+    evaluations: Evaluations = Field(description="cell → stage → evaluator → what it found, besides its rows")
     engine: EngineRecord = Field(description="what generated the answers")
     engine_seconds: float | None = Field(description="how long vLLM took to start; null where it was not")
     engine_load_seconds: tuple[float, ...] = Field(description="how long each swap of weights in vLLM took")
@@ -93,8 +127,10 @@ class Manifest(Contract):
     commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
     hardware: dict[str, str] = Field(description="processor, memory, accelerator; empty until training has begun")
-    started: str = Field(description="start, UTC, ISO 8601")
-    wall_seconds: float | None = Field(description="wall time of the whole run; null while it runs")
+    started: str = Field(description="first start, UTC, ISO 8601")
+    starts: int = Field(ge=1, description="how often the run was started, until it was complete")
+    reused: int = Field(description="stages that were there already at the last start")
+    wall_seconds: float | None = Field(description="wall time of all starts together; null while the first runs")
     peak_memory_bytes: int | None = Field(description="highest resident memory of all the run's processes together")
 
     def write(self, folder: Path) -> None:
@@ -102,15 +138,9 @@ class Manifest(Contract):
         write_atomic(folder / "manifest.json", self.model_dump_json(indent=2) + "\n")
 
 
-def torch_record(config: RunConfig) -> EngineRecord:
-    """The torch engine of a run. It computes as training did, but in float32 where bfloat16 is only emulated."""
-    if config.model.args.dtype == "bfloat16":
-        dtype = "bfloat16"
-    elif config.recipe.precision == "bf16" and has_bf16(config.device):
-        dtype = "bfloat16 autocast"
-    else:
-        dtype = "float32"
-    return EngineRecord(name="torch", version=metadata.version("torch"), dtype=dtype)
+def torch_record(compute: Compute) -> EngineRecord:
+    """The torch engine of a run."""
+    return EngineRecord(name="torch", version=metadata.version("torch"), dtype=str(compute.evaluation))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -128,6 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
 
 
+@lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on, and of Python."""
     found = {"python": platform.python_version()}
@@ -139,6 +170,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
 def checkout_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this package runs from and whether it is dirty; (None, None) when it is installed."""
     root = Path(__file__).resolve().parents[2]
@@ -158,6 +190,7 @@ def _git(root: Path, *arguments: str) -> str | None:
         return None
 
 
+@lru_cache(maxsize=1)
 def hardware() -> dict[str, str]:
     """What this process runs on. Asks the accelerator, so it belongs into the process that uses it."""
     import psutil
@@ -172,11 +205,6 @@ def hardware() -> dict[str, str]:
     if torch.cuda.is_available():
         found["accelerator"] = str(torch.cuda.get_device_name(0))
     return found
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

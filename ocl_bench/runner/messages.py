@@ -3,12 +3,19 @@
 import msgspec
 
 
-class OfStage(msgspec.Struct, tag=True, frozen=True):
-    """Whatever concerns one stage of one cell."""
+class Where(msgspec.Struct, frozen=True):
+    """One stage of one cell: its seeds, the stage's number, and what people call it."""
 
     seed: int
     stage2_seed: int
-    stage: str
+    stage: int
+    name: str
+
+
+class OfStage(msgspec.Struct, tag=True, frozen=True):
+    """Whatever concerns one stage of one cell."""
+
+    where: Where
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
@@ -33,7 +40,7 @@ class Answered(OfStage, frozen=True):
 
 
 class StageDone(OfStage, frozen=True):
-    """A stage is trained and evaluated, or was found finished; `key` addresses its content."""
+    """A stage is trained and evaluated, or was found so; `key` is what it is found by."""
 
     key: str
     seconds: float
@@ -43,7 +50,6 @@ class StageDone(OfStage, frozen=True):
 class Generate(OfStage, frozen=True):
     """Asks the run's vLLM engine for a checkpoint's answers to prompts of token ids; `Tokens` comes back."""
 
-    of: int
     checkpoint: str
     prompts: list[list[int]]
     max_new_tokens: list[int]
@@ -56,31 +62,48 @@ class Waiting(OfStage, frozen=True):
     reason: str
 
 
+class JobFailed(OfStage, frozen=True):
+    """A job has failed; the worker goes on. `exit_code` as of `processes.Failed`."""
+
+    message: str
+    exit_code: int | None
+
+
+class JobLost(OfStage, frozen=True):
+    """A job cannot begin, because the weights that it starts from are gone or damaged."""
+
+    reason: str
+
+
 class Note(msgspec.Struct, tag=True, frozen=True):
     """A line for whoever watches."""
 
     text: str
 
 
-class SeedDone(msgspec.Struct, tag=True, frozen=True):
-    """All cells of a stage-1 seed are done, and the worker is free."""
+class Job(OfStage, frozen=True):
+    """What a worker is to do.
 
-    seed: int
-
-
-class Job(msgspec.Struct, tag=True, frozen=True):
-    """What a worker is to do."""
+    Attributes:
+        folder: the run folder; `store`: the output folder.
+        parent: key of the stage before; None for the first.
+        weights: whether a later stage needs this one's weights, which were there once.
+        log: file for what libraries print.
+    """
 
     folder: str
-    seed: int
-    stage2_seed: int
-    stage: int
+    store: str
+    parent: str | None
+    weights: bool
+    log: str
 
 
 class Tokens(msgspec.Struct, tag=True, frozen=True):
-    """Token ids that answer `Generate`; None if the worker has to generate by itself."""
+    """Answers `Generate`: token ids, and the engine's version and dtype; None if the worker has to generate itself."""
 
     tokens: list[list[int]] | None
+    version: str = ""
+    dtype: str = ""
 
 
 class EngineChosen(msgspec.Struct, tag=True, frozen=True):
@@ -90,6 +113,6 @@ class EngineChosen(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
-FromWorker = Ready | EpochDone | Answered | StageDone | Generate | Waiting | Note | SeedDone
+FromWorker = Ready | EpochDone | Answered | StageDone | Generate | Waiting | JobFailed | JobLost | Note
 ToWorker = Job | Tokens
 FromRun = FromWorker | EngineChosen

@@ -1,27 +1,58 @@
 """Turn a request into a checked configuration. Everything that can be refused is refused here, before any training."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.ability import task_manager
-from ocl_bench.evaluate.engines import Work, check_engine_args, choose_engine
+from ocl_bench.evaluate.engines import Work, choose_engine
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
-from ocl_bench.runner.devices import pick_device
-from ocl_bench.runner.manifest import RunConfig, available_cores
+from ocl_bench.runner.cells import Cell, cells_of
+from ocl_bench.runner.compute import (
+    TRAINING_BYTES_PER_PARAMETER,
+    Compute,
+    available_cores,
+    evaluation_precision,
+    job_slots,
+    pick_device,
+    training_precision,
+)
+from ocl_bench.runner.identity import content_key
+from ocl_bench.runner.manifest import RunConfig
+from ocl_bench.runner.request import AUTO_BYTES, RunRequest
 from ocl_bench.tasks.build import build, load_entities
 from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import Record, answer_text, texts
 from ocl_bench.tasks.schema import Recipes, Task
 from ocl_bench.tasks.subsets import subset_sizes
 
-# Bytes per parameter of training in fp32 with Adam: weight, gradient and two moments.
-TRAINING_BYTES_PER_PARAMETER = 16
-MAX_SEEDS = 1000
+BYTES_PER_WEIGHT = 4
+
+
+class RunIdentity(Contract):
+    """What decides a run's numbers, and so which folder it has: the same command finds it again."""
+
+    schema_version: int = Field(1, description="version of this format")
+    model: ModelSpec = Field(description="the model")
+    task: Task = Field(description="the task")
+    recipe: Recipe = Field(description="the recipe")
+    seeds: tuple[int, ...] = Field(description="stage-1 seeds")
+    stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds")
+    precision: tuple[str, str] = Field(description="of training and of evaluation")
+    engine: str = Field(description="what generates answers")
+    engine_args: dict[str, Any] = Field(description="arguments of vLLM")
+    also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval")
+    limit: int | None = Field(description="questions per subset")
+    curves: bool = Field(description="whether learning curves are recorded")
 
 
 @dataclass(frozen=True)
@@ -37,38 +68,30 @@ class Plan:
     """
 
     config: RunConfig
-    records: dict[str, list[Record]]
+    records: dict[Cell, list[Record]]
     model_revision: str | None
     parameters: int
     engine_defaults: dict[str, Any]
 
-
-def cell_name(seed: int, stage2_seed: int) -> str:
-    """Folder of one stage-1 seed with one stage-2 seed."""
-    return f"seed-{seed}" if stage2_seed == 0 else f"seed-{seed}-stage2-{stage2_seed}"
-
-
-def parse_seeds(text: str, option: str) -> tuple[int, ...]:
-    """`3` → 0, 1, 2; `4,7` → 4, 7; `4,` → 4."""
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if part and not part.removeprefix("-").isdecimal():
-            raise OclBenchError(f"{option}: '{part}' is not a number; write 5 for five seeds, or 0,1,2.")
-    numbers = [int(part) for part in parts if part]
-    return check_seeds(numbers if "," in text else sum(numbers), option)
-
-
-def check_seeds(seeds: int | Sequence[int], option: str) -> tuple[int, ...]:
-    """Seeds as a tuple; a single number is a count. Raises OclBenchError unless they are different 32-bit numbers."""
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 < seeds <= MAX_SEEDS:
-        return tuple(range(seeds))
-    chosen = () if isinstance(seeds, (int, str)) else tuple(seeds)
-    sound = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32 for seed in chosen)
-    if not sound or not 0 < len(chosen) <= MAX_SEEDS or len(set(chosen)) < len(chosen):
-        raise OclBenchError(
-            f"{option} {seeds}: give 1 to {MAX_SEEDS} different seeds from 0 to 4294967295, or how many."
+    @cached_property
+    def key(self) -> str:
+        """Hex SHA-256 of what decides the run's numbers."""
+        config, compute = self.config, self.config.compute
+        return content_key(
+            RunIdentity(
+                model=config.model,
+                task=config.task,
+                recipe=config.recipe,
+                seeds=config.seeds,
+                stage2_seeds=config.stage2_seeds,
+                precision=(str(compute.training), str(compute.evaluation)),
+                engine=compute.engine,
+                engine_args=compute.engine_args,
+                also_tasks=config.also_tasks,
+                limit=config.limit,
+                curves=config.curves,
+            )
         )
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -85,26 +108,17 @@ class Choice:
     modified: bool
 
 
-def choose(
-    model: str | None,
-    task: str,
-    *,
-    model_args: ModelArgs | None = None,
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    include_path: Sequence[Path] = (),
-    trust_remote_code: bool = False,
-) -> Choice:
+def choose(request: RunRequest) -> Choice:
     """Resolve names and overrides. Raises OclBenchError for whatever cannot be found or does not fit together."""
-    of_recipe = [text.removeprefix("recipe.") for text in overrides if _is_of_recipe(text)]
-    of_task = [text for text in overrides if not _is_of_recipe(text)]
-    chosen = load_task(task, of_task, include_path)
-    args = model_args or ModelArgs()
-    if trust_remote_code:
+    of_recipe = [text.removeprefix("recipe.") for text in request.overrides if _is_of_recipe(text)]
+    of_task = [text for text in request.overrides if not _is_of_recipe(text)]
+    chosen = load_task(request.task, of_task, request.include_path)
+    args = request.model_args
+    if request.trust_remote_code:
         args = args.model_copy(update={"trust_remote_code": True})
-    spec = parse_model(chosen.model if model is None else model, args)
+    spec = parse_model(chosen.model if request.model is None else request.model, args)
     default = default_recipe(spec, chosen)
-    loaded = load_recipe(recipe or default, of_recipe, include_path)
+    loaded = load_recipe(request.recipe or default, of_recipe, request.include_path)
     check_recipe(loaded, chosen)
     return Choice(spec, chosen, loaded, not is_standard(spec, chosen, loaded))
 
@@ -147,77 +161,80 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     return task
 
 
-def make_plan(
-    choice: Choice,
-    *,
-    seeds: tuple[int, ...],
-    stage2_seeds: tuple[int, ...],
-    device: str | None,
-    batch_size: int | None,
-    engine: str,
-    engine_args: Mapping[str, Any],
-    also_tasks: tuple[str, ...],
-    also_path: tuple[Path, ...],
-    limit: int | None,
-    curves: bool,
-    report_to: tuple[str, ...],
-    on_built: Callable[[], None],
-) -> Plan:
-    """Build the data, load configuration and tokenizer, and check that they fit together.
+def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None]) -> Plan:
+    """Build the data, load configuration and tokenizer, and check that they fit together and on the disk.
 
     Args:
         choice: what to run.
-        device: None takes CUDA, then MPS, then the CPU.
-        engine: auto, torch or vllm.
-        engine_args: arguments of `vllm.LLM`.
-        also_tasks: tasks of lm-eval; `also_path`: folders with further ones.
+        request: how to run it.
         on_built: called after each dataset.
 
     Raises:
         OclBenchError: for anything that would fail later.
     """
-    task = choice.task
-    if len(stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
+    task, limit = choice.task, request.limit
+    if len(request.stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
-    device = pick_device(device)
-    _check_trackers(report_to)
-    own_args = check_engine_args(engine_args)
-    if also_tasks:
-        task_manager(also_tasks, also_path)
+    device = pick_device(request.device)
+    _check_trackers(request.report_to)
+    if request.also_tasks:
+        task_manager(request.also_tasks, request.include_path)
+    cells = cells_of(request.seeds, request.stage2_seeds)
     records = {}
-    for seed in seeds:
-        for stage2_seed in stage2_seeds:
-            records[cell_name(seed, stage2_seed)] = build(task, seed, stage2_seed)
-            on_built()
+    for cell in cells:
+        records[cell] = build(task, cell.seed, cell.stage2_seed)
+        on_built()
     model = _check_model(choice.model, task, records)
-    workers = _workers(device, len(seeds), model.parameters)
+    stages = sum(len(cell.owned(task)) for cell in cells)
+    _check_disk(request, model.parameters, stages)
+    slots = job_slots(device, len(request.seeds), model.parameters)
     questions = sum(_asked(cell, limit) for cell in records.values()) * len(task.stages)
     work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens)
-    chosen, reason = choose_engine(engine, work)
-    if own_args and engine == "torch":
+    chosen, reason = choose_engine(request.engine, work)
+    if request.engine_args and request.engine == "torch":
         raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
     decided = _engine_args(choice, model.longest, device) if chosen == "vllm" else {}
     config = RunConfig(
         model=model.spec,
         task=task,
         recipe=choice.recipe,
-        seeds=seeds,
-        stage2_seeds=stage2_seeds,
-        device=device,
-        workers=workers,
-        threads=max(1, available_cores() // workers),
-        batch_size=batch_size,
-        engine=chosen,
-        engine_reason=reason,
-        engine_args=decided | own_args if chosen == "vllm" else {},
-        also_tasks=also_tasks,
-        also_path=tuple(str(path.absolute()) for path in also_path),
+        seeds=request.seeds,
+        stage2_seeds=request.stage2_seeds,
+        compute=Compute(
+            slots=slots,
+            threads=max(1, available_cores() // len(slots)),
+            training=training_precision(choice.model, choice.recipe),
+            evaluation=evaluation_precision(choice.model, choice.recipe, device),
+            engine=chosen,
+            engine_reason=reason,
+            engine_args=decided | request.engine_args if chosen == "vllm" else {},
+        ),
+        batch_size=request.batch_size,
+        also_tasks=request.also_tasks,
+        also_path=tuple(str(path.absolute()) for path in request.include_path),
         limit=limit,
-        curves=curves,
-        report_to=report_to,
+        curves=request.curves,
+        report_to=request.report_to,
+        checkpoint_seconds=request.checkpoint_seconds,
         modified=choice.modified,
     )
     return Plan(config, records, model.revision, model.parameters, decided)
+
+
+def _check_disk(request: RunRequest, parameters: int, stages: int) -> None:
+    """Refuse a run whose weights the disk has no room for: those kept, and the epoch checkpoints of one stage."""
+    kept = {"all": stages, "last": len(request.seeds) * len(request.stage2_seeds) + 1, "none": 2, "auto": stages}
+    weights = kept[request.keep] * parameters * BYTES_PER_WEIGHT
+    if request.keep == "auto":
+        weights = min(weights, AUTO_BYTES + 2 * parameters * BYTES_PER_WEIGHT)
+    needed = weights + 2 * TRAINING_BYTES_PER_PARAMETER * parameters
+    existing = next(path for path in (request.output_path, *request.output_path.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise OclBenchError(
+            f"--output_path {request.output_path}: the run may need {needed / 1e9:.3g} GB and the disk has "
+            f"{free / 1e9:.3g} GB left; free some, choose another folder, or keep fewer weights with --keep last."
+        )
 
 
 def _asked(records: Sequence[Record], limit: int | None) -> int:
@@ -259,7 +276,7 @@ class CheckedModel:
     longest: int
 
 
-def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]]) -> CheckedModel:
+def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record]]) -> CheckedModel:
     """Load configuration and tokenizers, and check that every dataset fits them."""
     from transformers.utils import logging
 
@@ -285,9 +302,8 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[str, list[Record]
         tokenizer = load_tokenizer(spec, texts(cell))
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
         trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
-        asked = encoder(
-            [(one.prompt, answer_text(answer)) for one in cell if one.split == "test" for answer in one.answers]
-        )
+        tests = [one for one in cell if one.split == "test"]
+        asked = encoder([(one.prompt, answer_text(answer)) for one in tests for answer in one.answers])
         answer = task.evaluate.max_new_tokens
         check_fit(spec, config, encoder.pad_id, asked, trained, answer)
         sizes.add(len(tokenizer) if spec.source == "scratch" else config.get_text_config().vocab_size)
@@ -308,13 +324,3 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise OclBenchError(f"--report_to: unknown tracker '{name}'; {did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
         if name not in get_available_reporting_integrations():
             raise OclBenchError(f"--report_to {name}: the tracker's package is not installed; pip install {name}.")
-
-
-def _workers(device: str, seeds: int, parameters: int) -> int:
-    """On a CPU, seeds side by side on one core each beat one seed on all cores, as long as memory allows."""
-    import psutil
-
-    if device != "cpu":
-        return 1
-    fitting = psutil.virtual_memory().available // (2 * TRAINING_BYTES_PER_PARAMETER * max(parameters, 1))
-    return max(1, min(seeds, available_cores(), fitting))

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from ocl_bench.processes import Message
-from ocl_bench.runner.messages import Answered, EngineChosen, EpochDone, Note, OfStage, StageDone, Waiting
+from ocl_bench.runner.messages import Answered, EngineChosen, EpochDone, Note, StageDone, Waiting
 
 
 class FetchProgress:
@@ -79,17 +79,17 @@ class RunProgress:
             case Note():
                 self._line(message.text)
             case Waiting():
-                self._line(f"{_name(message)} waits: {message.reason}")
+                self._line(f"{message.where.name} waits: {message.reason}")
             case EpochDone():
-                bar = self._bar(_name(message), message.epochs)
+                bar = self._bar(message.where.name, message.epochs)
                 self.bars.update(bar, completed=message.epoch, note=f"loss {message.loss:.3f}")
             case Answered():
-                self.bars.advance(self._bar(f"{_name(message)} evaluation", message.of), message.questions)
+                self.bars.advance(self._bar(f"{message.where.name} evaluation", message.of), message.questions)
             case StageDone():
                 self._done(message)
 
     def _done(self, message: StageDone) -> None:
-        stage = _name(message)
+        stage = message.where.name
         for name in (stage, f"{stage} evaluation"):
             if name in self.running:
                 self.bars.remove_task(self.running.pop(name))
@@ -102,8 +102,3 @@ class RunProgress:
         if name not in self.running:
             self.running[name] = self.bars.add_task(name, total=total, note="")
         return self.running[name]
-
-
-def _name(message: OfStage) -> str:
-    stage2 = f" stage-2 seed {message.stage2_seed}" if message.stage2_seed else ""
-    return f"seed {message.seed}{stage2} {message.stage}"

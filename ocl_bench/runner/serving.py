@@ -9,12 +9,11 @@ from queue import Queue
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.vllm_engine import EngineUnsupported, VllmEngine
 from ocl_bench.processes import Child, Events, Failed
-from ocl_bench.runner.devices import device_environment
+from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER, device_environment
 from ocl_bench.runner.messages import Answered, EngineChosen, Generate, Tokens
-from ocl_bench.runner.plan import TRAINING_BYTES_PER_PARAMETER, Plan
+from ocl_bench.runner.plan import Plan
 
 # Memory of a vLLM process on a CPU: libraries and the key-value cache, besides twice the weights.
 PROCESS_BYTES = 3 * 2**30
@@ -32,14 +31,14 @@ class Serving:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.log = plan, folder / "vllm.log"
-        config = plan.config
-        several = int(config.engine_args.get("tensor_parallel_size", 1)) > 1
+        compute = plan.config.compute
+        several = int(compute.engine_args.get("tensor_parallel_size", 1)) > 1
         self.engine = VllmEngine(
             plan.parameters,
-            config.engine_args,
+            compute.engine_args,
             self.log,
             defaults=plan.engine_defaults,
-            environment=device_environment(config.device, several=several),
+            environment=device_environment(compute.device, several=several),
         )
         self.fallback: str | None = None
         self._requests: Queue[tuple[Child, Generate] | None] = Queue()
@@ -62,7 +61,6 @@ class Serving:
         if served is None:
             return {}
         return {
-            "engine": EngineRecord(name="vllm", version=served.version, dtype=served.dtype),
             "engine_seconds": served.seconds,
             "engine_load_seconds": tuple(self.engine.load_seconds),
             "engine_crashes": self.engine.crashes,
@@ -75,7 +73,7 @@ class Serving:
         """
         self._thread = threading.Thread(target=self._run, args=(events,), daemon=True)
         self._thread.start()
-        if self.plan.config.device != "cpu":
+        if self.plan.config.compute.device != "cpu":
             self._up.wait()
 
     def ask(self, worker: Child, request: Generate) -> None:
@@ -94,7 +92,7 @@ class Serving:
                 if not begun:
                     self._begin(request.checkpoint, events)
                     begun = True
-                worker.send(Tokens(None if self.fallback else self._answer(request, events)))
+                worker.send(Tokens(None) if self.fallback else self._answer(request, events))
         except OclBenchError as error:
             events.put((None, Failed(str(error), error.exit_code)))
         except Exception as error:  # whatever happens in a thread has to be seen
@@ -114,21 +112,24 @@ class Serving:
             events.put((None, EngineChosen("vllm", reason)))
         self._up.set()
 
-    def _answer(self, request: Generate, events: Events) -> list[list[int]]:
+    def _answer(self, request: Generate, events: Events) -> Tokens:
         def answered(count: int) -> None:
-            events.put((None, Answered(request.seed, request.stage2_seed, request.stage, count, request.of)))
+            events.put((None, Answered(request.where, count, len(request.prompts))))
 
-        return self.engine.generate(
+        tokens = self.engine.generate(
             Path(request.checkpoint), request.prompts, request.max_new_tokens, request.stop_ids, answered
         )
+        served = self.engine.served
+        assert served is not None, "an engine that has answered was started"
+        return Tokens(tokens, served.version, served.dtype)
 
     def _fits_beside_training(self) -> bool:
         """On a CPU, whether memory allows to start while the first stage trains; a GPU is free only before it."""
         import psutil
 
-        config, parameters = self.plan.config, self.plan.parameters
-        needed = PROCESS_BYTES + parameters * (8 + config.workers * TRAINING_BYTES_PER_PARAMETER)
-        return config.device != "cpu" or psutil.virtual_memory().available > needed
+        compute, parameters = self.plan.config.compute, self.plan.parameters
+        needed = PROCESS_BYTES + parameters * (8 + len(compute.slots) * TRAINING_BYTES_PER_PARAMETER)
+        return compute.device != "cpu" or psutil.virtual_memory().available > needed
 
     @contextmanager
     def _first_checkpoint(self) -> Iterator[str]:

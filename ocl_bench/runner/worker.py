@@ -1,59 +1,136 @@
-"""The process that trains: takes jobs, runs them, and tells of them in messages.
+"""The process that trains: takes stage jobs, performs them, and tells of them.
 
-A job is a run folder and a seed. One process does many, of many runs, so that libraries and a pretrained model are
-loaded once.
+One process does many jobs, of many runs, so that libraries and a pretrained model are loaded once. A job that fails
+leaves the process able to do the next.
 """
 
 import os
 import sys
+import time
+import traceback
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import EngineRecord
+from ocl_bench.evaluate.evaluator import Generated
 from ocl_bench.processes import Emit, serve
-from ocl_bench.runner.messages import Generate, Job, Ready, SeedDone, Tokens, ToWorker
+from ocl_bench.runner.messages import (
+    Answered,
+    EpochDone,
+    Generate,
+    Job,
+    JobFailed,
+    JobLost,
+    Note,
+    Ready,
+    StageDone,
+    Tokens,
+    ToWorker,
+    Waiting,
+)
 
-# All that a worker imports sooner or later, so that its template has it.
-PRELOAD = ("ocl_bench.runner.worker", "ocl_bench.runner.seed")
+if TYPE_CHECKING:
+    from ocl_bench.runner.perform import Memory
 
 
 def main() -> None:
-    """Entry point of `python -m ocl_bench.runner.worker NUMBER THREADS`, and of its forks."""
+    """Entry point of `python -m ocl_bench.runner.worker THREADS`."""
     serve(_work, ToWorker)
 
 
-def _work(messages: "Queue[Any]", emit: Emit) -> None:
+def _work(inbox: "Queue[Any]", emit: Emit) -> None:
     import torch
+    from transformers.utils import logging
 
-    from ocl_bench.models.load import BaseModel
-    from ocl_bench.runner.manifest import hardware, read_manifest
-    from ocl_bench.runner.seed import free_memory, run_seed
+    from ocl_bench.runner.manifest import hardware
+    from ocl_bench.runner.perform import Memory
 
-    number, threads = int(sys.argv[1]), int(sys.argv[2])
-    torch.set_num_threads(threads)
-    base = BaseModel()
+    torch.set_num_threads(int(sys.argv[1]))
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    memory = Memory()
     emit(Ready(hardware()))
-
-    def answered(request: Generate) -> list[list[int]] | None:
-        """What the run's vLLM engine says: the parent keeps it, and sends nothing else until the job is done."""
-        emit(request)
-        reply: Tokens = messages.get()
-        return reply.tokens
-
     while True:
-        job: Job = messages.get()
-        folder = Path(job.folder)
-        with log_path(folder, number).open("ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        free_memory()
-        run_seed(folder, read_manifest(folder).config, base, job.seed, emit, answered)
-        emit(SeedDone(job.seed))
+        message = inbox.get()
+        assert isinstance(message, Job), "an engine's answer comes while it is waited for"
+        _log_to(Path(message.log))
+        _perform(message, memory, inbox, emit)
 
 
-def log_path(folder: Path, number: int) -> Path:
-    """Where a worker writes what libraries print while it works for a run."""
-    return folder / f"worker-{number}.log"
+def _perform(message: Job, memory: "Memory", inbox: "Queue[Any]", emit: Emit) -> None:
+    from ocl_bench.runner.folder import read_job
+    from ocl_bench.runner.perform import ParentLost, perform
+    from ocl_bench.runner.store import Store
+
+    start, where = time.perf_counter(), message.where
+    try:
+        folder, store = Path(message.folder), Store(Path(message.store))
+        job = read_job(folder, store, (where.seed, where.stage2_seed), where.stage, message.parent)
+        logs = folder / job.cell.name / f"{job.stage.name}-logs"
+        run_name = f"{job.task.task}-{job.config.model.slug}-{job.cell.name}-{job.stage.name}"
+        record, reused = perform(job, store, memory, _Told(message, inbox, emit), logs, run_name, message.weights)
+    except ParentLost as lost:
+        emit(JobLost(where, str(lost)))
+    except Exception as error:
+        traceback.print_exc()
+        memory.forget()
+        code = error.exit_code if isinstance(error, OclBenchError) else None
+        emit(JobFailed(where, _reason(error), code))
+    else:
+        emit(StageDone(where, record.key, time.perf_counter() - start, reused))
+
+
+def _reason(error: Exception) -> str:
+    """What a user is told of an exception."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"a file cannot be written or read ({text})"
+    if "out of memory" in text.lower():
+        return f"memory ran out: {text}"
+    return text
+
+
+class _Told:
+    """Tells the run, in messages."""
+
+    def __init__(self, job: Job, inbox: "Queue[Any]", emit: Emit) -> None:
+        self.where, self.inbox, self.emit = job.where, inbox, emit
+
+    def waiting(self, reason: str) -> None:
+        self.emit(Waiting(self.where, reason))
+
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
+        self.emit(EpochDone(self.where, epoch, epochs, loss))
+
+    def answered(self, count: int, of: int) -> None:
+        self.emit(Answered(self.where, count, of))
+
+    def note(self, text: str) -> None:
+        self.emit(Note(text))
+
+    def generate(
+        self, checkpoint: Path, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], stop_ids: Sequence[int]
+    ) -> Generated | None:
+        asked = [list(prompt) for prompt in prompts]
+        self.emit(Generate(self.where, str(checkpoint.absolute()), asked, list(max_new_tokens), list(stop_ids)))
+        # The parent sends nothing else until the job is done.
+        answer = self.inbox.get()
+        assert isinstance(answer, Tokens)
+        if answer.tokens is None:
+            return None
+        return Generated(answer.tokens, EngineRecord(name="vllm", version=answer.version, dtype=answer.dtype))
+
+
+@lru_cache(maxsize=1)
+def _log_to(log: Path) -> None:
+    """Have whatever libraries print from now on in a file; it stays open until the next one."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 if __name__ == "__main__":

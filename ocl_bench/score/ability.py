@@ -4,12 +4,26 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import fmean
+from typing import Any
 
 from ocl_bench.evaluate.ability import AbilityScore
+from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.result import Change
 from ocl_bench.score.statistics import over_seeds
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Task
 
 NORMAL_95 = 1.96
+
+
+def summarise(
+    observed: Sequence[Observed], task: Task, records: Mapping[tuple[int, int], Sequence[Record]]
+) -> dict[str, Any]:
+    """What finetuning did to lm-eval's tasks; see `ocl_bench.evaluate.evaluator.Summary`."""
+    scores: dict[int, list[AbilityScore]] = {one.seed: [] for one in observed}
+    for one in observed:
+        scores[one.seed] += one.rows
+    return {"also": score_changes(scores)}
 
 
 def score_changes(scores: Mapping[int, Sequence[AbilityScore]]) -> dict[str, dict[str, Change]]:

@@ -79,10 +79,20 @@ class SetScores(Contract):
     gaps: dict[str, dict[MetricName, Gap]] = Field(description="gap → metric → value")
 
 
+class Unlearned(Contract):
+    """A stage that did not learn the data that it was trained on, so that a gap of 0 after it says nothing."""
+
+    seed: int = Field(description="stage-1 seed")
+    stage2_seed: int = Field(description="stage-2 seed")
+    stage: str = Field(description="the stage")
+    train_loss: float = Field(description="its training loss in the last epoch, in nats per labelled token")
+    learned_below: float = Field(description="what the recipe expects it to fall below")
+
+
 class Results(Contract):
     """results.json."""
 
-    schema_version: Literal[2] = Field(2, description="version of this format")
+    schema_version: Literal[3] = Field(3, description="version of this format")
     task: str = Field(description="task name")
     task_version: int = Field(description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
@@ -108,6 +118,7 @@ class Results(Contract):
     engine_check: Disagreement | None = Field(
         description="generated tokens against those that teacher forcing showed; null where there is nothing to compare"
     )
+    unlearned: tuple[Unlearned, ...] = Field((), description="stages that did not learn their own training data")
     notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
 
     @property

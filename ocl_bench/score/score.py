@@ -2,53 +2,45 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.ability import AbilityScore
 from ocl_bench.evaluate.engines import EngineRecord
-from ocl_bench.score.ability import score_changes
+from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import score_set
 from ocl_bench.score.metrics import EM, EM_FORCED
-from ocl_bench.score.result import Disagreement, Results
-from ocl_bench.score.samples import Sample
+from ocl_bench.score.result import Disagreement, Results, Unlearned
+from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.score.statistics import FEW_SEEDS
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
 
 def score(
-    samples: Sequence[Sample],
+    found: Mapping[str, Any],
     task: Task,
     *,
+    seeds: Sequence[int],
+    stage2_seeds: Sequence[int],
     model: str,
     model_revision: str | None,
     recipe: str | None,
     engine: EngineRecord,
     engine_check: Disagreement | None,
+    unlearned: Sequence[Unlearned],
     limit: int | None,
     modified: bool,
-    ability: Mapping[int, Sequence[AbilityScore]] | None = None,
 ) -> Results:
-    """Compute every metric and gap from `samples`.
+    """A run's results.
 
     Args:
-        samples: all samples of all seeds and stages.
-        task: decides which stage each subset is scored at.
-        model, model_revision, recipe, engine, engine_check: copied into the result.
-        ability: seed → scores on tasks of lm-eval, before and after.
+        found: fields of `Results` that evaluators' summaries give, those of `score_samples` at least.
+        task: what was run.
+        seeds, stage2_seeds, model, model_revision, recipe, engine, engine_check, unlearned: copied into the result.
         limit: questions per subset if they were limited.
         modified: whether task, recipe or model loading differ from the suite's own.
-
-    Raises:
-        OclBenchError: if there are no samples.
     """
-    if not samples:
-        raise OclBenchError("there are no samples to score; the run has not finished any seed.")
-    seeds = tuple(sorted({sample.seed for sample in samples}))
-    by_set: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_set[sample.record.set].append(sample)
-    questions = score_set(by_set.pop("qa", []), task)
-    differing = sum(EM.of(one.answer, one.record) != EM_FORCED.of(one.answer, one.record) for one in samples)
     return Results(
         task=task.task,
         task_version=task.version,
@@ -56,17 +48,51 @@ def score(
         model_revision=model_revision,
         recipe=recipe,
         engine=engine,
-        seeds=seeds,
-        stage2_seeds=tuple(sorted({sample.stage2_seed for sample in samples})),
+        seeds=tuple(sorted(seeds)),
+        stage2_seeds=tuple(sorted(stage2_seeds)),
         submittable=limit is None and not modified and recipe is not None,
-        metrics=questions.metrics,
-        gaps=questions.gaps,
-        sets={name: score_set(own, task) for name, own in sorted(by_set.items())},
-        disagreement=Disagreement(n=len(samples), differing=differing),
         engine_check=engine_check,
-        also=score_changes(ability or {}),
+        unlearned=tuple(unlearned),
         notes=tuple(_notes(len(seeds), recipe, limit, modified)),
+        **found,
     )
+
+
+def score_samples(samples: Sequence[Sample], task: Task) -> dict[str, Any]:
+    """Every metric and gap of answered questions, as fields of `Results`.
+
+    Args:
+        samples: all samples of all seeds and stages.
+        task: decides which stage each subset is scored at.
+
+    Raises:
+        OclBenchError: if there are no samples.
+    """
+    if not samples:
+        raise OclBenchError("there are no samples to score; the run has not finished any seed.")
+    by_set: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_set[sample.record.set].append(sample)
+    questions = score_set(by_set.pop("qa", []), task)
+    differing = sum(EM.of(one.answer, one.record) != EM_FORCED.of(one.answer, one.record) for one in samples)
+    return {
+        "metrics": questions.metrics,
+        "gaps": questions.gaps,
+        "sets": {name: score_set(own, task) for name, own in sorted(by_set.items())},
+        "disagreement": Disagreement(n=len(samples), differing=differing),
+    }
+
+
+def summarise_answers(
+    observed: Sequence[Observed], task: Task, records: Mapping[tuple[int, int], Sequence[Record]]
+) -> dict[str, Any]:
+    """What the answers of a run give; see `ocl_bench.evaluate.evaluator.Summary`."""
+    chance, samples = chance_levels(task), []
+    by_id = {seeds: {record.id: record for record in own} for seeds, own in records.items()}
+    for one in observed:
+        asked = by_id[one.seed, one.stage2_seed]
+        samples += samples_of(one.rows, asked, chance, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed)
+    return score_samples(samples, task)
 
 
 def _notes(seeds: int, recipe: str | None, limit: int | None, modified: bool) -> list[str]:

@@ -67,7 +67,7 @@ def run_study(
         OclBenchError: as `ocl_bench.run`; or if the JSON there has a point of another model, task, setting or seeds.
     """
     from ocl_bench.api import run
-    from ocl_bench.runner.execute import Workers
+    from ocl_bench.runner.workers import Workers
     from ocl_bench.study.figure import draw
 
     study = load_study(name, include_path)

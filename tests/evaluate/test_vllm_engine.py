@@ -3,6 +3,7 @@
 All tests but those that lose or refuse an engine share one process, as a run does.
 """
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -57,12 +58,13 @@ def finetuned(encoder: Encoder) -> Any:
     model, trained = new_model(0), [record for record in RECORDS if record.kind == "qa"]
     encoded = encoder([(record.prompt, record.completion) for record in trained])
     train_stage(
-        model,
+        lambda: model,
         [datapoint(one, False, "completion") for one in encoded],
         [False] * len(trained),
-        recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=1e-2", "effective_batch_size=32", "precision=fp32"]),
-        stage=0, seed=0, pad_id=encoder.pad_id, device="cpu", batch_size=None, report_to=(), run_name="test",
-        log_folder=Path("test-logs"), on_epoch=lambda epoch, loss: None,
+        recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=1e-2", "effective_batch_size=32"]).of_stage(0),
+        seed=0, pad_id=encoder.pad_id, device="cpu", bf16=False, batch_size=None, report_to=(), run_name="test",
+        folder=Path("test-checkpoints"), log_folder=Path("test-logs"), checkpoint_seconds=math.inf,
+        on_epoch=lambda model, epoch, loss: [],
     )  # fmt: skip
     return model.eval()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.finetune.recipe import load_recipe, recipe_files
+from ocl_bench.finetune.recipe import Recipe, StageRecipe, load_recipe, recipe_files
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
@@ -27,6 +27,7 @@ def test_every_recipe_of_the_suite_is_valid() -> None:
         ("learning_rate=fast", "learning_rate.*valid number"),
         ("learning_rate=-1", "learning_rate.*greater than 0"),
         ("loss=some", "loss.*'all' or 'completion'"),
+        ("learned_below=0", "learned_below.*greater than 0"),
         ("definition_share=1", "definition_share.*less than 1"),
     ],
 )
@@ -45,3 +46,13 @@ def test_recipes_of_an_include_path_are_found(tmp_path: Path) -> None:
     text = Path(recipe_files()["tiny"]).read_text().replace("recipe: tiny", "recipe: mine")
     (tmp_path / "recipes" / "mine.yaml").write_text(text)
     assert load_recipe("mine", include_path=[tmp_path]).recipe == "mine"
+
+
+def test_the_recipe_of_a_stage_has_what_decides_its_training_and_nothing_else() -> None:
+    tiny = load_recipe("tiny")
+    renamed = load_recipe("tiny", ["description=other", "learned_below=0.1", "epochs=[7,30]"])
+    assert tiny.of_stage(1) == renamed.of_stage(1) != tiny.of_stage(0)
+    assert renamed.of_stage(0).epochs == 7
+    assert tiny.of_stage(0) != load_recipe("tiny", ["weight_decay=0.2"]).of_stage(0)
+    left = set(Recipe.model_fields) - set(StageRecipe.model_fields)
+    assert left == {"recipe", "description", "learned_below"}

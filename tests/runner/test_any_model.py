@@ -1,6 +1,7 @@
 """Any model that transformers loads is finetuned and evaluated, without code for its family."""
 
 import itertools
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ def finetune(
     loaded = load_recipe("paper", [*overrides, *(f"{key}={value}" for key, value in recipe.items())])
     encoded = encoder([(record.prompt, record.completion) for record in records])
     return train_stage(
-        model,
+        lambda: model,
         [datapoint(one, encoder.seq2seq, loaded.loss) for one in encoded],
         [record.kind == "definition" for record in records],
-        recipe=loaded, stage=0, seed=0, pad_id=encoder.pad_id, device="cpu", batch_size=None, report_to=(),
-        run_name="test", log_folder=Path("test-logs"), on_epoch=lambda epoch, loss: None,
-    )  # fmt: skip
+        recipe=loaded.of_stage(0), seed=0, pad_id=encoder.pad_id, device="cpu", bf16=False, batch_size=None,
+        report_to=(), run_name="test", folder=Path("test-checkpoints"), log_folder=Path("test-logs"),
+        checkpoint_seconds=math.inf, on_epoch=lambda model, epoch, loss: [],
+    ).report  # fmt: skip
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -7,16 +7,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ocl_bench.evaluate.answers import Answer
+from ocl_bench.evaluate.questions import question_settings
+from ocl_bench.files import sha256, to_json_lines
 from ocl_bench.leaderboard.checks.data import questions_of
 from ocl_bench.leaderboard.checks.reading import Checked, few
-from ocl_bench.leaderboard.submission import RESULTS, SAMPLES, SubmittedAnswer, answer_lines
+from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer, answer_lines
 from ocl_bench.leaderboard.untrusted import MAX_TEXT, Problem, Unreadable, parse_json_lines, printable
+from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
+from ocl_bench.runner.identity import EvaluationIdentity, content_key
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.runner.plan import cell_name
 from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
+from ocl_bench.score.score import score_samples
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record
 
@@ -27,29 +32,78 @@ MISREAD_SHARE = 0.01
 
 
 def check_answers(
-    checked: Checked, manifest: Manifest, datasets: Mapping[str, list[Record]], contents: Mapping[str, bytes]
+    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]], contents: Mapping[str, bytes]
 ) -> None:
     """Every question of every stage has one answer, and the results are what these give."""
     chance = chance_levels(manifest.config.task)
     complete = True
-    for seed in manifest.config.seeds:
-        for number, stage2_seed in enumerate(manifest.config.stage2_seeds):
-            cell = cell_name(seed, stage2_seed)
-            name = f"{cell}/{SAMPLES}"
-            if name not in contents:
-                complete = False
-                continue
-            answers = _answers(checked, name, contents[name])
-            shared = manifest.config.task.first_x2_stage if number else 0
-            stages = [stage.name for stage in manifest.config.task.stages[shared:]]
-            asked = {record.id: record for record in questions_of(datasets[cell], manifest, cell)}
-            complete &= _all_answered(checked, name, answers, asked, stages)
-            for stage in stages:
-                own = [one for one in answers if one.stage == stage and one.id in asked]
-                checked.samples += samples_of(own, asked, chance, stage=stage, seed=seed, stage2_seed=stage2_seed)
-            _check_consistency(checked, name, answers, asked, manifest)
+    for cell in manifest.config.cells:
+        name = f"{cell.name}/{SAMPLES}"
+        if name not in contents:
+            complete = False
+            continue
+        answers = _answers(checked, name, contents[name])
+        stages = [stage.name for stage in cell.owned(manifest.config.task)]
+        questions = questions_of(datasets[cell], manifest, cell)
+        asked = {record.id: record for record in questions}
+        settings = _settings(manifest, questions)
+        complete &= _all_answered(checked, name, answers, asked, stages)
+        for stage in stages:
+            own = [one for one in answers if one.stage == stage and one.id in asked]
+            where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed}
+            checked.samples += samples_of(own, asked, chance, stage=stage, **where)
+            _check_record(checked, manifest, cell, stage, own, settings)
+        _check_consistency(checked, name, answers, asked, manifest, cell)
     if complete and checked.results is not None:
         _check_results(checked, manifest, checked.results)
+
+
+def _check_record(
+    checked: Checked,
+    manifest: Manifest,
+    cell: Cell,
+    stage: str,
+    answers: Sequence[SubmittedAnswer],
+    settings: dict[str, Any],
+) -> None:
+    """The manifest tells of these answers to these questions by these weights."""
+    found = manifest.evaluations.get(cell.name, {}).get(stage, {})
+    if list(found) != ["answers"] or stage not in manifest.stages.get(cell.name, {}):
+        checked.add(MANIFEST, f"evaluations.{cell.name}.{stage}", "has not exactly the evaluator answers")
+        return
+    record, where = found["answers"], f"evaluations.{cell.name}.{stage}.answers"
+    expected = EvaluationIdentity(
+        evaluator="answers",
+        weights=manifest.stages[cell.name][stage].weights_after,
+        settings=settings,
+    )
+    if record.identity != expected:
+        checked.add(MANIFEST, f"{where}.identity", "is not what weights, questions and engine give")
+    if record.key != content_key(record.identity):
+        checked.add(MANIFEST, f"{where}.key", "is not the sha256 of the identity")
+    if record.rows != len(answers):
+        checked.add(MANIFEST, f"{where}.rows", f"is {record.rows}; there are {len(answers)} answers")
+    if record.rows_sha256 != sha256(_stored(answers)):
+        checked.add(MANIFEST, f"{where}.rows_sha256", "is not that of the answers")
+    if set(record.facts) != {"prompts_sha256", "differing"} or not 0 <= int(record.facts["differing"]) <= record.rows:
+        checked.add(MANIFEST, f"{where}.facts", "are not prompts_sha256, and differing from 0 to the number of rows")
+    first = next(iter(manifest.evaluations[cell.name].values()))["answers"]
+    if record.facts.get("prompts_sha256") != first.facts.get("prompts_sha256"):
+        checked.add(MANIFEST, f"{where}.facts.prompts_sha256", "differs from stage to stage")
+    if record.engine != manifest.engine:
+        checked.add(MANIFEST, f"{where}.engine", "is not that of the run")
+
+
+def _settings(manifest: Manifest, questions: Sequence[Record]) -> dict[str, Any]:
+    compute = manifest.config.compute
+    return question_settings(
+        questions, manifest.config.task, str(compute.evaluation), compute.engine, compute.engine_args
+    )
+
+
+def _stored(answers: Sequence[SubmittedAnswer]) -> str:
+    """The lines that the run stored, which have no stage."""
+    return to_json_lines({key: getattr(one, key) for key in Answer.model_fields} for one in answers)
 
 
 def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswer]:
@@ -106,7 +160,12 @@ def _all_answered(
 
 
 def _check_consistency(
-    checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Record], manifest: Manifest
+    checked: Checked,
+    name: str,
+    answers: Sequence[SubmittedAnswer],
+    asked: Mapping[str, Record],
+    manifest: Manifest,
+    cell: Cell,
 ) -> None:
     """Teacher forcing and generation tell of the same model."""
     wrong, misread = [], []
@@ -128,7 +187,8 @@ def _check_consistency(
                     name, f"{one.stage} {one.id}: em_forced", "is 1, but the generated answer is not an accepted one"
                 )
             )
-    otherwise = sum(stage.answers_differing for stage in manifest.stages.get(name.split("/")[0], {}).values())
+    records = [found["answers"] for found in manifest.evaluations.get(cell.name, {}).values() if "answers" in found]
+    otherwise = sum(int(record.facts.get("differing", 0)) for record in records)
     if len(misread) > otherwise + MISREAD_SHARE * len(answers):
         wrong += misread
     checked.problems += few(name, wrong)
@@ -136,7 +196,7 @@ def _check_consistency(
 
 def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> None:
     """results.json is, number for number, what the answers give."""
-    own = results_of(manifest, checked.samples, {})
+    own = results_of(manifest, score_samples(checked.samples, manifest.config.task))
     wrong = [
         Problem(RESULTS, where, f"is {printable(repr(given))}; the answers give {printable(repr(derived))}")
         for where, given, derived in _differences(submitted.model_dump(mode="json"), own.model_dump(mode="json"), "")

@@ -32,7 +32,7 @@ def check_code(checked: Checked) -> None:
     assert checked.manifest is not None
     _check_loading(checked, checked.manifest)
     _check_task(checked, checked.manifest.config.task)
-    _check_engine(checked, checked.manifest.config.engine_args)
+    _check_engine(checked, checked.manifest.config.compute.engine_args)
     _check_config(checked, is_run=checked.manifest.config.model.source == "scratch")
 
 
@@ -75,7 +75,7 @@ def _check_task(checked: Checked, task: Task) -> None:
 def _check_engine(checked: Checked, args: dict[str, Any]) -> None:
     """What vLLM was given are numbers and words."""
     for key, value in args.items():
-        where = printable(f"config.engine_args.{key}")
+        where = printable(f"config.compute.engine_args.{key}")
         if key in RESERVED or not WORD.fullmatch(key):
             checked.add(MANIFEST, where, "is not part of a run")
         elif key == "trust_remote_code" and value is not False:

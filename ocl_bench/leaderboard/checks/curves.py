@@ -8,13 +8,11 @@ from pydantic import ValidationError
 
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.sampling import curve_sample
-from ocl_bench.leaderboard.checks.data import questions_of
 from ocl_bench.leaderboard.checks.reading import Checked, few
-from ocl_bench.leaderboard.checks.training import cells_with_stages
 from ocl_bench.leaderboard.submission import CURVES
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
+from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.runner.plan import cell_name
 from ocl_bench.score.samples import Sample
 from ocl_bench.tasks.records import Record
 
@@ -22,23 +20,24 @@ CURVE_TOLERANCE = 0.02  # the last point of a curve and the samples are of the s
 
 
 def check_curves(
-    checked: Checked, manifest: Manifest, datasets: Mapping[str, list[Record]], contents: Mapping[str, bytes]
+    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]], contents: Mapping[str, bytes]
 ) -> None:
     """Curves are of the questions that a run shows, and end where the samples are."""
     by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
     for sample in checked.samples:
-        by_cell[cell_name(sample.seed, sample.stage2_seed)][sample.stage, sample.record.id] = sample
-    for cell, stages, _ in cells_with_stages(manifest):
-        name = f"{cell}/{CURVES}"
+        by_cell[Cell(sample.seed, sample.stage2_seed).name][sample.stage, sample.record.id] = sample
+    for cell in manifest.config.cells:
+        name = f"{cell.name}/{CURVES}"
         if name not in contents:
             if manifest.config.curves and not any(problem.file == name for problem in checked.problems):
                 checked.add(name, "", "is missing, though the run recorded curves")
             continue
         points = _points(checked, name, contents[name])
         checked.curves[cell] = points
-        questions = questions_of(datasets[cell], manifest, cell)
+        questions = [record for record in datasets[cell] if record.split == "test"]
         shown = [questions[n] for n in curve_sample(questions, manifest.config.task.evaluate.curve_questions)]
-        _check_cell_curves(checked, name, points, shown, [stage.name for stage in stages], manifest, by_cell[cell])
+        stages = [stage.name for stage in cell.owned(manifest.config.task)]
+        _check_cell_curves(checked, name, points, shown, stages, manifest, by_cell[cell.name])
 
 
 def _points(checked: Checked, name: str, content: bytes) -> list[CurvePoint]:

@@ -10,8 +10,8 @@ from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
+from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.runner.plan import cell_name
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
 from ocl_bench.tasks.records import Record, dataset_sha256, texts
@@ -29,7 +29,7 @@ def _built(task: str, seed: int, stage2_seed: int) -> tuple[list[Record], str]:
     return records, dataset_sha256(records)
 
 
-def rebuild(checked: Checked, manifest: Manifest) -> dict[str, list[Record]] | None:
+def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, list[Record]] | None:
     """The data of every cell, built from the task; None if they cannot be."""
     config = manifest.config
     own = config.task.task in task_files() and config.task == load_task(config.task.task)
@@ -46,38 +46,37 @@ def rebuild(checked: Checked, manifest: Manifest) -> dict[str, list[Record]] | N
             raise OclBenchError(
                 f"its data are not here; run `ocl-bench data fetch {config.task.task}`, then check again."
             )
-        datasets: dict[str, list[Record]] = {}
+        datasets: dict[Cell, list[Record]] = {}
         text = config.task.model_dump_json()
-        for seed in config.seeds:
-            for stage2_seed in config.stage2_seeds:
-                cell = cell_name(seed, stage2_seed)
-                datasets[cell], digest = _built(text, seed, stage2_seed)
-                if manifest.datasets.get(cell) != digest:
-                    checked.add(MANIFEST, f"datasets.{cell}", "is not what the task builds for this seed")
-                    if not own:
-                        return None
-        if sorted(manifest.datasets) != sorted(datasets):
-            checked.add(MANIFEST, "datasets", f"has not exactly the cells {', '.join(datasets)}")
+        for cell in config.cells:
+            datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed)
+            if manifest.datasets.get(cell.name) != digest:
+                checked.add(MANIFEST, f"datasets.{cell.name}", "is not what the task builds for this seed")
+                if not own:
+                    return None
+        names = [cell.name for cell in datasets]
+        if sorted(manifest.datasets) != sorted(names):
+            checked.add(MANIFEST, "datasets", f"has not exactly the cells {', '.join(names)}")
     except OclBenchError as error:
         checked.add(MANIFEST, "config.task", printable(str(error)))
         return None
     return datasets
 
 
-def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[str, list[Record]]) -> None:
+def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]]) -> None:
     """In the standard division, a model from random weights has the task's own words for tokens."""
     standard = checked.submission is not None and checked.submission.division == "standard"
     if not standard or manifest.config.model.source != "scratch":
         return
-    first = cell_name(manifest.config.seeds[0], manifest.config.stage2_seeds[0])
+    first = manifest.config.cells[0]
     words, tokens = len(vocabulary(texts(datasets[first]))), checked.config.get("vocab_size")
     if tokens != words:
         checked.add(CONFIG, "vocab_size", f"is {printable(str(tokens))}; the task's own tokenizer has {words} tokens")
 
 
-def questions_of(records: Sequence[Record], manifest: Manifest, cell: str) -> list[Record]:
+def questions_of(records: Sequence[Record], manifest: Manifest, cell: Cell) -> list[Record]:
     """The questions that a cell was asked at the end of each of its stages."""
     tests = [one for one in records if one.split == "test"]
     if manifest.config.limit is None:
         return tests
-    return [tests[n] for n in subset_sample(tests, manifest.config.limit, seed=int(cell.split("-")[1]))]
+    return [tests[n] for n in subset_sample(tests, manifest.config.limit, cell.seed)]

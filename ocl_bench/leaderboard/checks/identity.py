@@ -1,6 +1,6 @@
 """Submission, place, manifest and configuration speak of the same run, and it is one that its division takes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import (
@@ -14,8 +14,7 @@ from ocl_bench.leaderboard.submission import (
     revision,
 )
 from ocl_bench.leaderboard.untrusted import printable
-from ocl_bench.runner.folder import cells
-from ocl_bench.runner.manifest import Manifest
+from ocl_bench.runner.manifest import Manifest, Provenance
 from ocl_bench.runner.plan import is_standard
 from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.release import STANDARD_SEEDS
@@ -61,7 +60,7 @@ def check_identity(checked: Checked, contents: Mapping[str, bytes]) -> None:
 def check_files(checked: Checked, contents: Mapping[str, bytes]) -> None:
     """Every file that the run gives is there, and no other."""
     assert checked.manifest is not None
-    names = cells(checked.manifest.config)
+    names = [cell.name for cell in checked.manifest.config.cells]
     needed = {SUBMISSION, MANIFEST, RESULTS, CONFIG, *(f"{cell}/{SAMPLES}" for cell in names)}
     allowed = needed | {f"{cell}/{CURVES}" for cell in names}
     for name in sorted(set(contents) - allowed):
@@ -105,5 +104,14 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
         checked.add(
             MANIFEST, "config.model.source", "nobody else has these weights; publish them, or use the open division"
         )
-    if manifest.dirty:
-        checked.add(MANIFEST, "dirty", "the checkout had uncommitted changes; run again from a clean one")
+    if manifest.dirty or any(one.dirty for one in provenances(manifest)):
+        checked.add(MANIFEST, "dirty", "a checkout had uncommitted changes; run again, with --fresh, from a clean one")
+
+
+def provenances(manifest: Manifest) -> Iterator[Provenance]:
+    """Where each stage and each evaluation was made."""
+    for stages in manifest.stages.values():
+        yield from (record.provenance for record in stages.values())
+    for places in manifest.evaluations.values():
+        for found in places.values():
+            yield from (record.provenance for record in found.values())

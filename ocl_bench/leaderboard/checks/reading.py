@@ -21,6 +21,7 @@ from ocl_bench.leaderboard.untrusted import (
     read_bytes,
     unpack,
 )
+from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import Sample
@@ -47,7 +48,7 @@ class Checked:
     manifest: Manifest | None = None
     results: Results | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    curves: dict[Cell, list[CurvePoint]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
     def add(self, file: str, where: str, message: str) -> None:

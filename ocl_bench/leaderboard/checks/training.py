@@ -4,50 +4,50 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from ocl_bench.leaderboard.checks.data import questions_of
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST
-from ocl_bench.runner.folder import cells
+from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.compute import training_precision
+from ocl_bench.runner.identity import BaseIdentity, content_key, vocabulary_sha256
+from ocl_bench.runner.jobs import stage_identity, trained_on
 from ocl_bench.runner.manifest import Manifest, StageRecord
-from ocl_bench.runner.plan import cell_name
+from ocl_bench.runner.store import is_weights
 from ocl_bench.tasks.records import Record
-from ocl_bench.tasks.schema import Stage
 
 
 def check_stages(checked: Checked, manifest: Manifest) -> None:
     """Weights chain from stage to stage, and no two trainings end in the same."""
     config = manifest.config
-    names = cells(config)
-    if sorted(manifest.stages) != sorted(names):
-        checked.add(MANIFEST, "stages", f"has not exactly the cells {', '.join(names)}")
-        return
-    expected = {cell: [stage.name for stage in stages] for cell, stages, _ in cells_with_stages(manifest)}
-    for cell in names:
-        if list(manifest.stages[cell]) != expected[cell]:
-            checked.add(MANIFEST, f"stages.{cell}", f"has not exactly the stages {', '.join(expected[cell])}")
+    names = [cell.name for cell in config.cells]
+    told: dict[str, Mapping[str, Mapping[str, object]]] = {
+        "stages": manifest.stages,
+        "evaluations": manifest.evaluations,
+    }
+    for key, found in told.items():
+        if sorted(found) != sorted(names):
+            checked.add(MANIFEST, key, f"has not exactly the cells {', '.join(names)}")
             return
-    for cell in names:
-        if len({record.prompts_sha256 for record in manifest.stages[cell].values()}) > 1:
-            checked.add(MANIFEST, f"stages.{cell}", "prompts_sha256 differs from stage to stage")
+    for cell in config.cells:
+        expected = [stage.name for stage in cell.owned(config.task)]
+        for key, found in told.items():
+            if list(found[cell.name]) != expected:
+                checked.add(MANIFEST, f"{key}.{cell.name}", f"has not exactly the stages {', '.join(expected)}")
+                return
     ends: Counter[str] = Counter()
     starts: dict[int, str] = {}
-    for cell, stages, seed in cells_with_stages(manifest):
-        before: str | None = None
-        first = cell_name(seed, config.stage2_seeds[0])
-        if len(stages) < len(config.task.stages):
-            before = manifest.stages[first][config.task.stages[-len(stages) - 1].name].weights_after
-        else:
-            starts[seed] = manifest.stages[cell][stages[0].name].weights_before
-        for stage in stages:
-            record, where = manifest.stages[cell][stage.name], f"stages.{cell}.{stage.name}"
-            if before is not None and record.weights_before != before:
+    for cell, number, record in stages_of(manifest):
+        where = f"stages.{cell.name}.{config.task.stages[number].name}"
+        if number:
+            before = _stage(manifest, cell.owner(config.task, number - 1), number - 1).weights_after
+            if record.weights_before != before:
                 checked.add(MANIFEST, f"{where}.weights_before", "are not those that the stage before ended with")
-            if record.weights_after == record.weights_before:
-                checked.add(MANIFEST, f"{where}.weights_after", "are those that the stage began with")
-            before = record.weights_after
-            ends[record.weights_after] += 1
-            if not record.weights_sha256:
-                checked.add(MANIFEST, f"{where}.weights_sha256", "is empty")
+        elif cell.shares is None:
+            starts[cell.seed] = record.weights_before
+        if record.weights_after == record.weights_before:
+            checked.add(MANIFEST, f"{where}.weights_after", "are those that the stage began with")
+        ends[record.weights_after] += 1
+        if not any(map(is_weights, record.files)):
+            checked.add(MANIFEST, f"{where}.files", "has no weights")
     if any(count > 1 for count in ends.values()):
         checked.add(MANIFEST, "stages", "two trainings ended with the same weights")
     if config.model.source == "scratch" and len(set(starts.values())) < len(starts):
@@ -56,40 +56,78 @@ def check_stages(checked: Checked, manifest: Manifest) -> None:
         checked.add(MANIFEST, "stages", "seeds began with different weights, though the model is pretrained")
 
 
-def cells_with_stages(manifest: Manifest) -> Iterator[tuple[str, Sequence[Stage], int]]:
-    """Each cell, the stages that it trains itself, and its seed: later stage-2 seeds share those before X2."""
+def stages_of(manifest: Manifest) -> Iterator[tuple[Cell, int, StageRecord]]:
+    """Every stage that a cell trains itself: the cell, the stage's number, and what it did."""
+    task = manifest.config.task
+    for cell in manifest.config.cells:
+        for stage in cell.owned(task):
+            if stage.name in manifest.stages.get(cell.name, {}):
+                yield cell, task.stages.index(stage), manifest.stages[cell.name][stage.name]
+
+
+def _stage(manifest: Manifest, cell: Cell, number: int) -> StageRecord:
+    return manifest.stages[cell.name][manifest.config.task.stages[number].name]
+
+
+def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]]) -> None:
+    """Every stage is found by the key that its data, parent and recipe give, and no other."""
     config = manifest.config
-    for seed in config.seeds:
-        for number, stage2_seed in enumerate(config.stage2_seeds):
-            shared = config.task.first_x2_stage if number else 0
-            yield cell_name(seed, stage2_seed), config.task.stages[shared:], seed
+    if config.compute.training != training_precision(config.model, config.recipe):
+        checked.add(MANIFEST, "config.compute.training", "is not what model and recipe give")
+    for cell, number, record in stages_of(manifest):
+        where = f"stages.{cell.name}.{config.task.stages[number].name}"
+        parent: BaseIdentity | str = record.weights_before
+        if number == 0:
+            if not isinstance(record.identity.parent, BaseIdentity):
+                checked.add(MANIFEST, f"{where}.identity.parent", "is not a model, though it is the first stage")
+                continue
+            parent = record.identity.parent
+            _check_base(checked, manifest, parent, cell, datasets[cell], f"{where}.identity.parent")
+        own = stage_identity(config, cell, number, datasets[cell], parent)
+        for key in type(own).model_fields:
+            if getattr(record.identity, key) != getattr(own, key):
+                checked.add(MANIFEST, f"{where}.identity.{key}", "is not what task, recipe and seeds give")
+        if record.key != content_key(record.identity):
+            checked.add(MANIFEST, f"{where}.key", "is not the sha256 of the identity")
 
 
-def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[str, list[Record]]) -> None:
+def _check_base(
+    checked: Checked, manifest: Manifest, base: BaseIdentity, cell: Cell, records: Sequence[Record], where: str
+) -> None:
+    spec = manifest.config.model
+    scratch, hub = spec.source == "scratch", spec.source == "hub"
+    expected: dict[str, object] = {
+        "source": spec.source,
+        "name": spec.location if hub else None,
+        "revision": manifest.model_revision if hub else None,
+        "dtype": spec.args.dtype,
+        "attn_implementation": spec.args.attn_implementation,
+        "init_seed": cell.seed if scratch else None,
+    }
+    if scratch and checked.submission is not None and checked.submission.division == "standard":
+        expected["tokenizer"] = vocabulary_sha256(records)
+    for key, value in expected.items():
+        if getattr(base, key) != value:
+            checked.add(MANIFEST, f"{where}.{key}", "is not that of the model")
+
+
+def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]]) -> None:
     """Each stage had the data that the task gives it, and took the steps that the recipe takes on them."""
     config, recipe = manifest.config, manifest.config.recipe
-    for cell, stages, _ in cells_with_stages(manifest):
-        for stage in stages:
-            record = manifest.stages.get(cell, {}).get(stage.name)
-            if record is None:
-                continue
-            number = config.task.stages.index(stage)
-            records = [one for one in datasets[cell] if stage.trains_on(one.split, one.kind)]
-            definitions = sum(one.kind == "definition" for one in records)
-            questions = len(records) - definitions
-            drawn = questions + recipe.definitions_per_epoch(definitions, questions)
-            expected = {"records": len(records), "effective_batch_size": recipe.effective_batch_size}
-            expected["answers"] = sum(one.split == "test" for one in questions_of(datasets[cell], manifest, cell))
-            if number < len(recipe.epochs):
-                expected["epochs"] = recipe.epochs[number]
-                expected["optimizer_steps"] = recipe.epochs[number] * _steps(drawn, record)
-            for key, value in expected.items():
-                if getattr(record, key) != value:
-                    checked.add(
-                        MANIFEST, f"stages.{cell}.{stage.name}.{key}",
-                        f"is {getattr(record, key)}; data and recipe give {value}",
-                    )  # fmt: skip
-            _check_rates(checked, manifest, record, f"stages.{cell}.{stage.name}")
+    for cell, number, record in stages_of(manifest):
+        stage, where = config.task.stages[number], f"stages.{cell.name}.{config.task.stages[number].name}"
+        records = trained_on(stage, datasets[cell])
+        definitions = sum(one.kind == "definition" for one in records)
+        questions = len(records) - definitions
+        drawn = questions + recipe.definitions_per_epoch(definitions, questions)
+        expected = {"records": len(records), "effective_batch_size": recipe.effective_batch_size}
+        if number < len(recipe.epochs):
+            expected["epochs"] = recipe.epochs[number]
+            expected["optimizer_steps"] = recipe.epochs[number] * _steps(drawn, record)
+        for key, value in expected.items():
+            if getattr(record, key) != value:
+                checked.add(MANIFEST, f"{where}.{key}", f"is {getattr(record, key)}; data and recipe give {value}")
+        _check_rates(checked, manifest, record, where)
 
 
 def _steps(drawn: int, record: StageRecord) -> int:
@@ -109,5 +147,3 @@ def _check_rates(checked: Checked, manifest: Manifest, record: StageRecord, wher
         checked.add(
             MANIFEST, f"{where}.learning_rate_first", "and learning_rate_last have to lie between 0 and the peak"
         )
-    if not 0 <= record.answers_differing <= record.answers:
-        checked.add(MANIFEST, f"{where}.answers_differing", "is not between 0 and answers")

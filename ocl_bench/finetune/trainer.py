@@ -1,0 +1,153 @@
+"""transformers' Trainer, with loss on labelled positions alone and checkpoints that give back every bit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer
+
+from ocl_bench.errors import RunFailed
+from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
+from ocl_bench.models.batches import Datapoint
+from ocl_bench.models.labelled_positions import LabelledPositions
+
+WEIGHTS = "model.safetensors"
+
+
+class StageDataset(Dataset[Datapoint]):
+    """The datapoints of a stage, encoded once. Counts the tokens of those that were drawn."""
+
+    def __init__(self, datapoints: Sequence[Datapoint]) -> None:
+        self.datapoints = datapoints
+        self.real_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self.datapoints)
+
+    def __getitem__(self, number: int) -> Datapoint:
+        self.real_tokens += self.datapoints[number].real_tokens
+        return self.datapoints[number]
+
+
+class LossWatch:
+    """Remembers the first optimizer step whose loss was no number, on the device, so that it need not wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
+
+    def see(self, loss: Tensor, step: int) -> None:
+        """Look at a micro-batch's loss of the step with this number, from 1."""
+        self._step = torch.where(loss.isfinite() | (self._step > 0), self._step, step)
+
+    def first_bad_step(self) -> int:
+        """Number of the first step whose loss was no number; 0 if there is none. Waits for the device."""
+        return int(self._step)
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer whose output layer sees labelled positions only, and whose loss is the mean over them.
+
+    Args:
+        sampler: the order of the datapoints.
+        watch: is shown the loss of every micro-batch.
+        checkpoints: where checkpoints go.
+        progress: gives what a checkpoint is sealed with.
+    """
+
+    # The loss is divided by the labelled positions of the whole optimizer step, so accumulation changes nothing.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        sampler: Sampler[int],
+        watch: LossWatch,
+        checkpoints: EpochCheckpoints,
+        progress: Callable[[], Progress],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler, self.watch = sampler, watch
+        self.checkpoints, self.progress = checkpoints, progress
+        self.labelled = LabelledPositions(self.model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.sampler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The micro-batches of one optimizer step, and how many labelled positions they hold."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = torch.tensor(sum(batch["targets"].numel() for batch in batches), device=device)
+        return batches, count
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward of one micro-batch; its loss."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self.watch.see(loss, self.state.global_step + 1)
+        return loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy over the labelled positions of the optimizer step (this micro-batch's share of it)."""
+        assert num_items_in_batch is not None and not return_outputs, "only training goes through the Trainer"
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        logits = self.labelled.logits(model, inputs, positions)
+        total: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        return total / num_items_in_batch
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer's estimate walks over all parameters in every step."""
+        return 0
+
+    def _get_output_dir(self, trial: Any) -> str:
+        # Trackers write to args.output_dir, which is not where checkpoints go.
+        return str(self.checkpoints.folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        progress = self.progress()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.checkpoints.seal(self.checkpoints.path(self.state.global_step), progress)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunFailed(
+                f"{self.checkpoints.folder}: the checkpoint of epoch {progress.epoch} cannot be written "
+                f"({(str(error).strip() or type(error).__name__).splitlines()[0]}); make room on the disk."
+            ) from error
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights under their names in memory.
+
+        `save_pretrained` writes some architectures (mixtures of experts) under the hub's names and in the hub's parts,
+        where loading a state would pass them over.
+        """
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(self.model, str(Path(output_dir, WEIGHTS)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint, WEIGHTS))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        # torch gives an optimizer's state the dtype of the weights, which rounds Adafactor's if they are bfloat16.
+        saved = torch.load(Path(checkpoint, "optimizer.pt"), map_location="cpu", weights_only=True)["state"]
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        for number, values in saved.items():
+            loaded = self.optimizer.state[parameters[number]]
+            for name, value in values.items():
+                if isinstance(value, Tensor) and loaded[name].dtype != value.dtype:
+                    loaded[name] = value.to(loaded[name].device)

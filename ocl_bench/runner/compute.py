@@ -1,0 +1,112 @@
+"""What a run computes on and in: decided once, before anything is trained, and read everywhere else."""
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ocl_bench.contract import Contract
+from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.models.spec import ModelSpec
+
+_DISTRIBUTED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+# Bytes per parameter of training in fp32 with Adam: weight, gradient and two moments.
+TRAINING_BYTES_PER_PARAMETER = 16
+
+
+class Precision(Contract):
+    """What numbers are computed in."""
+
+    weights: Literal["float32", "bfloat16"] = Field(description="dtype of the weights")
+    autocast: bool = Field(description="whether forward passes compute in bfloat16 wherever that is safe")
+
+    def __str__(self) -> str:
+        return "bfloat16 autocast" if self.autocast and self.weights == "float32" else self.weights
+
+
+class Compute(Contract):
+    """The machine's share in a run."""
+
+    slots: tuple[str, ...] = Field(min_length=1, description="device of each stage job that runs at the same time")
+    processes: Literal[1] = Field(1, description="processes that train one stage together")
+    threads: int = Field(ge=1, description="torch threads of a job; numbers depend on it in the last digits")
+    training: Precision = Field(description="what training computes in")
+    evaluation: Precision = Field(description="what the torch engine computes in")
+    engine: Literal["torch", "vllm"] = Field(description="what was chosen to generate answers")
+    engine_reason: str = Field(description="why")
+    engine_args: dict[str, Any] = Field(description="arguments of vLLM; empty for torch")
+
+    @property
+    def device(self) -> str:
+        """The first device."""
+        return self.slots[0]
+
+
+def training_precision(spec: ModelSpec, recipe: Recipe) -> Precision:
+    """What a recipe trains this model in."""
+    return Precision(weights=spec.args.dtype, autocast=recipe.precision == "bf16")
+
+
+def evaluation_precision(spec: ModelSpec, recipe: Recipe, device: str) -> Precision:
+    """As training, but without autocast where weights are bfloat16 anyhow or bfloat16 is only emulated."""
+    plain = spec.args.dtype == "bfloat16" or not has_bf16(device)
+    return Precision(weights=spec.args.dtype, autocast=recipe.precision == "bf16" and not plain)
+
+
+def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:
+    """Devices of the jobs that run at the same time, of at most `jobs`.
+
+    On a CPU, jobs side by side on one core each beat one job on all cores, as long as memory allows.
+    """
+    import psutil
+
+    if device != "cpu":
+        return (device,)
+    fitting = psutil.virtual_memory().available // (2 * TRAINING_BYTES_PER_PARAMETER * max(parameters, 1))
+    return ("cpu",) * max(1, min(jobs, available_cores(), fitting))
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(requested: str | None) -> str:
+    """`requested`, or the best there is. Raises OclBenchError if this machine does not have it."""
+    import torch
+
+    kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if requested is None:
+        return next((kind for kind in ("cuda", "mps") if kinds[kind]), "cpu")
+    kind, _, number = requested.partition(":")
+    if kind not in kinds or (number and not (kind == "cuda" and number.isdigit())):
+        raise OclBenchError(f"--device {requested}: give cpu, cuda, cuda:N or mps.")
+    if not kinds[kind] or (number and int(number) >= torch.cuda.device_count()):
+        raise OclBenchError(f"--device {requested}: this machine has no such device.")
+    return requested
+
+
+def device_environment(device: str, several: bool = False) -> dict[str, str]:
+    """The environment of a process that works for a run: it sees one accelerator, unless `several` are wanted.
+
+    The Trainer would spread over all that it sees.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _DISTRIBUTED}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and not several:
+        visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = int(index or 0)
+        environment["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
+    return environment
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the device has units for bfloat16; a CPU without them is slower in it than in float32."""
+    import torch
+
+    if device != "cpu":
+        return True
+    found = torch.cpu.get_capabilities()
+    return any(found.get(unit, False) for unit in ("amx_bf16", "avx512_bf16", "bf16"))

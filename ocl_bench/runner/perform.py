@@ -1,0 +1,352 @@
+"""Perform a stage job: train the stage if it is not there, ask what was not asked, leave files that are whole.
+
+The process keeps the model that it trained last in memory, for the stage that goes on from it. That is a cache:
+whatever is not in it is loaded from files, with the same result.
+"""
+
+import gc
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ocl_bench.evaluate.engines import EngineRecord
+from ocl_bench.evaluate.evaluator import Generated, Loaded
+from ocl_bench.files import folder_atomic, sha256
+from ocl_bench.finetune.stage import Trained, train_stage
+from ocl_bench.models.batches import datapoint
+from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
+from ocl_bench.runner.jobs import Asked, StageJob, trained_on
+from ocl_bench.runner.manifest import (
+    EvaluationRecord,
+    Provenance,
+    StageRecord,
+    checkout_state,
+    hardware,
+    torch_record,
+    versions,
+)
+from ocl_bench.runner.store import STAGE_FILE, Store, list_files, rows_text
+from ocl_bench.tasks.records import texts
+
+CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
+
+
+class ParentLost(Exception):
+    """The weights that a job starts from are not there, or not what was written; the text says which."""
+
+
+class Told(Protocol):
+    """Whom a job tells of itself."""
+
+    def waiting(self, reason: str) -> None:
+        """Another process is at this stage."""
+
+    def epoch(self, epoch: int, epochs: int, loss: float) -> None:
+        """An epoch is over."""
+
+    def answered(self, count: int, of: int) -> None:
+        """So many further questions are answered."""
+
+    def note(self, text: str) -> None:
+        """Something that a user has to know."""
+
+    def generate(
+        self, checkpoint: Path, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], stop_ids: Sequence[int]
+    ) -> Generated | None:
+        """Have the run's vLLM engine generate; None if it has none."""
+
+
+@dataclass
+class Memory:
+    """What a process keeps from job to job.
+
+    Attributes:
+        base: pretrained weights, loaded once.
+        weights, model, tokenizer: the model trained last, and the sha256 of its weights.
+    """
+
+    base: BaseModel = field(default_factory=BaseModel)
+    weights: str = ""
+    model: Any = None
+    tokenizer: Any = None
+
+    def take(self, weights: str) -> tuple[Any, Any] | None:
+        """The model with these weights, which the caller may change; None if it is not here."""
+        if weights != self.weights or self.model is None:
+            return None
+        taken = self.model, self.tokenizer
+        self.forget()
+        return taken
+
+    def keep(self, weights: str, model: Any, tokenizer: Any) -> None:
+        """Keep a model until it is taken or another is kept."""
+        self.weights, self.model, self.tokenizer = weights, model, tokenizer
+
+    def forget(self) -> None:
+        """Give back what the last model and optimizer held: the Trainer leaves reference cycles."""
+        self.weights, self.model, self.tokenizer = "", None, None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def perform(
+    job: StageJob, store: Store, memory: Memory, told: Told, logs: Path, run_name: str, weights: bool
+) -> tuple[StageRecord, bool]:
+    """Do what of a job is not done.
+
+    Args:
+        job: the job.
+        store: where stages lie.
+        memory: what this process keeps.
+        told: whom to tell.
+        logs: folder for the Trainer's trackers; removed if nothing is written there.
+        run_name: what trackers call it.
+        weights: whether the stage's weights are needed by a later stage, too.
+
+    Returns:
+        What the stage did, and whether its training was there already.
+
+    Raises:
+        ParentLost: if the stage before has to be trained again.
+    """
+    with store.lock(job.key, lambda: told.waiting("another process trains it")):
+        record, damage = job.trained(store)
+        if damage is not None:
+            told.note(f"{damage}: {job.name} is trained again")
+        if record is not None and weights and not store.has_weights(record):
+            told.note(f"the weights of {job.name} were removed, and a later stage needs them: it is trained again")
+            record = None
+        reused = record is not None
+        if record is None:
+            record = _Training(job, store, memory, told, logs, run_name).run()
+        for asked in job.asked(record):
+            if store.evaluation(asked.key) is None:
+                _evaluate_again(job, store, memory, told, record, asked)
+    return record, reused
+
+
+class _Training:
+    """Trains one stage."""
+
+    def __init__(self, job: StageJob, store: Store, memory: Memory, told: Told, logs: Path, run_name: str) -> None:
+        self.job, self.store, self.memory, self.told = job, store, memory, told
+        self.logs, self.run_name = logs, run_name
+        self.tokenizer: Any = None
+        self.before: str | None = None
+
+    def run(self) -> StageRecord:
+        """Train, and leave a complete stage folder."""
+        job, config = self.job, self.job.config
+        model = self._fresh()
+        encoder = Encoder(self.tokenizer, model.config.is_encoder_decoder)
+        records = trained_on(job.stage, job.records)
+        encoded = encoder([(record.prompt, record.completion) for record in records])
+        self.before = weights_sha256(model)
+        self._ask_before(model, encoder)
+        models = [model]
+        del model
+
+        def on_epoch(model: Any, epoch: int, loss: float) -> list[dict[str, Any]]:
+            return self._epoch(model, encoder, epoch, loss)
+
+        trained = train_stage(
+            lambda: models.pop() if models else self._fresh(),
+            [datapoint(one, encoder.seq2seq, job.identity.recipe.loss) for one in encoded],
+            [record.kind == "definition" for record in records],
+            recipe=job.identity.recipe,
+            seed=job.identity.seed,
+            pad_id=encoder.pad_id,
+            device=config.compute.device,
+            bf16=config.compute.training.autocast,
+            batch_size=config.batch_size,
+            report_to=config.report_to,
+            run_name=self.run_name,
+            log_folder=self.logs,
+            folder=self.store.work_path(job.key),
+            checkpoint_seconds=config.checkpoint_seconds,
+            on_epoch=on_epoch,
+        )
+        record = self._write(trained)
+        self.memory.keep(record.weights_after, trained.model, self.tokenizer)
+        return record
+
+    def _fresh(self) -> Any:
+        """The model as the stage before left it, or as it was before the first, on its device."""
+        job, parent = self.job, self.job.parent
+        kept = None if parent is None else self.memory.take(parent.weights_after)
+        if kept is not None:
+            model, self.tokenizer = kept
+        else:
+            self.memory.forget()
+            if parent is None:
+                self.tokenizer = load_tokenizer(job.config.model, texts(job.records))
+                model = self.memory.base.copy(job.config.model, self.tokenizer, job.cell.seed)
+            else:
+                model, self.tokenizer = load_checkpoint(job, self.store, parent)
+        return model.to(torch_device(job.config.compute.device))
+
+    def _ask_before(self, model: Any, encoder: Encoder) -> None:
+        assert self.before is not None
+        loaded = self._loaded(model, encoder)
+        for asked in self.job.asked_before(self.before):
+            if self.store.evaluation(asked.key) is None:
+                write_evaluation(self.job, self.store, loaded, asked)
+
+    def _loaded(self, model: Any, encoder: Encoder) -> Loaded:
+        model.eval()
+        return Loaded(
+            model, self.tokenizer, encoder, self.job.config.compute.evaluation.autocast, on_answered=self.told.answered
+        )
+
+    def _epoch(self, model: Any, encoder: Encoder, epoch: int, loss: float) -> list[dict[str, Any]]:
+        """Tell of an epoch, and ask what is asked in it; rows, each with the name of its evaluator."""
+        epochs = self.job.identity.recipe.epochs
+        self.told.epoch(epoch, epochs, loss)
+        if epoch % -(-epochs // CURVE_POINTS) and epoch != epochs:
+            return []
+        moment = self.job.moment("epoch", epoch=epoch, epochs=epochs, loss=loss)
+        loaded = self._loaded(model, encoder)
+        return [
+            {"evaluator": one.name, "row": row.model_dump(mode="json")}
+            for one in self.job.evaluators
+            if one.asks(moment)
+            for row in one.run(loaded, moment).rows
+        ]
+
+    def _write(self, trained: Trained) -> StageRecord:
+        job, path = self.job, self.store.stage_path(self.job.key)
+        assert self.before is not None
+        shutil.rmtree(path, ignore_errors=True)  # what is there lacks something, or is damaged
+        with folder_atomic(path) as folder:
+            trained.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            for one in job.evaluators:
+                if one.name in job.epoch_rows:
+                    rows = [one.row.parse(row["row"], one.name) for row in trained.rows if row["evaluator"] == one.name]
+                    (folder / f"{one.name}.jsonl").write_text(rows_text(rows), encoding="utf-8")
+            record = StageRecord(
+                key=job.key,
+                identity=job.identity,
+                **asdict(trained.report),
+                resumed=trained.resumed_epoch,
+                peak_memory_bytes=peak_memory(job.config.compute.device),
+                weights_before=self.before,
+                weights_after=weights_sha256(trained.model),
+                files=list_files(folder),
+                rows=job.epoch_rows,
+                provenance=provenance(job),
+            )
+            (folder / STAGE_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(self.store.work_path(job.key), ignore_errors=True)
+        return record
+
+
+def _evaluate_again(job: StageJob, store: Store, memory: Memory, told: Told, record: StageRecord, asked: Asked) -> None:
+    """Ask something of a model that is trained already."""
+    if asked.moment.when == "before":
+        tokenizer = load_tokenizer(job.config.model, texts(job.records))
+        model = memory.base.copy(job.config.model, tokenizer, job.cell.seed)
+    elif (kept := memory.take(record.weights_after)) is not None:
+        model, tokenizer = kept
+    else:
+        memory.forget()
+        model, tokenizer = load_checkpoint(job, store, record)
+    compute = job.config.compute
+    model.to(torch_device(compute.device)).eval()
+    loaded = Loaded(
+        model,
+        tokenizer,
+        Encoder(tokenizer, model.config.is_encoder_decoder),
+        compute.evaluation.autocast,
+        checkpoint=store.stage_path(record.key) if asked.moment.when == "after" else None,
+        generator=_Served(told) if compute.engine == "vllm" and asked.moment.when == "after" else None,
+        on_answered=told.answered,
+    )
+    write_evaluation(job, store, loaded, asked)
+    if asked.moment.when == "after":
+        memory.keep(record.weights_after, model, tokenizer)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """The run's vLLM engine, as evaluators see it."""
+
+    told: Told
+
+    def generate(
+        self, checkpoint: Path, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], stop_ids: Sequence[int]
+    ) -> Generated | None:
+        gc.collect()  # on a GPU, vLLM takes what training has left
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self.told.generate(checkpoint, prompts, max_new_tokens, stop_ids)
+
+
+def write_evaluation(job: StageJob, store: Store, loaded: Loaded, asked: Asked) -> None:
+    """Run an evaluator and leave what it found."""
+    start = time.perf_counter()
+    found = asked.evaluator.run(loaded, asked.moment)
+    engine: EngineRecord = found.engine or torch_record(job.config.compute)
+    record = EvaluationRecord(
+        key=asked.key,
+        identity=asked.identity,
+        rows=len(found.rows),
+        rows_sha256=sha256(rows_text(found.rows)),
+        facts=dict(found.facts),
+        engine=engine,
+        seconds=time.perf_counter() - start,
+        provenance=provenance(job),
+    )
+    store.write_evaluation(record, found.rows)
+
+
+def load_checkpoint(job: StageJob, store: Store, record: StageRecord) -> tuple[Any, Any]:
+    """Model and tokenizer that a finished stage left. Raises ParentLost if they are not there as they were written."""
+    if not store.has_weights(record):
+        raise ParentLost(f"the weights in {store.stage_path(record.key)} were removed")
+    damage = store.damage(record, weights=True)
+    if damage is not None:
+        store.remove_stage(record.key)
+        raise ParentLost(damage)
+    spec = checkpoint_spec(store.stage_path(record.key), job.config.model)
+    # The checkpoint's own tokenizer, so that its token ids hold whatever this cell's words are.
+    tokenizer = load_tokenizer(spec, ())
+    return load_model(spec, tokenizer, job.cell.seed), tokenizer
+
+
+def provenance(job: StageJob) -> Provenance:
+    """Where and with what this process makes something, now."""
+    commit, dirty = checkout_state()
+    compute = job.config.compute
+    return Provenance(
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit,
+        dirty=dirty,
+        versions=versions(),
+        hardware=hardware(),
+        device=compute.device,
+        threads=compute.threads,
+    )
+
+
+def torch_device(device: str) -> str:
+    """The device as a process sees it that sees one accelerator only."""
+    return "cuda" if device.startswith("cuda") else device
+
+
+def peak_memory(device: str) -> int:
+    """Peak memory in bytes: of the accelerator if training runs there, else of this process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,208 @@
+"""The schedule: a run's stage jobs, which of them are done, and which can be done next."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.identity import BaseIdentity
+from ocl_bench.runner.jobs import StageJob, first_job
+from ocl_bench.runner.manifest import StageRecord, checkout_state
+from ocl_bench.runner.messages import JobFailed, Where
+from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.store import Store
+
+Place = tuple[Cell, int]
+TRIES = 2  # of a job whose process dies: what the system kills for its memory may fit a second time
+
+
+@dataclass
+class Schedule:
+    """What is to be done, in which order.
+
+    Attributes:
+        plan: the run.
+        store: where stages lie.
+        jobs: every stage of every cell that owns it, in order.
+        notes: what a user has to know of what was found.
+        failed: place → why its job failed.
+    """
+
+    plan: Plan
+    store: Store
+    jobs: list[Place] = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    failed: dict[Place, JobFailed] = field(default_factory=dict)
+    _records: dict[Place, StageRecord] = field(default_factory=dict)
+    _bases: dict[Cell, BaseIdentity] = field(default_factory=dict)
+    _running: set[Place] = field(default_factory=set)
+    _for_weights: set[Place] = field(default_factory=set)
+    _deaths: dict[Place, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        task = self.plan.config.task
+        numbers = range(len(task.stages))
+        self.jobs = [(cell, n) for cell in self.plan.config.cells for n in numbers if cell.owner(task, n) == cell]
+
+    def parent(self, place: Place) -> Place | None:
+        """The job whose weights a job starts from; None for a first stage."""
+        cell, number = place
+        return (cell.owner(self.plan.config.task, number - 1), number - 1) if number else None
+
+    def job(self, place: Place) -> StageJob:
+        """A job whose parent is done."""
+        cell, number = place
+        records, before = self.plan.records[cell], self.parent(place)
+        first = cell.owner(self.plan.config.task, 0)
+        if first not in self._bases:
+            self._bases[first] = first_job(self.plan.config, first, self.plan.records[first]).base
+        parent = None if before is None else self._records[before]
+        return StageJob(self.plan.config, cell, number, records, self._bases[first], parent)
+
+    def look(self) -> int:
+        """Find what is done already. Returns how many stages need no training."""
+        trained = 0
+        for place in self.jobs:
+            before = self.parent(place)
+            if before is not None and before not in self._records:
+                continue
+            job = self.job(place)
+            record, damage = job.trained(self.store)
+            if damage:
+                self.notes.append(f"{damage}: {job.name} is trained again")
+            if record is None:
+                continue
+            trained += 1
+            if job.evaluated(self.store, record):
+                self._records[place] = record
+        return trained
+
+    def remove_all(self) -> None:
+        """Remove all that is there of this run, so that it is made anew."""
+        self.look()
+        for place in self.jobs:
+            before = self.parent(place)
+            if before is not None and before not in self._records:
+                continue
+            job = self.job(place)
+            with self.store.lock(job.key, lambda: None):
+                if place in self._records:
+                    self.store.remove_evaluations(asked.key for asked in job.asked(self._records[place]))
+                self.store.remove_work(job.key)
+                self.store.remove_stage(job.key)
+        self._records.clear()
+        self.notes.clear()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every job is done."""
+        return len(self._records) == len(self.jobs)
+
+    def done(self) -> Iterator[tuple[StageJob, StageRecord]]:
+        """The jobs that are done."""
+        for place, record in self._records.items():
+            yield self.job(place), record
+
+    def is_done(self, place: Place) -> bool:
+        """Whether a job is done."""
+        return place in self._records
+
+    def children(self, place: Place) -> list[Place]:
+        """The jobs that start from a job's weights."""
+        return [other for other in self.jobs if self.parent(other) == place]
+
+    def next(self, after: Place | None) -> Place | None:
+        """A job that can be done now, best one that goes on from `after`, whose model a worker has in memory."""
+        ready = [place for place in self.jobs if self._is_ready(place)]
+        chosen = next((place for place in ready if self.parent(place) == after), ready[0] if ready else None)
+        if chosen is not None:
+            self._running.add(chosen)
+        return chosen
+
+    def _is_ready(self, place: Place) -> bool:
+        if place in self._records or place in self._running or place in self.failed:
+            return False
+        before = self.parent(place)
+        return before is None or before in self._records
+
+    @property
+    def underway(self) -> bool:
+        """Whether a job is being done."""
+        return bool(self._running)
+
+    def needs_weights(self, place: Place) -> bool:
+        """Whether a later job has found this job's weights missing."""
+        return place in self._for_weights
+
+    def finish(self, where: Where, key: str) -> tuple[StageJob, StageRecord]:
+        """A worker has done a job."""
+        place = self.place(where)
+        record = self.store.stage(key)
+        if record is None:
+            raise RunFailed(f"{self.store.stage_path(key)} has gone while the run was at it; run it again.")
+        self._running.discard(place)
+        self._for_weights.discard(place)
+        self._records[place] = record
+        return self.job(place), record
+
+    def lose(self, where: Where, reason: str) -> str:
+        """A job has found its parent's weights missing or damaged: that is done again first. Returns what to say."""
+        place = self.place(where)
+        before = self.parent(place)
+        assert before is not None
+        self._running.discard(place)
+        self._records.pop(before, None)
+        self._for_weights.add(before)
+        return f"{reason}: the stage before {where.name} is trained again"
+
+    def fail(self, failure: JobFailed) -> None:
+        """A job has failed: what goes on from it is not done, all else is."""
+        place = self.place(failure.where)
+        self._running.discard(place)
+        self.failed[place] = failure
+        if failure.exit_code == OclBenchError.exit_code:
+            raise OclBenchError(first_line(failure.message))  # the input's fault: no other job would fare better
+
+    def died(self, where: Where, code: int, log: Path) -> str | None:
+        """The process that did a job has ended. Returns what to say if the job is tried again, else None."""
+        place = self.place(where)
+        self._running.discard(place)
+        self._deaths[place] = self._deaths.get(place, 0) + 1
+        reason = f"its process ended with code {code} (negative: killed by that signal, 9 is often a lack of memory)"
+        if self._deaths[place] < TRIES:
+            return f"{where.name}: {reason}; trying it once more"
+        self.failed[place] = JobFailed(where, f"{reason}; see {log}", RunFailed.exit_code)
+        return None
+
+    def require_success(self) -> None:
+        """Raise RunFailed if any job has failed, with the first reason and how to go on."""
+        if not self.failed:
+            return
+        first = next(iter(self.failed.values()))
+        others = f" ({len(self.failed) - 1} more failed)" if len(self.failed) > 1 else ""
+        raise RunFailed(
+            f"{first.where.name}: {first_line(first.message).rstrip('.')}{others}. {len(self._records)} of "
+            f"{len(self.jobs)} stages are finished and kept; run the same command again to go on."
+        )
+
+    def place(self, where: Where) -> Place:
+        """The job that a message is about."""
+        cell = next(
+            cell for cell in self.plan.config.cells if (cell.seed, cell.stage2_seed) == (where.seed, where.stage2_seed)
+        )
+        return cell, where.stage
+
+    def made_by_others(self) -> str:
+        """Where stages that are there come from, if not from this version of the code."""
+        commit, _ = checkout_state()
+        others = [record for record in self._records.values() if record.provenance.commit != commit]
+        if not others:
+            return ""
+        made_by = sorted({(record.provenance.commit or "an installed package")[:10] for record in others})
+        return f", {len(others)} of them made by other code ({', '.join(made_by)}); --fresh trains anew"
+
+
+def first_line(message: str) -> str:
+    """The first line of an error's text."""
+    return (message.strip().splitlines() or ["no reason given"])[0]
