@@ -19,7 +19,6 @@ from typing import Any
 import click
 import torch
 from common import DTYPES, finetune, model, records, save, tokenizer
-from ocl_bench.runner.devices import has_bf16
 from tabulate import tabulate
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
 from transformers.utils import logging
@@ -31,6 +30,7 @@ from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
+from ocl_bench.runner.compute import has_bf16
 from ocl_bench.score.lm_eval_export import export
 from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.build import build

@@ -16,6 +16,10 @@ class RunFailed(OclBenchError):
     exit_code = 3
 
 
+class Diverged(RunFailed):
+    """A model's outputs are no longer numbers."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Say which known names are nearest to `name`, or list them when none is near."""
     known = sorted(known)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocl_bench.errors import RunFailed
+from ocl_bench.errors import Diverged
 from ocl_bench.models.batches import Collator, datapoint
 from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -53,7 +53,7 @@ def score(logits: Tensor, rows: Sequence[Encoded]) -> list[Forced]:
         rows: prompts with completions.
 
     Raises:
-        RunFailed: if the logits are not numbers.
+        Diverged: if the logits are not numbers.
     """
     targets = torch.tensor([token for one in rows for token in one.completion], device=logits.device)
     logprobs = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
@@ -66,7 +66,7 @@ def score(logits: Tensor, rows: Sequence[Encoded]) -> list[Forced]:
 def _of_one(logprobs: Tensor, right: Tensor, best: Tensor) -> Forced:
     total = float(logprobs.sum())
     if not math.isfinite(total):
-        raise RunFailed("the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate.")
+        raise Diverged("the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate.")
     hits = right.tolist()
     shown = hits.index(False) + 1 if False in hits else len(hits)
     # Rounding may put a sure answer a hair above probability 1.

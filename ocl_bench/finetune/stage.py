@@ -15,7 +15,7 @@ from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from ocl_bench.errors import RunFailed
+from ocl_bench.errors import Diverged, RunFailed
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.finetune.sampler import EpochSampler
@@ -113,7 +113,10 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             raise self._diverged("a weight", state.global_step, self.epoch, self.learning_rates[-1])
         model.eval()
         with _memory_needed(f"memory ran out at the learning curve after epoch {self.epoch}; run with --no_curves."):
-            self.rows += self._on_epoch(model, self.epoch, self.loss)
+            try:
+                self.rows += self._on_epoch(model, self.epoch, self.loss)
+            except Diverged:
+                raise self._diverged("an output", state.global_step, self.epoch, self.learning_rates[-1]) from None
         model.train()
         now = time.perf_counter()
         self.curve_seconds += now - start

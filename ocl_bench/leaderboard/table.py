@@ -73,8 +73,9 @@ class Entry:
 
     @property
     def mark(self) -> str:
-        """A dagger if the model does worse than a guess on what it was not taught."""
-        return " †" if self.results.below_chance else ""
+        """† if the model does worse than a guess on what it was not taught, ‡ if it did not learn what it was."""
+        marks = ("†" if self.results.below_chance else "") + ("‡" if self.results.unlearned else "")
+        return f" {marks}" if marks else ""
 
     @property
     def command(self) -> str | None:
@@ -184,7 +185,7 @@ Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are dif
 interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A rank is the range of places that the
 intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: questions behind `meta_ocl_gap`.
 †: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
-than asked, which hides gaps.
+than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
 """
 
 

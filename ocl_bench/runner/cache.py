@@ -1,5 +1,6 @@
 """The stages and evaluations that runs share: what is there, how large it is, what uses it, and what can go."""
 
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ from ocl_bench.runner.store import STAGE_FILE, is_weights
 
 T = TypeVar("T", StageRecord, EvaluationRecord)
 Kind = Literal["stage", "unfinished", "evaluation"]
-FOLDERS = {"stage": "stages", "unfinished": "stages", "evaluation": "evaluations"}
+KEY = re.compile(f"[0-9a-f]{{{SHORT}}}")
+PLACES: dict[Kind, str] = {
+    "stage": "stages/[!.]*",
+    "unfinished": "stages/.*.work",
+    "evaluation": "evaluations/[!.]*",
+}
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,14 @@ def cached(root: Path) -> list[Cached]:
         users[key].append(run)
         names[key] = name
     found = []
-    for kind, pattern in (("stage", "[!.]*"), ("unfinished", ".*.work"), ("evaluation", "[!.]*")):
-        for path in sorted((root / FOLDERS[kind]).glob(pattern)):
-            if path.is_dir():
-                key = path.name.removeprefix(".").removesuffix(".work")
+    for kind, pattern in PLACES.items():
+        for path in sorted(root.glob(pattern)):
+            key = path.name.removeprefix(".").removesuffix(".work")
+            if path.is_dir() and KEY.fullmatch(key):  # a model's folder may have the store's name
                 sizes = {file.name: file.stat().st_size for file in path.rglob("*") if file.is_file()}
                 weights = sum(size for name, size in sizes.items() if is_weights(name))
                 used = tuple(dict.fromkeys(users[key]))
-                found.append(Cached(kind, path, sum(sizes.values()), weights, used, names.get(key, "")))  # type: ignore[arg-type]
+                found.append(Cached(kind, path, sum(sizes.values()), weights, used, names.get(key, "")))
     return found
 
 

@@ -64,7 +64,7 @@ def execute(plan: Plan, request: RunRequest, workers: Workers, on_message: OnMes
             write_results(folder, results)
     except OSError as error:
         raise RunFailed(
-            f"a file below {request.output_path} cannot be written or read ({error.strerror or error}); what is "
+            f"{error.filename or request.output_path} cannot be written or read ({error.strerror or error}); what is "
             "finished is kept: mend that, and run the same command again to go on."
         ) from None
     return folder, results

@@ -21,11 +21,11 @@ from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
 from ocl_bench.files import folder_atomic, read_json_lines, sha256_of_file, write_atomic
 from ocl_bench.registry import load_attribute
 from ocl_bench.runner.cells import Cell, stage_folder
-from ocl_bench.runner.identity import SHORT
-from ocl_bench.runner.jobs import BEFORE, Asked, StageJob, first_job
+from ocl_bench.runner.identity import SHORT, BaseIdentity
+from ocl_bench.runner.jobs import BEFORE, Asked, StageJob, cell_evaluators
 from ocl_bench.runner.manifest import EvaluationRecord, Evaluations, Manifest, RunConfig, StageRecord, read_manifest
 from ocl_bench.runner.plan import Plan
-from ocl_bench.runner.store import RECORD_FILE, ROWS_FILE, STAGE_FILE, Store, link_file
+from ocl_bench.runner.store import RECORD_FILE, ROWS_FILE, STAGE_FILE, Store, is_weights, link_file
 from ocl_bench.score.result import Disagreement, Results, Unlearned
 from ocl_bench.score.score import score
 from ocl_bench.tasks.records import Record, serialize
@@ -62,16 +62,17 @@ def read_data(folder: Path, cell: Cell) -> list[Record]:
     return [Record.model_validate_json(json.dumps(row)) for row in rows]
 
 
-def read_job(folder: Path, store: Store, seeds: tuple[int, int], number: int, parent: str | None) -> StageJob:
-    """The job of one stage of a run folder; `parent` is the key of the stage before."""
+def read_job(
+    folder: Path, store: Store, seeds: tuple[int, int], number: int, base: BaseIdentity, parent: str | None
+) -> StageJob:
+    """The job of one stage of a run folder; `base` as in `StageJob`, `parent` is the key of the stage before."""
     config = read_config(folder)
     own = next(one for one in config.cells if (one.seed, one.stage2_seed) == seeds)
-    first = own.owner(config.task, 0)
-    base = first_job(config, first, read_data(folder, first)).base
     before = None if parent is None else store.stage(parent)
     if parent is not None and before is None:
         raise OclBenchError(f"{store.stage_path(parent)}: the stage before is not there; run the command again.")
-    return StageJob(config, own, number, read_data(folder, own), base, before)
+    records = read_data(folder, own)
+    return StageJob(config, own, number, records, base, cell_evaluators(config, own, records, base), before)
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -88,7 +89,7 @@ def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -
     """Show a finished job in the run folder."""
     place = stage_folder(folder, job.cell, job.stage.name)
     asked = list(job.asked(record))
-    if not _shows(place, record):
+    if not _shows(place, record, store.has_weights(record)):
         shutil.rmtree(place, ignore_errors=True)
         with folder_atomic(place) as inside:
             for path in store.stage_path(record.key).iterdir():
@@ -98,10 +99,12 @@ def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -
         _link_rows(folder / job.cell.name / one.place, store, one)
 
 
-def _shows(place: Path, record: StageRecord) -> bool:
-    """Whether a folder shows this stage already."""
+def _shows(place: Path, record: StageRecord, weights: bool) -> bool:
+    """Whether a folder shows this stage already, with its weights if there are any."""
     try:
-        return StageRecord.model_validate_json((place / STAGE_FILE).read_text(encoding="utf-8")) == record
+        same = StageRecord.model_validate_json((place / STAGE_FILE).read_text(encoding="utf-8")) == record
+        sizes = {name: size for name, (size, _) in record.files.items() if weights or not is_weights(name)}
+        return same and all((place / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
 

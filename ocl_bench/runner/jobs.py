@@ -11,7 +11,6 @@ from ocl_bench.runner.identity import (
     BaseIdentity,
     EvaluationIdentity,
     StageIdentity,
-    base_identity,
     content_key,
     dataset_of,
 )
@@ -77,6 +76,7 @@ class StageJob:
         cell, number: which stage of it.
         records: the cell's dataset.
         base: the model that the cell's first stage starts from.
+        evaluators: what looks at the cell's models.
         parent: what the stage before did; None for the first.
     """
 
@@ -85,6 +85,7 @@ class StageJob:
     number: int
     records: Sequence[Record]
     base: BaseIdentity
+    evaluators: Sequence[Evaluator]
     parent: StageRecord | None
 
     @property
@@ -113,29 +114,6 @@ class StageJob:
     def key(self) -> str:
         """What the stage is found by."""
         return content_key(self.identity)
-
-    @cached_property
-    def wanted(self) -> Wanted:
-        """What is asked of its model."""
-        compute = self.config.compute
-        return Wanted(
-            task=self.task,
-            records=self.records,
-            seed=self.cell.seed,
-            limit=self.config.limit,
-            curves=self.config.curves,
-            lm_eval_tasks=self.config.also_tasks,
-            lm_eval_path=tuple(Path(folder) for folder in self.config.also_path),
-            tokenizer=self.base.tokenizer,
-            engine=compute.engine,
-            engine_args=compute.engine_args,
-            precision=str(compute.evaluation),
-        )
-
-    @cached_property
-    def evaluators(self) -> list[Evaluator]:
-        """What looks at its model."""
-        return evaluators(self.wanted)
 
     def moment(self, when: str, **of_epoch: float) -> Moment:
         """A moment of this stage."""
@@ -184,6 +162,23 @@ class StageJob:
         return all(store.evaluation(asked.key) is not None for asked in self.asked(record))
 
 
-def first_job(config: RunConfig, cell: Cell, records: Sequence[Record]) -> StageJob:
-    """The job of a cell's first stage."""
-    return StageJob(config, cell, 0, records, base_identity(config.model, records, cell.seed), None)
+def cell_evaluators(
+    config: RunConfig, cell: Cell, records: Sequence[Record], base: BaseIdentity
+) -> Sequence[Evaluator]:
+    """What looks at the models of a cell, whose dataset and base are given."""
+    compute = config.compute
+    return evaluators(
+        Wanted(
+            task=config.task,
+            records=records,
+            seed=cell.seed,
+            limit=config.limit,
+            curves=config.curves,
+            lm_eval_tasks=config.also_tasks,
+            lm_eval_path=tuple(Path(folder) for folder in config.also_path),
+            tokenizer=base.tokenizer,
+            engine=compute.engine,
+            engine_args=compute.engine_args,
+            precision=str(compute.evaluation),
+        )
+    )

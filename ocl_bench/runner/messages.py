@@ -86,6 +86,7 @@ class Job(OfStage, frozen=True):
 
     Attributes:
         folder: the run folder; `store`: the output folder.
+        base: JSON of the identity of the model that the cell's first stage starts from.
         parent: key of the stage before; None for the first.
         weights: whether a later stage needs this one's weights, which were there once.
         log: file for what libraries print.
@@ -93,6 +94,7 @@ class Job(OfStage, frozen=True):
 
     folder: str
     store: str
+    base: str
     parent: str | None
     weights: bool
     log: str

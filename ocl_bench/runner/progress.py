@@ -93,7 +93,8 @@ class RunProgress:
         for name in (stage, f"{stage} evaluation"):
             if name in self.running:
                 self.bars.remove_task(self.running.pop(name))
-        self._line(f"{stage} was done before" if message.reused else f"{stage} done in {message.seconds:.0f} s")
+        done = "was trained before, asked in" if message.reused else "done in"
+        self._line(f"{stage} {done} {message.seconds:.0f} s")
 
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)

@@ -1,13 +1,14 @@
 """The schedule: a run's stage jobs, which of them are done, and which can be done next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.evaluate.evaluator import Evaluator
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.identity import BaseIdentity
-from ocl_bench.runner.jobs import StageJob, first_job
+from ocl_bench.runner.identity import BaseIdentity, base_identity
+from ocl_bench.runner.jobs import StageJob, cell_evaluators
 from ocl_bench.runner.manifest import StageRecord, checkout_state
 from ocl_bench.runner.messages import JobFailed, Where
 from ocl_bench.runner.plan import Plan
@@ -34,8 +35,12 @@ class Schedule:
     jobs: list[Place] = field(init=False)
     notes: list[str] = field(default_factory=list)
     failed: dict[Place, JobFailed] = field(default_factory=dict)
+    # What is trained, and what is evaluated too.
     _records: dict[Place, StageRecord] = field(default_factory=dict)
     _bases: dict[Cell, BaseIdentity] = field(default_factory=dict)
+    _evaluators: dict[Cell, Sequence[Evaluator]] = field(default_factory=dict)
+    _jobs: dict[Place, StageJob] = field(default_factory=dict)
+    _done: set[Place] = field(default_factory=set)
     _running: set[Place] = field(default_factory=set)
     _for_weights: set[Place] = field(default_factory=set)
     _deaths: dict[Place, int] = field(default_factory=dict)
@@ -52,17 +57,25 @@ class Schedule:
 
     def job(self, place: Place) -> StageJob:
         """A job whose parent is done."""
-        cell, number = place
-        records, before = self.plan.records[cell], self.parent(place)
-        first = cell.owner(self.plan.config.task, 0)
-        if first not in self._bases:
-            self._bases[first] = first_job(self.plan.config, first, self.plan.records[first]).base
+        before = self.parent(place)
         parent = None if before is None else self._records[before]
-        return StageJob(self.plan.config, cell, number, records, self._bases[first], parent)
+        kept = self._jobs.get(place)
+        if kept is None or kept.parent != parent:
+            kept = self._jobs[place] = self._job(place, parent)
+        return kept
+
+    def _job(self, place: Place, parent: StageRecord | None) -> StageJob:
+        (cell, number), config = place, self.plan.config
+        records, first = self.plan.records[cell], cell.owner(config.task, 0)
+        if first not in self._bases:
+            self._bases[first] = base_identity(config.model, self.plan.records[first], first.seed)
+        base = self._bases[first]
+        if cell not in self._evaluators:
+            self._evaluators[cell] = cell_evaluators(config, cell, records, base)
+        return StageJob(config, cell, number, records, base, self._evaluators[cell], parent)
 
     def look(self) -> int:
         """Find what is done already. Returns how many stages need no training."""
-        trained = 0
         for place in self.jobs:
             before = self.parent(place)
             if before is not None and before not in self._records:
@@ -73,10 +86,10 @@ class Schedule:
                 self.notes.append(f"{damage}: {job.name} is trained again")
             if record is None:
                 continue
-            trained += 1
+            self._records[place] = record
             if job.evaluated(self.store, record):
-                self._records[place] = record
-        return trained
+                self._done.add(place)
+        return len(self._records)
 
     def remove_all(self) -> None:
         """Remove all that is there of this run, so that it is made anew."""
@@ -92,21 +105,23 @@ class Schedule:
                 self.store.remove_work(job.key)
                 self.store.remove_stage(job.key)
         self._records.clear()
+        self._done.clear()
         self.notes.clear()
 
     @property
     def finished(self) -> bool:
         """Whether every job is done."""
-        return len(self._records) == len(self.jobs)
+        return len(self._done) == len(self.jobs)
 
     def done(self) -> Iterator[tuple[StageJob, StageRecord]]:
         """The jobs that are done."""
-        for place, record in self._records.items():
-            yield self.job(place), record
+        for place in self.jobs:
+            if place in self._done:
+                yield self.job(place), self._records[place]
 
     def is_done(self, place: Place) -> bool:
         """Whether a job is done."""
-        return place in self._records
+        return place in self._done
 
     def children(self, place: Place) -> list[Place]:
         """The jobs that start from a job's weights."""
@@ -121,10 +136,10 @@ class Schedule:
         return chosen
 
     def _is_ready(self, place: Place) -> bool:
-        if place in self._records or place in self._running or place in self.failed:
+        if place in self._done or place in self._running or place in self.failed:
             return False
         before = self.parent(place)
-        return before is None or before in self._records
+        return before is None or (before in self._records and before not in self._for_weights)
 
     @property
     def underway(self) -> bool:
@@ -144,6 +159,7 @@ class Schedule:
         self._running.discard(place)
         self._for_weights.discard(place)
         self._records[place] = record
+        self._done.add(place)
         return self.job(place), record
 
     def lose(self, where: Where, reason: str) -> str:
@@ -152,7 +168,7 @@ class Schedule:
         before = self.parent(place)
         assert before is not None
         self._running.discard(place)
-        self._records.pop(before, None)
+        self._done.discard(before)
         self._for_weights.add(before)
         return f"{reason}: the stage before {where.name} is trained again"
 
@@ -182,7 +198,7 @@ class Schedule:
         first = next(iter(self.failed.values()))
         others = f" ({len(self.failed) - 1} more failed)" if len(self.failed) > 1 else ""
         raise RunFailed(
-            f"{first.where.name}: {first_line(first.message).rstrip('.')}{others}. {len(self._records)} of "
+            f"{first.where.name}: {first_line(first.message).rstrip('.')}{others}. {len(self._done)} of "
             f"{len(self.jobs)} stages are finished and kept; run the same command again to go on."
         )
 

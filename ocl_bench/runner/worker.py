@@ -63,13 +63,15 @@ def _work(inbox: "Queue[Any]", emit: Emit) -> None:
 
 def _perform(message: Job, memory: "Memory", inbox: "Queue[Any]", emit: Emit) -> None:
     from ocl_bench.runner.folder import read_job
+    from ocl_bench.runner.identity import BaseIdentity
     from ocl_bench.runner.perform import ParentLost, perform
     from ocl_bench.runner.store import Store
 
     start, where = time.perf_counter(), message.where
     try:
         folder, store = Path(message.folder), Store(Path(message.store))
-        job = read_job(folder, store, (where.seed, where.stage2_seed), where.stage, message.parent)
+        seeds, base = (where.seed, where.stage2_seed), BaseIdentity.model_validate_json(message.base)
+        job = read_job(folder, store, seeds, where.stage, base, message.parent)
         logs = folder / job.cell.name / f"{job.stage.name}-logs"
         run_name = f"{job.task.task}-{job.config.model.slug}-{job.cell.name}-{job.stage.name}"
         record, reused = perform(job, store, memory, _Told(message, inbox, emit), logs, run_name, message.weights)

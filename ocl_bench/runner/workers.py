@@ -143,6 +143,7 @@ class Workers:
                     where,
                     folder=str(folder),
                     store=str(schedule.store.root),
+                    base=job.base.model_dump_json(),
                     parent=None if job.parent is None else job.parent.key,
                     weights=schedule.needs_weights(place),
                     log=str(log_path(folder, number)),
