@@ -166,8 +166,6 @@ class _Execution:
 
     def _say_what_is_there(self, reused: int) -> None:
         schedule = self.schedule
-        for note in schedule.notes:
-            self.on_message(Note(note))
         if reused:
             self.on_message(Note(f"{reused} of {len(schedule.jobs)} stages were there{schedule.made_by_others()}"))
         if not schedule.finished:

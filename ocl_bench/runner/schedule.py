@@ -26,14 +26,12 @@ class Schedule:
         plan: the run.
         store: where stages lie.
         jobs: every stage of every cell that owns it, in order.
-        notes: what a user has to know of what was found.
         failed: place → why its job failed.
     """
 
     plan: Plan
     store: Store
     jobs: list[Place] = field(init=False)
-    notes: list[str] = field(default_factory=list)
     failed: dict[Place, JobFailed] = field(default_factory=dict)
     # What is trained, and what is evaluated too.
     _records: dict[Place, StageRecord] = field(default_factory=dict)
@@ -81,9 +79,7 @@ class Schedule:
             if before is not None and before not in self._records:
                 continue
             job = self.job(place)
-            record, damage = job.trained(self.store)
-            if damage:
-                self.notes.append(f"{damage}: {job.name} is trained again")
+            record, _ = job.trained(self.store)  # of damage its worker will tell
             if record is None:
                 continue
             self._records[place] = record
@@ -106,7 +102,6 @@ class Schedule:
                 self.store.remove_stage(job.key)
         self._records.clear()
         self._done.clear()
-        self.notes.clear()
 
     @property
     def finished(self) -> bool:
