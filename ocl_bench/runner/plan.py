@@ -314,6 +314,8 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
 
 
 def _check_trackers(names: Sequence[str]) -> None:
+    if not names:
+        return  # what follows imports much
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
