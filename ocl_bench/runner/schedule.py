@@ -1,6 +1,6 @@
 """The schedule: a run's stage jobs, which of them are done, and which can be done next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ocl_bench.evaluate.evaluator import Evaluator
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity, base_identity
 from ocl_bench.runner.jobs import StageJob, cell_evaluators
-from ocl_bench.runner.manifest import StageRecord, checkout_state
+from ocl_bench.runner.manifest import StageRecord, checkout_state, versions
 from ocl_bench.runner.messages import JobFailed, Where
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.store import Store
@@ -206,12 +206,17 @@ class Schedule:
 
     def made_by_others(self) -> str:
         """Where stages that are there come from, if not from this version of the code."""
-        commit, _ = checkout_state()
-        others = [record for record in self._records.values() if record.provenance.commit != commit]
+        own = _code(checkout_state()[0], versions())
+        made_by = [_code(one.provenance.commit, one.provenance.versions) for one in self._records.values()]
+        others = [code for code in made_by if code != own]
         if not others:
             return ""
-        made_by = sorted({(record.provenance.commit or "an installed package")[:10] for record in others})
-        return f", {len(others)} of them made by other code ({', '.join(made_by)}); --fresh trains anew"
+        return f", {len(others)} of them made by other code ({', '.join(sorted(set(others)))}); --fresh trains anew"
+
+
+def _code(commit: str | None, versions: Mapping[str, str]) -> str:
+    """Which code of the suite it was: a checkout's commit, or an installed package's version."""
+    return commit[:10] if commit else f"version {versions.get('ocl-bench', 'unknown')}"
 
 
 def first_line(message: str) -> str:
