@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install test lint format bench release-data clean
+.PHONY: run install test lint format bench torture release-data clean
 
 run: install
 	.venv/bin/ocl-bench run
@@ -25,6 +25,11 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/finetune.py
 	.venv/bin/python benchmarks/evaluate.py
 	.venv/bin/python benchmarks/build_data.py
+
+# Faults injected into real runs; writes docs/reliability.md, in about 20 minutes on 2 cores. As root it also fills a
+# small disk. TORTURE=--short takes one or two minutes and writes nothing.
+torture: .venv/installed-test
+	cd benchmarks && ../.venv/bin/python -m torture $(TORTURE)
 
 # Writes a task's released data and checksums again; only after a change that raised the task's version.
 # DATA=False writes the checksums alone, for data too large to ship.

@@ -60,6 +60,7 @@ def execute(plan: Plan, request: RunRequest, workers: Workers, on_message: OnMes
             clean_folder(folder)
             write_data(folder, plan.records)
             _Execution(plan, request, store, folder, workers, on_message).run()
+            store.sweep()
             results = score_run(folder)
             write_results(folder, results)
     except OSError as error:

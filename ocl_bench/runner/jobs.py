@@ -152,7 +152,9 @@ class StageJob:
     def trained(self, store: Store) -> tuple[StageRecord | None, str | None]:
         """What the stage did, if it is there with all its rows, and what of it is damaged, if anything is."""
         record = store.stage(self.key)
-        if record is None or any(record.rows.get(name) != key for name, key in self.epoch_rows.items()):
+        if record is None:
+            return None, store.spoiled_stage(self.key)
+        if any(record.rows.get(name) != key for name, key in self.epoch_rows.items()):
             return None, None
         damage = store.damage(record, weights=False)
         return (None, damage) if damage else (record, None)

@@ -131,6 +131,8 @@ def perform(
             record = _Training(job, store, memory, told, logs, run_name).run()
         for asked in job.asked(record):
             if store.evaluation(asked.key) is None:
+                if spoiled := store.spoiled_evaluation(asked.key):
+                    told.note(f"{spoiled}: {job.name} is asked again")
                 _evaluate_again(job, store, memory, told, record, asked)
     return record, reused
 

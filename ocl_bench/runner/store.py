@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -117,17 +117,46 @@ class Store:
         for key in keys:
             shutil.rmtree(self.evaluation_path(key), ignore_errors=True)
 
+    def spoiled_stage(self, key: str) -> str | None:
+        """Which file says nothing of a stage whose folder is there; None if it does, or no folder is there."""
+        path = self.stage_path(key) / STAGE_FILE
+        return _spoiled(path) if path.parent.is_dir() and self.stage(key) is None else None
+
+    def spoiled_evaluation(self, key: str) -> str | None:
+        """Which file of an evaluation whose folder is there is not what was written; None if none, or no folder."""
+        folder = self.evaluation_path(key)
+        if not folder.is_dir() or self.evaluation(key) is not None:
+            return None
+        record = _read(EvaluationRecord, folder / RECORD_FILE)
+        whole = record is not None and record.key == key == content_key(record.identity)
+        return _spoiled(folder / (ROWS_FILE if whole else RECORD_FILE))
+
     def write_evaluation(self, record: EvaluationRecord, rows: Sequence[Contract]) -> None:
-        """Write an evaluation; `record.rows_sha256` is that of `rows_text(rows)`."""
+        """Write an evaluation; `record.rows_sha256` is that of `rows_text(rows)`.
+
+        Processes at different stages may ask the same of the same model: the first that is done writes it.
+        """
         path = self.evaluation_path(record.key)
-        shutil.rmtree(path, ignore_errors=True)  # there, but not what its key says
-        with folder_atomic(path) as folder:
-            (folder / ROWS_FILE).write_text(rows_text(rows), encoding="utf-8")
-            (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with self._locked("evaluations", record.key):
+            if self.evaluation(record.key) is not None:
+                return
+            shutil.rmtree(path, ignore_errors=True)  # there, but not what its key says
+            with folder_atomic(path) as folder:
+                (folder / ROWS_FILE).write_text(rows_text(rows), encoding="utf-8")
+                (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def sweep(self) -> None:
+        """Remove what dead processes left half-written, whatever of."""
+        for kind in ("stages", "evaluations"):
+            for left in (self.root / kind).glob(".*.*"):
+                key = left.name.split(".")[1]
+                if left.is_dir() and left != self.work_path(key):
+                    with contextlib.suppress(Timeout), self._locked(kind, key, timeout=0):
+                        pass
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Keep a stage and its evaluations to this process; whatever a dead one left half-written is removed.
+        """Keep a stage to this process; whatever a dead one left half-written is removed.
 
         The system gives up the lock of a process that has ended, however it ended.
 
@@ -135,25 +164,23 @@ class Store:
             key: the stage's.
             on_wait: called once if another process has it.
         """
-        path = self.root / "stages" / f".{key[:SHORT]}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait()
-            lock.acquire(poll_interval=LOCK_POLL_SECONDS)
-        try:
-            self._sweep(key)
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._locked("stages", key, timeout=0))
+            except Timeout:
+                on_wait()
+                held.enter_context(self._locked("stages", key))
             yield
-        finally:
-            lock.release()
 
-    def _sweep(self, key: str) -> None:
-        for kind in ("stages", "evaluations"):
-            for left in (self.root / kind).glob(f".{key[:SHORT]}.*"):
+    @contextmanager
+    def _locked(self, kind: str, key: str, timeout: float = -1) -> Iterator[None]:
+        path = self.root / kind / f".{key[:SHORT]}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path).acquire(timeout=timeout, poll_interval=LOCK_POLL_SECONDS):
+            for left in path.parent.glob(f".{key[:SHORT]}.*"):
                 if left != self.work_path(key) and left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
+            yield
 
 
 def is_weights(name: str) -> bool:
@@ -182,6 +209,10 @@ def link_file(source: Path, target: Path) -> None:
         target.symlink_to(os.path.relpath(source, target.parent))
     else:
         shutil.copy2(source, target)
+
+
+def _spoiled(path: Path) -> str:
+    return f"{path} is {'not what was written' if path.is_file() else 'missing'}"
 
 
 def _read(contract: type[T], path: Path) -> T | None:

@@ -1,0 +1,1 @@
+"""Faults injected into real runs: `python -m torture` from this folder's parent."""
