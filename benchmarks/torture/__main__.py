@@ -42,7 +42,6 @@ def _say(fault: str, found: dict[str, Any]) -> None:
 @click.option("--only", multiple=True, type=click.Choice([fault.name for fault in FAULTS]), help="These faults.")
 def main(short: bool, only: tuple[str, ...]) -> None:
     """Inject faults into real runs. The long form writes docs/reliability.md."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"cases": {}}
     failed = 0
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         bench = Bench(Path(folder))
@@ -55,16 +54,18 @@ def main(short: bool, only: tuple[str, ...]) -> None:
                 _say(fault.name, found[-1])
             failed += sum(one["error"] is not None for one in found)
             if not short:
-                known["cases"][fault.name] = found
-                known |= {
-                    "seconds": bench.seconds,
-                    "cores": available_cores(),
-                    "date": datetime.now(UTC).date().isoformat(),
-                }
-                RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-                PAGE.write_text(page(known["cases"], {key: known[key] for key in ("seconds", "cores", "date")}))
+                _keep(fault.name, found, bench)
     if failed:
         raise SystemExit(f"{failed} cases failed")
+
+
+def _keep(fault: str, found: list[dict[str, Any]], bench: Bench) -> None:
+    """Add what became of a fault's cases to the results, and write the page anew."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"cases": {}}
+    facts = {"seconds": bench.seconds, "cores": available_cores(), "date": datetime.now(UTC).date().isoformat()}
+    known = {**facts, "cases": {**known["cases"], fault: found}}
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    PAGE.write_text(page(known["cases"], facts))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ FAULTS = (
         "`os.replace`, `os.fsync`, `os.mkdir` or `shutil.rmtree` of a worker, which takes the command with it; n at "
         f"{POSITIONS} positions over all calls that an undisturbed run makes, up to {kills.KILLS} times in each run",
         "the same command completes",
-        _SWEEP,
-        {name: _SWEEP[name] for name in ("worker-replace-2",)},
+        kills.sweep(POSITIONS),
+        _named(rename=kills.kill_at("worker", "replace", 0.5, "before", "all", 1)),
     ),
     Fault(
         "worker",

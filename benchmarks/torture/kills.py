@@ -46,17 +46,17 @@ def strike(place: Place, role: str, call: str, number: int, when: str, whom: str
     return {"TORTURE_KILL": json.dumps(kill)}
 
 
-def kill_at(role: str, call: str, share: float, when: str, whom: str) -> Callable[[Bench], Lost]:
+def kill_at(role: str, call: str, share: float, when: str, whom: str, times: int) -> Callable[[Bench], Lost]:
     """SIGKILL before or after a call of the process in a role: the one that comes after a share of all of them.
 
-    The same command again is killed at the call with the same number, as often as it gets there, but KILLS times.
+    The same command again is killed at the call with the same number, as often as it gets there, but `times` at most.
     """
 
     def case(bench: Bench) -> Lost:
         number = 1 + int(share * bench.calls(role, call))
         place = bench.place()
         starts = 1
-        while (ended := place.run(environment=strike(place, role, call, number, when, whom, KILLS))).code:
+        while (ended := place.run(environment=strike(place, role, call, number, when, whom, times))).code:
             assert place.strikes() == starts, f"{place.strikes()} kills, {starts} starts: {ended.stderr}"
             starts += 1
         bench.check(place)
@@ -147,7 +147,9 @@ def sweep(count: int) -> dict[str, Callable[[Bench], Lost]]:
         ("worker", "fsync", "all"), ("worker", "rmtree", "all"), ("worker", "mkdir", "all"),
     )  # fmt: skip
     return {
-        f"{role}-{call}-{number}": kill_at(role, call, (number + 0.5) / count, ("before", "after")[number % 2], whom)
+        f"{role}-{call}-{number}": kill_at(
+            role, call, (number + 0.5) / count, ("before", "after")[number % 2], whom, KILLS
+        )
         for role, call, whom in kinds
         for number in range(count)
     }

@@ -1,6 +1,5 @@
 """Checkpoints at the end of epochs, from which a stage that was interrupted goes on."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -59,12 +58,6 @@ class EpochCheckpoints:
         for one in (*files, path / SEAL, path, self.folder):
             _sync(one)
         self._remove_all_but(path)
-
-    def clear(self) -> None:
-        """Remove all checkpoints, and the folder if nothing else is in it."""
-        self._remove_all_but(None)
-        with contextlib.suppress(OSError):  # absent, or not empty
-            self.folder.rmdir()
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*"))

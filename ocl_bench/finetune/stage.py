@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -187,7 +187,8 @@ def train_stage(
         batch_size: datapoints per forward pass; None chooses. Halved for as long as memory runs out.
         report_to: the Trainer's experiment trackers.
         run_name: the run's name in those trackers.
-        folder: where checkpoints go; belongs to this training alone. Removed once the stage is trained.
+        folder: where checkpoints go; belongs to this training alone. The last one stays, until
+            the caller has kept what was trained and removes the folder.
         log_folder: where trackers write; removed again if none does.
         checkpoint_seconds: a checkpoint is written at the end of an epoch if the last is that long ago.
         on_epoch: called after each epoch that is trained now; gives rows to keep.
@@ -260,9 +261,8 @@ def train_stage(
         )
         return Trained(model, report, recorder.rows, before.epoch)
 
-    trained: Trained = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)()
-    checkpoints.clear()
-    return trained
+    attempts = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)
+    return cast(Trained, attempts())
 
 
 def _arguments(

@@ -146,13 +146,14 @@ class Store:
                 (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def sweep(self) -> None:
-        """Remove what dead processes left half-written, whatever of."""
+        """Remove what dead processes left: what is half-written, and checkpoints of stages that are finished."""
         for kind in ("stages", "evaluations"):
             for left in (self.root / kind).glob(".*.*"):
                 key = left.name.split(".")[1]
-                if left.is_dir() and left != self.work_path(key):
+                of_finished = left != self.work_path(key) or (self.stage_path(key) / STAGE_FILE).is_file()
+                if left.is_dir() and of_finished:
                     with contextlib.suppress(Timeout), self._locked(kind, key, timeout=0):
-                        pass
+                        shutil.rmtree(left, ignore_errors=True)
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_wherever_a_training_is_interrupted_it_ends_the_same(name: str, tmp_path
         resumed = train(tmp_path, overrides, architecture=architecture, dtype=dtype)
         assert resumed.resumed_epoch == end - 1
         assert_same(resumed, whole)
-        assert not (tmp_path / "checkpoints").exists()
+        shutil.rmtree(tmp_path / "checkpoints")
 
 
 def test_a_training_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
@@ -177,6 +178,7 @@ def test_a_damaged_checkpoint_is_not_used_but_removed(tmp_path: Path) -> None:
         resumed = train(tmp_path, overrides)
         assert resumed.resumed_epoch == 0
         assert_same(resumed, whole)
+        shutil.rmtree(tmp_path / "checkpoints")
 
 
 def test_a_disk_without_room_is_one_sentence_and_the_checkpoint_before_stays(
