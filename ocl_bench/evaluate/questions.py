@@ -53,7 +53,8 @@ class QuestionsEvaluator:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         wanted = self.wanted
-        return question_settings(self.records, wanted.task, wanted.precision, wanted.engine, wanted.engine_args)
+        questions = dataset_sha256(self.records)
+        return question_settings(questions, wanted.task, wanted.precision, wanted.engine, wanted.engine_args)
 
     def settings(self, moment: Moment) -> dict[str, Any]:
         """The questions, the engine, and what it computes in."""
@@ -84,11 +85,11 @@ class QuestionsEvaluator:
 
 
 def question_settings(
-    questions: Sequence[Record], task: Task, precision: str, engine: str, engine_args: Mapping[str, Any]
+    questions: str, task: Task, precision: str, engine: str, engine_args: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What answers depend on besides the weights."""
+    """What answers depend on besides the weights; `questions` is the sha256 of what is asked, as JSON lines."""
     return {
-        "questions": dataset_sha256(list(questions)),
+        "questions": questions,
         "max_new_tokens": task.evaluate.max_new_tokens,
         "precision": precision,
         "engine": engine,

@@ -24,8 +24,9 @@ def word_level_tokenizer(texts: Iterable[str]) -> Any:
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
     """What the tokenizer of these texts has tokens for, in the order of their ids. Imports no transformers."""
-    # A word never spans a space, so that all texts can be split in one go, which is three times as fast.
-    words = {word for word, _ in _splitter().pre_tokenize_str(" ".join(texts))}
+    # A word never spans a space, so that the few different pieces between spaces are all that has to be split.
+    pieces = {piece for text in texts for piece in text.split(" ")}
+    words = {word for word, _ in _splitter().pre_tokenize_str(" ".join(pieces))}
     return [PAD, UNKNOWN, END, *sorted(words)]
 
 

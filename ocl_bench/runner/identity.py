@@ -18,7 +18,7 @@ from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.compute import Precision
-from ocl_bench.tasks.records import Record, dataset_sha256, texts
+from ocl_bench.tasks.records import Record, texts
 
 SHORT = 24  # hex digits of a key that name a folder
 
@@ -62,11 +62,6 @@ class EvaluationIdentity(Contract):
     evaluator: str = Field(description="its name")
     weights: str = Field(description="sha256 of the weights that it looks at")
     settings: dict[str, Any] = Field(description="what it asks, and how")
-
-
-def dataset_of(records: Sequence[Record]) -> str:
-    """Identity of the records that a stage trains on, in their order."""
-    return dataset_sha256(list(records))
 
 
 def base_identity(spec: ModelSpec, records: Sequence[Record], seed: int) -> BaseIdentity:

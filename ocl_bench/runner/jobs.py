@@ -12,29 +12,28 @@ from ocl_bench.runner.identity import (
     EvaluationIdentity,
     StageIdentity,
     content_key,
-    dataset_of,
 )
 from ocl_bench.runner.manifest import RunConfig, StageRecord
 from ocl_bench.runner.store import Store
-from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.records import Record, dataset_sha256
 from ocl_bench.tasks.schema import Stage, Task
 
 BEFORE = "before"  # the name of what was asked before the first stage, beside the stages' own
 
 
 def stage_identity(
-    config: RunConfig, cell: Cell, number: int, records: Sequence[Record], parent: BaseIdentity | str
+    config: RunConfig, cell: Cell, number: int, dataset: str, parent: BaseIdentity | str
 ) -> StageIdentity:
     """What the weights of a stage depend on.
 
     Args:
         config: the run.
         cell, number: which stage.
-        records: the cell's dataset.
+        dataset: sha256 of the records that it trains on, as JSON lines.
         parent: the model that it starts from, or the sha256 of the weights that the stage before left.
     """
     return StageIdentity(
-        dataset=dataset_of(trained_on(config.task.stages[number], records)),
+        dataset=dataset,
         parent=parent,
         recipe=config.recipe.of_stage(number),
         seed=cell.training_seed(config.task, number),
@@ -108,7 +107,8 @@ class StageJob:
     def identity(self) -> StageIdentity:
         """What the stage's weights depend on."""
         parent = self.base if self.parent is None else self.parent.weights_after
-        return stage_identity(self.config, self.cell, self.number, self.records, parent)
+        dataset = dataset_sha256(trained_on(self.stage, self.records))
+        return stage_identity(self.config, self.cell, self.number, dataset, parent)
 
     @cached_property
     def key(self) -> str:

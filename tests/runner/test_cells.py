@@ -12,6 +12,7 @@ from ocl_bench.runner.plan import choose, make_plan
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import dataset_sha256
 
 SMALL = ("source_args.num_entities=60",)
 
@@ -54,7 +55,8 @@ def test_a_key_is_that_of_the_content_and_of_nothing_else() -> None:
 
     def key(config: RunConfig, number: int = 0, parent: object = None) -> str:
         base = base_identity(config.model, records, cell.seed)
-        return content_key(stage_identity(config, cell, number, records, parent or base))  # type: ignore[arg-type]
+        dataset = dataset_sha256(trained_on(config.task.stages[number], records))
+        return content_key(stage_identity(config, cell, number, dataset, parent or base))  # type: ignore[arg-type]
 
     same = [
         config(limit=5), config(curves=False), config(seeds=[0, 9]), config(batch_size=8),

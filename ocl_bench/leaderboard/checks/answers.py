@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.files import sha256, to_json_lines
-from ocl_bench.leaderboard.checks.data import questions_of
+from ocl_bench.leaderboard.checks.data import Dataset, questions_of
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer, answer_lines
 from ocl_bench.leaderboard.untrusted import MAX_TEXT, Problem, Unreadable, parse_json_lines, printable
@@ -32,7 +32,7 @@ MISREAD_SHARE = 0.01
 
 
 def check_answers(
-    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]], contents: Mapping[str, bytes]
+    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], contents: Mapping[str, bytes]
 ) -> None:
     """Every question of every stage has one answer, and the results are what these give."""
     chance = chance_levels(manifest.config.task)
@@ -46,7 +46,7 @@ def check_answers(
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
         questions = questions_of(datasets[cell], manifest, cell)
         asked = {record.id: record for record in questions}
-        settings = _settings(manifest, questions)
+        settings = _settings(manifest, datasets[cell].sha256(questions))
         complete &= _all_answered(checked, name, answers, asked, stages)
         for stage in stages:
             own = [one for one in answers if one.stage == stage and one.id in asked]
@@ -94,7 +94,7 @@ def _check_record(
         checked.add(MANIFEST, f"{where}.engine", "is not that of the run")
 
 
-def _settings(manifest: Manifest, questions: Sequence[Record]) -> dict[str, Any]:
+def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
     compute = manifest.config.compute
     return question_settings(
         questions, manifest.config.task, str(compute.evaluation), compute.engine, compute.engine_args

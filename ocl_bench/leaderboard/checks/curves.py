@@ -20,7 +20,7 @@ CURVE_TOLERANCE = 0.02  # the last point of a curve and the samples are of the s
 
 
 def check_curves(
-    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]], contents: Mapping[str, bytes]
+    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Sequence[Record]], contents: Mapping[str, bytes]
 ) -> None:
     """Curves are of the questions that a run shows, and end where the samples are."""
     by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST
 from ocl_bench.runner.cells import Cell
@@ -69,7 +70,7 @@ def _stage(manifest: Manifest, cell: Cell, number: int) -> StageRecord:
     return manifest.stages[cell.name][manifest.config.task.stages[number].name]
 
 
-def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]]) -> None:
+def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset]) -> None:
     """Every stage is found by the key that its data, parent and recipe give, and no other."""
     config = manifest.config
     if config.compute.training != training_precision(config.model, config.recipe):
@@ -83,7 +84,9 @@ def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, lis
                 continue
             parent = record.identity.parent
             _check_base(checked, manifest, parent, cell, datasets[cell], f"{where}.identity.parent")
-        own = stage_identity(config, cell, number, datasets[cell], parent)
+        data = datasets[cell]
+        dataset = data.sha256(trained_on(config.task.stages[number], data))
+        own = stage_identity(config, cell, number, dataset, parent)
         for key in type(own).model_fields:
             if getattr(record.identity, key) != getattr(own, key):
                 checked.add(MANIFEST, f"{where}.identity.{key}", "is not what task, recipe and seeds give")
@@ -111,7 +114,7 @@ def _check_base(
             checked.add(MANIFEST, f"{where}.{key}", "is not that of the model")
 
 
-def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, list[Record]]) -> None:
+def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset]) -> None:
     """Each stage had the data that the task gives it, and took the steps that the recipe takes on them."""
     config, recipe = manifest.config, manifest.config.recipe
     for cell, number, record in stages_of(manifest):
