@@ -1,15 +1,30 @@
 """Real parts for the tests: tiny models with random weights and tiny trained tokenizers, made in a temporary folder."""
 
+import contextlib
+import json
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing in these tests may depend on a network
+# Nothing in these tests may depend on a network, or on what a user has from one.
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which has that of the process that started it
+    HUB = tempfile.TemporaryDirectory()
+    os.environ["HF_HUB_CACHE"] = HUB.name
 
 import pytest
+import yaml
+from click.testing import CliRunner
+from filelock import FileLock
 
+from ocl_bench.cli import main
 from ocl_bench.runner import compute
+from ocl_bench.runner.messages import Note
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
@@ -150,22 +165,121 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
     return folder_of
 
 
+def call(*arguments: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a folder, in this process, which has its libraries already: how it ends and what it prints.
+
+    What only a process of its own can show (imports, signals, the installed command) is tested with one.
+    """
+    words = list(map(str, arguments))
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(main, words, env=environment, catch_exceptions=False)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+class Heard:
+    """Progress of a run that keeps its messages: `progress=Heard(…).shown`.
+
+    Args:
+        on_message: called with each.
+    """
+
+    def __init__(self, on_message: Callable[[Any], object] = lambda message: None) -> None:
+        self.on_message = on_message
+        self.messages: list[Any] = []
+
+    def shown(self, task: str, cells: int) -> "Heard":
+        return self
+
+    def __enter__(self) -> "Heard":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def built(self) -> None: ...
+
+    def __call__(self, message: Any) -> None:
+        self.messages.append(message)
+        self.on_message(message)
+
+    def of(self, kind: type) -> list[Any]:
+        """The messages of a kind."""
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    @property
+    def notes(self) -> list[str]:
+        return [note.text for note in self.of(Note)]
+
+
+def once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is filled by the first of the processes that test, and shared by all."""
+    own = factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (folder / "made").touch()
+    return folder
+
+
+OWN_TASK = {
+    "task": "own_colours", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}], "metadata": {"version": 3},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An include path with a task for lm-eval, in the folder that the suite leaves to it."""
+    folder = tmp_path_factory.mktemp("own") / "lm_eval"
+    folder.mkdir()
+    rows = [{"question": f"Q: {n}", "choices": ["red", "blue", "green"], "label": n % 3} for n in range(30)]
+    (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"dataset_kwargs": {"data_files": {"test": str(folder / "colours.jsonl")}}}
+    (folder / "colours.yaml").write_text(yaml.safe_dump(OWN_TASK | data))
+    return folder.parent
+
+
+WHOLE = {"seeds": 2, "stage2_seeds": 2, "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]")}
+WHOLE_COMMAND = (
+    "run", "--seeds", "2", "--stage2-seeds", "2", "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
+    "--output-path", "out",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A run folder of two seeds with two stage-2 seeds each that were asked everything. Tests change copies only."""
+
+    def make(folder: Path) -> None:
+        done = call(*WHOLE_COMMAND, folder=folder)
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.json").write_text(json.dumps([done.stdout, done.stderr]))
+
+    made = once(tmp_path_factory, worker_id, "whole_run", make)
+    (run,) = (made / "out" / "scratch__tiny" / "attributes").iterdir()
+    return run
+
+
+@pytest.fixture
+def whole_output(whole_run: Path, tmp_path: Path) -> Path:
+    """A copy of the output folder of that run."""
+    return shutil.copytree(whole_run.parents[2], tmp_path / "out")
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A finished run of two seeds that were asked few questions; the processes that test share it."""
-    from filelock import FileLock
-
+    """A finished run of two seeds that were asked few questions."""
     import ocl_bench
 
-    own = tmp_path_factory.getbasetemp()
-    runs = (own if worker_id == "master" else own.parent) / "small_run"
-    with FileLock(f"{runs}.lock"):
-        if not (finished := [path.parent for path in runs.rglob("results.json")]):
-            run = ocl_bench.run(
-                "scratch:tiny-16", seeds=2, limit=12, overrides=["recipe.epochs=[3,2]"], output_path=runs
-            )
-            finished = [run.folder]
-    return finished[0]
+    def make(folder: Path) -> None:
+        ocl_bench.run("scratch:tiny-16", seeds=2, limit=12, overrides=["recipe.epochs=[3,2]"], output_path=folder)
+
+    made = once(tmp_path_factory, worker_id, "small_run", make)
+    (results,) = made.rglob("results.json")
+    return results.parent
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,11 @@
 """The command line answers at once, spells options as lm-eval does, and turns mistakes into one sentence."""
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-import ocl_bench
-from ocl_bench.cli import main
-
-COMMAND = [sys.executable, "-m", "ocl_bench.cli"]
-
-
-def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+from conftest import call
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["validate", "mine.yaml"], ["--version"]])
@@ -31,16 +22,6 @@ def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) ->
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, ocl_bench; ocl_bench.run; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-
-def test_defaults_of_the_command_are_those_of_python() -> None:
-    python = {name: parameter.default for name, parameter in inspect.signature(ocl_bench.run).parameters.items()}
-    command = {parameter.name: parameter.default for parameter in main.commands["run"].params}
-    for name in ("model", "model_args", "recipe", "device", "limit", "trust_remote_code"):
-        assert command[name] == python[name] or (command[name] is not python[name] and not python[name]), name
-    assert (command["tasks"],) == inspect.signature(ocl_bench.run_tasks).parameters["tasks"].default
-    assert (command["seeds"], command["stage2_seeds"]) == (str(python["seeds"]), str(python["stage2_seeds"]))
-    assert str(command["output_path"]) == python["output_path"]
 
 
 def test_ls_names_tasks_recipes_and_scratch_models(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def checkout_state() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists():
         return None, None
     commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
+    # Without locks: one left by a process that was killed would keep the user from committing.
+    status = _git(root, "--no-optional-locks", "status", "--porcelain")
     return commit, None if status is None else bool(status)
 
 

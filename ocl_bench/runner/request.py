@@ -180,7 +180,8 @@ class RunRequest(Contract):
         try:
             return cls(**options)
         except ValidationError as error:
-            raise OclBenchError(f"{explain(cls, error)}.") from None
+            fault = explain(cls, error)
+            raise OclBenchError(fault if fault.endswith("?") else f"{fault}.") from None
 
     @property
     def passed(self) -> dict[str, Any]:

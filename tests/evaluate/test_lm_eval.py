@@ -26,11 +26,6 @@ from ocl_bench.score.samples import Sample
 BIN = Path(sys.executable).parent
 SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]"]
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-OWN_TASK = {
-    "task": "own_colours", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
-    "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label",
-    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}], "metadata": {"version": 3},
-}  # fmt: skip
 
 
 def samples_of(run: Path, seed: int, stage: str) -> dict[str, Sample]:
@@ -40,18 +35,6 @@ def samples_of(run: Path, seed: int, stage: str) -> dict[str, Sample]:
 
 def values(name: str, samples: list[Sample]) -> list[float]:
     return [METRICS[name].of(one.answer, one.record) for one in samples]
-
-
-@pytest.fixture(scope="module")
-def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An include path with a task for lm-eval, in the folder that the suite leaves to it."""
-    folder = tmp_path_factory.mktemp("own") / "lm_eval"
-    folder.mkdir()
-    rows = [{"question": f"Q: {n}", "choices": ["red", "blue", "green"], "label": n % 3} for n in range(30)]
-    (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"dataset_kwargs": {"data_files": {"test": str(folder / "colours.jsonl")}}}
-    (folder / "colours.yaml").write_text(yaml.safe_dump(OWN_TASK | data))
-    return folder.parent
 
 
 @pytest.fixture(scope="module")
