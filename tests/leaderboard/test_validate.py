@@ -70,6 +70,10 @@ def stage(cell: str, name: str, key: str, to: Any) -> Callable[[Copy], None]:
     return edit(MANIFEST, put("stages", cell, name, key, to=to))
 
 
+def evaluation(cell: str, name: str, key: str, to: Any) -> Callable[[Copy], None]:
+    return edit(MANIFEST, put("evaluations", cell, name, "answers", key, to=to))
+
+
 def same_weights(*others: tuple[str, str, str]) -> Callable[[Copy], None]:
     """Make weights of seed 0's X1 those of another place: (cell, stage, key) gets the value of the first."""
 
@@ -213,8 +217,45 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "micro-batches": (stage("seed-0", "x1", "micro_batch_size", 0), r"^manifest\.json: stages\.seed-0\.x1\.micro_batch_size: does not divide"),
     "the learning rate": (stage("seed-0", "x1", "learning_rate_peak", 0.5), r"^manifest\.json: stages\.seed-0\.x1\.learning_rate_peak: is 0\.5"),
     "a learning rate below 0": (stage("seed-0", "x1", "learning_rate_last", -1.0), r"^manifest\.json: stages\.seed-0\.x1\.learning_rate_first: and learning_rate_last"),
-    "answers asked": (stage("seed-0", "x1", "answers", 3), r"^manifest\.json: stages\.seed-0\.x1\.answers: is 3"),
-    "answers that differ": (stage("seed-0", "x1", "answers_differing", 10**6), r"^manifest\.json: stages\.seed-0\.x1\.answers_differing: is not between"),
+    "answers asked": (evaluation("seed-0", "x1", "rows", 3), r"^manifest\.json: evaluations\.seed-0\.x1\.answers\.rows: is 3"),
+    "answers that differ": (
+        edit(MANIFEST, put("evaluations", "seed-0", "x1", "answers", "facts", "differing", to=10**6)), r"^manifest\.json: evaluations\.seed-0\.x1\.answers\.facts: are not"
+    ),
+    "answers of other rows": (evaluation("seed-1", "x2", "rows_sha256", "0" * 64), r"^manifest\.json: evaluations\.seed-1\.x2\.answers\.rows_sha256: is not that of the answers"),
+    "answers by another engine": (
+        edit(MANIFEST, put("evaluations", "seed-1", "x2", "answers", "engine", "version", to="9")), r"^manifest\.json: evaluations\.seed-1\.x2\.answers\.engine: is not that of the run"
+    ),
+    "answers of other weights": (
+        edit(MANIFEST, put("evaluations", "seed-0", "x2", "answers", "identity", "weights", to="0" * 64)),
+        r"^manifest\.json: evaluations\.seed-0\.x2\.answers\.identity: is not what weights, questions and engine give",
+    ),
+    "answers to other questions": (
+        edit(MANIFEST, put("evaluations", "seed-0", "x2", "answers", "identity", "settings", "questions", to="0" * 64)),
+        r"^manifest\.json: evaluations\.seed-0\.x2\.answers\.identity: is not what weights, questions and engine give",
+    ),
+    "the key of answers": (evaluation("seed-0", "x1", "key", "0" * 64), r"^manifest\.json: evaluations\.seed-0\.x1\.answers\.key: is not the sha256"),
+    "no answers told of": (edit(MANIFEST, drop("evaluations", "seed-0", "x1", "answers")), r"^manifest\.json: evaluations\.seed-0\.x1: has not exactly the evaluator answers"),
+    "a further evaluation": (edit(MANIFEST, lambda m: m["evaluations"]["seed-0"].update(x3={})), r"^manifest\.json: evaluations\.seed-0: has not exactly the stages x1, x2"),
+    "the key of a stage": (stage("seed-0", "x1", "key", "0" * 64), r"^manifest\.json: stages\.seed-0\.x1\.key: is not the sha256 of the identity"),
+    **{
+        f"{key} of a stage": (
+            edit(MANIFEST, put("stages", "seed-0", "x2", "identity", key, to=value)), rf"^manifest\.json: stages\.seed-0\.x2\.identity\.{key}: is not what task, recipe and seeds give"
+        )
+        for key, value in (("dataset", "0" * 64), ("seed", 3), ("parent", "0" * 64), ("world_size", 2), ("precision", {"weights": "bfloat16", "autocast": False}))
+    },
+    "the recipe of a stage": (
+        edit(MANIFEST, put("stages", "seed-0", "x2", "identity", "recipe", "learning_rate", to=0.5)), r"^manifest\.json: stages\.seed-0\.x2\.identity\.recipe: is not what"
+    ),
+    "a first stage without a model": (
+        edit(MANIFEST, put("stages", "seed-0", "x1", "identity", "parent", to="0" * 64)), r"^manifest\.json: stages\.seed-0\.x1\.identity\.parent: is not a model"
+    ),
+    "the seed of random weights": (
+        edit(MANIFEST, put("stages", "seed-0", "x1", "identity", "parent", "init_seed", to=7)), r"^manifest\.json: stages\.seed-0\.x1\.identity\.parent\.init_seed: is not that of the model"
+    ),
+    "the precision of training": (
+        edit(MANIFEST, put("config", "compute", "training", "autocast", to=True)), r"^manifest\.json: config\.compute\.training: is not what model and recipe give"
+    ),
+    "a stage without weights": (stage("seed-0", "x1", "files", {}), r"^manifest\.json: stages\.seed-0\.x1\.files: has no weights"),
     "X2 that changed nothing": (
         same_weights(("seed-0", "x2", "weights_before"), ("seed-0", "x2", "weights_after")), r"^manifest\.json: stages\.seed-0\.x2\.weights_after: are those that the stage began with"
     ),
@@ -290,16 +331,16 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
         edit(MANIFEST, put("config", "task", "recipe", "scratch", to="/tmp/x.yaml")), r"^manifest\.json: config\.task\.recipe\.scratch: is no recipe's name"
     ),
     "a path for the engine": (
-        edit(MANIFEST, put("config", "engine_args", to={"worker_cls": "a.b.C"})), r"^manifest\.json: config\.engine_args\.worker_cls: is neither a number nor a word"
+        edit(MANIFEST, put("config", "compute", "engine_args", to={"worker_cls": "a.b.C"})), r"^manifest\.json: config\.compute\.engine_args\.worker_cls: is neither a number nor a word"
     ),
     "a mapping for the engine": (
-        edit(MANIFEST, put("config", "engine_args", to={"hf_overrides": {"auto_map": "x"}})), r"^manifest\.json: config\.engine_args\.hf_overrides: is neither"
+        edit(MANIFEST, put("config", "compute", "engine_args", to={"hf_overrides": {"auto_map": "x"}})), r"^manifest\.json: config\.compute\.engine_args\.hf_overrides: is neither"
     ),
     "trust of the engine": (
-        edit(MANIFEST, put("config", "engine_args", to={"trust_remote_code": True})), r"^manifest\.json: config\.engine_args\.trust_remote_code: has to be false"
+        edit(MANIFEST, put("config", "compute", "engine_args", to={"trust_remote_code": True})), r"^manifest\.json: config\.compute\.engine_args\.trust_remote_code: has to be false"
     ),
     "a tokenizer for the engine": (
-        edit(MANIFEST, put("config", "engine_args", to={"tokenizer": "x"})), r"^manifest\.json: config\.engine_args\.tokenizer: is not part of a run"
+        edit(MANIFEST, put("config", "compute", "engine_args", to={"tokenizer": "x"})), r"^manifest\.json: config\.compute\.engine_args\.tokenizer: is not part of a run"
     ),
     **{
         f"{key} in the configuration": (edit(CONFIG, put(key, to=value)), rf"^config\.json: {key}: chooses code or other files")
@@ -326,7 +367,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     ),
     "uncommitted code": (
         lambda copy: (copy.edit(SUBMISSION, put("division", to="standard")), copy.edit(MANIFEST, put("dirty", to=True)))[0],
-        r"^manifest\.json: dirty: the checkout had uncommitted changes",
+        r"^manifest\.json: dirty: a checkout had uncommitted changes",
     ),
     "weights that nobody has": (
         lambda copy: (
@@ -336,8 +377,8 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
         r"^manifest\.json: config\.model\.source: nobody else has these weights",
     ),
     "prompts that differ": (
-        stage("seed-0", "x2", "prompts_sha256", "0" * 64),
-        r"^manifest\.json: stages\.seed-0: prompts_sha256 differs from stage to stage",
+        edit(MANIFEST, put("evaluations", "seed-0", "x2", "answers", "facts", "prompts_sha256", to="0" * 64)),
+        r"^manifest\.json: evaluations\.seed-0\.x2\.answers\.facts\.prompts_sha256: differs from stage to stage",
     ),
     "no submission.json": (lambda copy: (copy.path / SUBMISSION).unlink(), r"^submission\.json: is missing"),
     # files
@@ -347,9 +388,6 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "a file that is a link": (link(RESULTS, "/etc/passwd"), r"^results\.json: is a link"),
     "a pipe": (lambda copy: os.mkfifo(copy.path / "pipe"), r"^pipe: is neither a file nor a folder"),
     # learning curves
-    "where a curve ends": (
-        lines(lambda rows: [row.update(em_forced=1.0) for row in rows], CURVES), r"^seed-0/curves.*: x1 epoch 3 \w+: the curve does not end where the samples are"
-    ),
     "a curve of another subset": (lines(lambda rows: rows[0].update(subset="d9"), CURVES), r"^seed-0/curves.*: x1 epoch 1 d9: is not a point"),
     "a curve that goes on": (lines(lambda rows: rows[0].update(epoch=9), CURVES), r"^seed-0/curves.*: x1 epoch 9 \w+: is not a point"),
     "a curve point twice": (lines(lambda rows: rows.append(rows[0]), CURVES), r"^seed-0/curves.*: x1 epoch 1 \w+: is not a point"),
@@ -402,6 +440,16 @@ def test_all_problems_are_said_in_one_go(copy: Copy) -> None:
     copy.rehash()
     files = [problem.split(":")[0] for problem in copy.problems()]
     assert files == ["manifest.json", "results.json", "seed-0/curves.jsonl.gz"]
+
+
+def test_a_curve_has_to_end_where_the_answers_are(tmp_path: Path) -> None:
+    """Of an accepted submission, whose questions were all asked: a limit leaves some that only the curve shows."""
+    accepted = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
+    copy = Copy(next(accepted.iterdir()), tmp_path)
+    copy.edit_lines(CURVES, lambda rows: [row.update(em_forced=1.0) for row in rows])
+    copy.rehash()
+    ends = "seed-0/curves.jsonl.gz: x1 epoch 40 d1_cons: the curve does not end where the samples are"
+    assert ends in copy.problems()
 
 
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
