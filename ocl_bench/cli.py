@@ -116,8 +116,9 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
             # [3] means seed 3, while 3 means three seeds
             defaults[str(param.name)] = ",".join(map(str, value)) + ("," if len(value) == 1 else "")
         else:
-            named = param.flag_value is value if getattr(param, "is_flag", False) else value  # --no_curves: no curves
-            defaults[str(param.name)] = named if isinstance(value, bool) else str(value)
+            if isinstance(param, click.Option) and param.is_flag and isinstance(value, bool):
+                value = param.flag_value is value  # no_curves: true, as it is typed, means that there are none
+            defaults[str(param.name)] = value if isinstance(value, bool) else str(value)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
