@@ -116,8 +116,8 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
             # [3] means seed 3, while 3 means three seeds
             defaults[str(param.name)] = ",".join(map(str, value)) + ("," if len(value) == 1 else "")
         else:
-            if isinstance(param, click.Option) and param.is_flag and isinstance(value, bool):
-                value = param.flag_value is value  # no_curves: true, as it is typed, means that there are none
+            if isinstance(value, bool) and isinstance(param, click.Option) and param.is_flag:
+                value = value == param.flag_value  # no_curves: true is curves: false
             defaults[str(param.name)] = value if isinstance(value, bool) else str(value)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 

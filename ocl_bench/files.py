@@ -40,7 +40,8 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         inside.mkdir()
         yield inside
         for made in (*inside.rglob("*"), inside):
-            _sync(made)
+            if not made.is_symlink():  # what it points to is another's, and is found from its place only
+                _sync(made)
         inside.replace(path)
         _sync(path.parent)
 

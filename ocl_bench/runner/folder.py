@@ -94,7 +94,7 @@ def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -
         with folder_atomic(place) as inside:
             for path in store.stage_path(record.key).iterdir():
                 if path.is_file():
-                    link_file(path, inside / path.name)
+                    link_file(path, inside / path.name, place)
     for one in asked:
         _link_rows(folder / job.cell.name / one.place, store, one)
 

@@ -41,7 +41,7 @@ CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth 
 
 
 class ParentLost(Exception):
-    """The weights that a job starts from are not there, or not what was written; the text says which."""
+    """Weights that a job needs are not there, or not what was written; the text says which."""
 
 
 class Told(Protocol):
@@ -127,14 +127,25 @@ def perform(
             told.note(f"the weights of {job.name} were removed, and a later stage needs them: it is trained again")
             record = None
         reused = record is not None
+        training = _Training(job, store, memory, told, logs, run_name)
         if record is None:
-            record = _Training(job, store, memory, told, logs, run_name).run()
-        for asked in job.asked(record):
-            if store.evaluation(asked.key) is None:
-                if spoiled := store.spoiled_evaluation(asked.key):
-                    told.note(f"{spoiled}: {job.name} is asked again")
-                _evaluate_again(job, store, memory, told, record, asked)
+            record = training.run()
+        try:
+            _ask(job, store, memory, told, record)
+        except ParentLost as lost:  # its own weights
+            told.note(f"{lost}: {job.name} is trained again")
+            record, reused = training.run(), False
+            _ask(job, store, memory, told, record)
     return record, reused
+
+
+def _ask(job: StageJob, store: Store, memory: Memory, told: Told, record: StageRecord) -> None:
+    """Ask what is not asked yet. Raises ParentLost if that needs weights that are not there as they were written."""
+    for asked in job.asked(record):
+        if store.evaluation(asked.key) is None:
+            if spoiled := store.spoiled_evaluation(asked.key):
+                told.note(f"{spoiled}: {job.name} is asked again")
+            _evaluate_again(job, store, memory, told, record, asked)
 
 
 class _Training:

@@ -201,13 +201,19 @@ def list_files(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def link_file(source: Path, target: Path) -> None:
-    """Have a file in a second place without a second copy. Without hard links, small ones are copied."""
+def link_file(source: Path, target: Path, place: Path) -> None:
+    """Have a file in a second place without a second copy. Without hard links, small ones are copied.
+
+    Args:
+        source: the file.
+        target: the second place, now.
+        place: the folder in which that will be in the end.
+    """
     with contextlib.suppress(OSError):
         os.link(source, target)
         return
     if is_weights(source.name):
-        target.symlink_to(os.path.relpath(source, target.parent))
+        target.symlink_to(os.path.relpath(source, place))
     else:
         shutil.copy2(source, target)
 

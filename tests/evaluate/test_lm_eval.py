@@ -1,5 +1,6 @@
 """The bridge to lm-eval, both ways: its own command line and models, offline, on checkpoints of the suite."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,26 +12,33 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import Heard, call
 
 import ocl_bench
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ability import AbilityScore
 from ocl_bench.evaluate.answers import Answer, read_answers
 from ocl_bench.files import read_json_lines
-from ocl_bench.runner.folder import read_samples
 from ocl_bench.runner.manifest import read_manifest
+from ocl_bench.runner.messages import EpochDone
 from ocl_bench.score.ability import score_changes
 from ocl_bench.score.metrics import METRICS
-from ocl_bench.score.samples import Sample
+from ocl_bench.score.samples import Sample, samples_of
+from ocl_bench.tasks.build import chance_levels
+from ocl_bench.tasks.records import read_records
 
 BIN = Path(sys.executable).parent
 SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]"]
+SCRATCH = [*SMALL, "recipe.epochs=[6,6]"]
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-def samples_of(run: Path, seed: int, stage: str) -> dict[str, Sample]:
-    samples = read_samples(run, read_manifest(run).config)
-    return {one.record.id: one for one in samples if (one.seed, one.stage) == (seed, stage)}
+def samples(run: Path, seed: int, stage: str) -> dict[str, Sample]:
+    config = read_manifest(run).config
+    records = {record.id: record for record in read_records(run / f"seed-{seed}" / "data.jsonl")}
+    answers = read_answers(run / f"seed-{seed}" / stage / "answers.jsonl")
+    found = samples_of(answers, records, chance_levels(config.task), stage=stage, seed=seed, stage2_seed=0)
+    return {one.record.id: one for one in found}
 
 
 def values(name: str, samples: list[Sample]) -> list[float]:
@@ -44,7 +52,7 @@ def finished(model_folder: Any, own_tasks: Path, tmp_path_factory: pytest.TempPa
     llama = ["recipe.learning_rate=5e-3", "recipe.optim=adamw_torch", "recipe.effective_batch_size=32"]
     return {
         "scratch": ocl_bench.run(
-            seeds=2, overrides=[*SMALL, "recipe.epochs=[6,6]"], also_tasks=["own_colours"], include_path=[own_tasks],
+            seeds=2, overrides=SCRATCH, also_tasks=["own_colours"], include_path=[own_tasks],
             **common,
         ),
         "pretrained": ocl_bench.run(
@@ -54,29 +62,43 @@ def finished(model_folder: Any, own_tasks: Path, tmp_path_factory: pytest.TempPa
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("which", "relative"), [("scratch", False), ("pretrained", True)])
-def test_lm_eval_finds_the_same_exact_match_on_every_set(
-    which: str, relative: bool, finished: dict[str, Any], tmp_path: Path
-) -> None:
-    checkpoint = finished[which].folder / "seed-0" / "x2"
-    overrides = [part for text in SMALL for part in ("--set", text)]
-    exporting = [BIN / "ocl-bench", "export", "attributes", "--seed", "0", *overrides, "--output_path", "tasks"]
-    exported = subprocess.run(
-        [*exporting, *(["--relative"] if relative else [])], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert "ocl_attributes_d1_cons  " in exported.stdout
-    include = "." if relative else str(tmp_path / "tasks")
-    arguments = ["--model", "hf", "--model_args", f"pretrained={checkpoint},dtype=float32", "--device", "cpu"]
+def by_its_command_line(checkpoint: Path, tasks: Path) -> Any:
+    """What lm-eval's own command finds, started elsewhere."""
     done = subprocess.run(
-        [BIN / "lm-eval", "run", *arguments, "--tasks", "ocl_attributes", "--include_path", include, "--batch_size",
-         "32", "--output_path", tmp_path / "out"],
-        cwd=tmp_path / "tasks" if relative else tmp_path, env=OFFLINE, capture_output=True, text=True, timeout=300,
+        [BIN / "lm-eval", "run", "--model", "hf", "--model_args", f"pretrained={checkpoint},dtype=float32", "--device",
+         "cpu", "--tasks", "ocl_attributes", "--include_path", tasks, "--batch_size", "32", "--output_path", "out"],
+        cwd=tasks.parent, env=OFFLINE, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = (tmp_path / "out").rglob("results_*.json")
-    found = json.loads(path.read_text())
+    (path,) = (tasks.parent / "out").rglob("results_*.json")
+    return json.loads(path.read_text())
+
+
+def by_its_library(checkpoint: Path, tasks: Path) -> Any:
+    """What lm-eval finds in this process, started in the folder of tasks that name their data by relative paths."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    with contextlib.chdir(tasks):
+        manager = TaskManager(include_path=".", include_defaults=False)
+        args = f"pretrained={checkpoint},dtype=float32"
+        options = {"model": "hf", "model_args": args, "device": "cpu", "batch_size": 32, "task_manager": manager}
+        return simple_evaluate(tasks=["ocl_attributes"], bootstrap_iters=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("which", "relative", "lm_eval"),
+    [("scratch", (), by_its_command_line), ("pretrained", ("--relative",), by_its_library)],
+)
+def test_lm_eval_finds_the_same_exact_match_on_every_set(
+    which: str, relative: tuple[str, ...], lm_eval: Any, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    overrides = [part for text in SMALL for part in ("--set", text)]
+    exported = call("export", "attributes", *overrides, "--output_path", "tasks", *relative, folder=tmp_path)
+    assert "ocl_attributes_d1_cons  " in exported.stdout
+    found = lm_eval(finished[which].folder / "seed-0" / "x2", tmp_path / "tasks")
     ours: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples_of(finished[which].folder, 0, "x2").values():
+    for sample in samples(finished[which].folder, 0, "x2").values():
         asked = [] if sample.record.set == "qa" else sample.record.set.split("/")
         ours["_".join(["ocl_attributes", sample.record.subset, *asked])].append(sample)
     theirs = {name: scores for name, scores in found["results"].items() if "exact_match,none" in scores}
@@ -119,7 +141,7 @@ def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
     result = ocl_bench.evaluate_checkpoint(
         str(run.folder / "seed-0" / "x2"), "attributes", overrides=SMALL, device="cpu", output_path=tmp_path
     )
-    theirs, ours = read_answers(result.folder / "answers.jsonl"), samples_of(run.folder, 0, "x2")
+    theirs, ours = read_answers(result.folder / "answers.jsonl"), samples(run.folder, 0, "x2")
     assert {one.id for one in theirs} == {id for id, own in ours.items() if own.record.subset in result.metrics}
     for answer in theirs:
         own = ours[answer.id]
@@ -144,22 +166,36 @@ def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> 
 
 
 def test_a_run_tells_what_finetuning_did_to_other_tasks_and_is_the_same_without_them(
-    finished: dict[str, Any], tmp_path: Path
+    finished: dict[str, Any], own_tasks: Path, tmp_path: Path
 ) -> None:
     run = finished["scratch"]
     change = run.results.also["own_colours"]["acc"]
-    rows = {seed: list(read_json_lines(run.folder / f"seed-{seed}" / "ability.jsonl")) for seed in (0, 1)}
+    rows = {
+        seed: [
+            next(read_json_lines(run.folder / f"seed-{seed}" / place / "lm_eval.jsonl")) for place in ("before", "x2")
+        ]
+        for seed in (0, 1)
+    }
     assert [(row["when"], row["n"], row["version"]) for row in rows[0]] == [("before", 30, "3"), ("after", 30, "3")]
     differences = [own[1]["value"] - own[0]["value"] for own in rows.values()]
     assert change.difference == pytest.approx(fmean(differences)) and change.interval == "seeds"
     assert change.ci95 is not None and change.ci95[0] <= change.difference <= change.ci95[1]
     assert (change.n, change.seeds) == (60, 2)
     assert "own_colours" in run.table() and "difference [95 %]" in run.table()
-    plain = ocl_bench.run(seeds=2, overrides=[*SMALL, "recipe.epochs=[6,6]"], output_path=tmp_path, curves=False)
+    plain = ocl_bench.run(seeds=2, overrides=SCRATCH, output_path=tmp_path, curves=False)
     answers: list[list[Answer]] = [
         read_answers(folder / "seed-1" / "x2" / "answers.jsonl") for folder in (plain.folder, run.folder)
     ]
     assert answers[0] == answers[1]
+    # Of a run that is finished, they are asked without any training, and find the same.
+    heard = Heard()
+    again = ocl_bench.run(
+        seeds=1, overrides=SCRATCH, also_tasks=["own_colours"], include_path=[own_tasks], output_path=tmp_path,
+        curves=False, progress=heard.shown,
+    )  # fmt: skip
+    assert heard.notes == ["2 of 2 stages were there"] and not heard.of(EpochDone)
+    found = again.results.also["own_colours"]["acc"]
+    assert [found.before, found.after] == [row["value"] for row in rows[0]]
 
 
 def ability(when: Any, value: float, stderr: float | None = 0.03) -> AbilityScore:

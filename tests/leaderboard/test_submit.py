@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 
 from ocl_bench.leaderboard.validate import check
 
@@ -18,7 +19,8 @@ WHO = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@examp
 OPEN = (*WHO, "--division", "open", "--notes", "few questions")
 
 
-def ocl_bench(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def on_its_own(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own: the hub's client reads its variables when it is imported."""
     return subprocess.run(
         [sys.executable, "-m", "ocl_bench.cli", *arguments],
         cwd=folder, capture_output=True, text=True, env=os.environ | environment, timeout=300,
@@ -44,7 +46,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_limited_run_is_refused_for_the_standard_division_with_every_reason(small_run: Path, tmp_path: Path) -> None:
-    done = ocl_bench("submit", str(small_run), *WHO, folder=tmp_path)
+    done = call("submit", small_run, *WHO, folder=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     for reason in (
         "config.limit: only 12 questions per subset were asked",
@@ -59,7 +61,7 @@ def test_a_submission_is_a_branch_with_one_commit_and_a_second_time_changes_noth
     small_run: Path, checkout: Path
 ) -> None:
     (checkout / "README.md").write_text("changed, and not yet committed\n")
-    first = ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
+    first = call("submit", small_run, *OPEN, folder=checkout)
     assert first.returncode == 0, first.stderr
     (folder,) = (checkout / "leaderboard" / "results" / "attributes" / "someone__small").iterdir()
     assert check(folder).problems == []
@@ -74,14 +76,14 @@ def test_a_submission_is_a_branch_with_one_commit_and_a_second_time_changes_noth
     assert git(checkout, "status", "--porcelain") == "M README.md"  # what was under way stays so
 
     before = git(checkout, "rev-parse", "HEAD"), {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    second = ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
+    second = call("submit", small_run, *OPEN, folder=checkout)
     assert second.returncode == 0 and "already there" in second.stdout
     assert before == (git(checkout, "rev-parse", "HEAD"), {path: path.stat().st_mtime_ns for path in folder.rglob("*")})
 
 
 def test_other_words_about_the_same_run_replace_the_submission(small_run: Path, checkout: Path) -> None:
-    ocl_bench("submit", str(small_run), *OPEN, folder=checkout)
-    again = ocl_bench("submit", str(small_run), *OPEN[:-1], "other notes", folder=checkout)
+    call("submit", small_run, *OPEN, folder=checkout)
+    again = call("submit", small_run, *OPEN[:-1], "other notes", folder=checkout)
     assert again.returncode == 0 and "submission" in again.stdout
     assert git(checkout, "rev-list", "--count", "main..") == "2"
     assert git(checkout, "status", "--porcelain") == ""
@@ -110,13 +112,13 @@ def test_nothing_of_the_machine_is_in_a_submission(small_run: Path, small_submis
     ],
 )
 def test_a_wrong_word_is_one_sentence(small_run: Path, tmp_path: Path, arguments: Any, message: str) -> None:
-    done = ocl_bench("submit", str(small_run), *arguments, folder=tmp_path)
+    done = call("submit", small_run, *arguments, folder=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
-    done = ocl_bench("submit", str(tmp_path), *WHO, folder=tmp_path)
+    done = call("submit", tmp_path, *WHO, folder=tmp_path)
     assert done.returncode == 2 and "is not a run folder" in done.stderr
 
 
@@ -170,7 +172,7 @@ def test_a_pull_request_on_the_hub_holds_the_whole_submission(
     small_run: Path, small_submission: Path, hub: tuple[str, list[tuple[str, Any]]], tmp_path: Path
 ) -> None:
     address, asked = hub
-    done = ocl_bench(
+    done = on_its_own(
         "submit", str(small_run), *OPEN, "--to", "hf:org/board",
         folder=tmp_path, HF_ENDPOINT=address, HF_TOKEN="hf_test", HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1",
     )  # fmt: skip
@@ -185,7 +187,7 @@ def test_a_pull_request_on_the_hub_holds_the_whole_submission(
 
 
 def test_a_hub_that_refuses_is_one_sentence(small_run: Path, tmp_path: Path) -> None:
-    done = ocl_bench(
+    done = on_its_own(
         "submit", str(small_run), *OPEN, "--to", "hf:org/board",
         folder=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test", HF_HUB_OFFLINE="0",
     )  # fmt: skip

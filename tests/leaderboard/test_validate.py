@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import Copy
@@ -528,8 +529,8 @@ def test_no_bytes_make_the_checks_crash(data: st.DataObject, small_submission: P
 
 def test_the_command_says_a_line_for_each_problem_and_exits_1(copy: Copy, small_submission: Path) -> None:
     copy.edit(RESULTS, put("gaps", "ocl_gap", "em", "mean", to=0.9))
-    command = [sys.executable, "-m", "ocl_bench.cli", "leaderboard", "validate"]
-    done = subprocess.run([*command, str(small_submission), str(copy.path)], capture_output=True, text=True)
+    command = ("leaderboard", "validate")
+    done = call(*command, small_submission, copy.path, folder=copy.path)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         f"{small_submission}: ok",
@@ -538,7 +539,7 @@ def test_the_command_says_a_line_for_each_problem_and_exits_1(copy: Copy, small_
     ]
     assert len(done.stdout.splitlines()) == 3
     assert done.stderr == "1 submission did not pass\n"
-    nowhere = subprocess.run([*command, str(copy.path / "nowhere")], capture_output=True, text=True)
+    nowhere = call(*command, copy.path / "nowhere", folder=copy.path)
     assert nowhere.returncode == 2 and "there is no such folder" in nowhere.stderr
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from tampering import Copy
 
 from ocl_bench.errors import OclBenchError
@@ -20,24 +21,16 @@ from ocl_bench.models.spec import ModelArgs
 from ocl_bench.score.result import Gap, Results
 
 
-def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ocl_bench.cli", "leaderboard", "verify", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=500, env=os.environ,
-    )  # fmt: skip
-
-
 def test_the_same_seeds_on_the_same_machine_agree(small_submission: Path, tmp_path: Path) -> None:
-    done = command(str(small_submission), "--output_path", str(tmp_path), folder=tmp_path)
+    done = call("leaderboard", "verify", small_submission, "--output_path", tmp_path, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ocl_gap")]
     assert len(rows) == 3 and all(row[2] == row[3] and row[-1] == "yes" for row in rows)
 
 
 def test_a_private_seed_trains_what_the_submitter_could_not_prepare(small_submission: Path, tmp_path: Path) -> None:
-    done = command(
-        str(small_submission), "--private_seed", "71", "--seeds", "2", "--output_path", str(tmp_path), folder=tmp_path
-    )
+    options = ("--private_seed", "71", "--seeds", "2", "--output_path", tmp_path)
+    done = call("leaderboard", "verify", small_submission, *options, folder=tmp_path)
     (manifest,) = tmp_path.rglob("manifest.json")
     assert '"seeds": [\n      71,\n      72\n    ]' in manifest.read_text()
     assert (done.returncode == 1) == ("NO" in done.stdout) == ("does not agree" in done.stderr)
@@ -95,7 +88,7 @@ def test_a_submission_that_brings_code_is_refused(small_submission: Path, tmp_pa
         "own.py: does not belong into this submission",
     ):
         assert line in problems
-    done = command(str(copy.path), "--output_path", str(tmp_path / "runs"), folder=tmp_path)
+    done = call("leaderboard", "verify", copy.path, "--output_path", tmp_path / "runs", folder=tmp_path)
     assert done.returncode == 2 and "does not pass the checks" in done.stderr
     assert not marker.exists()
 
@@ -214,7 +207,10 @@ def test_training_itself_has_neither_tokens_nor_network(
     monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("SPY_PORT", str(server.getsockname()[1]))
-        done = command(str(small_submission), "--seeds", "1", "--output_path", str(tmp_path / "runs"), folder=tmp_path)
+        command = [sys.executable, "-m", "ocl_bench.cli", "leaderboard", "verify", small_submission, "--seeds", "1"]
+        done = subprocess.run(
+            [*command, "--output_path", "runs"], cwd=tmp_path, capture_output=True, text=True, timeout=500
+        )
     assert done.returncode in (0, 1) and "run folder" in done.stdout, done.stdout + done.stderr
     seen = {one["module"]: one for one in (json.loads(path.read_text()) for path in tmp_path.glob("seen-*.json"))}
     assert seen["ocl_bench.cli"]["secrets"] and seen["ocl_bench.cli"]["reached"]
