@@ -165,6 +165,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
     return folder_of
 
 
+# Files that take long, the longest first: two processes that are given them early end at about the same time.
+LONG = (
+    "test_torture", "test_vllm_engine", "test_lm_eval", "test_serving", "test_verify", "test_validate", "test_keeping",
+    "test_going_on", "test_run", "test_any_model", "test_docs", "test_evaluators", "test_wheel", "test_submit",
+    "test_task_files", "test_study", "test_fetch", "test_processes", "test_site", "test_plan", "test_metrics",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files are given to the processes that test."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 def call(*arguments: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line in a folder, in this process, which has its libraries already: how it ends and what it prints.
 

@@ -30,7 +30,7 @@ def follow(page: Path, folder: Path) -> list[str]:
         elif kind == "sh":
             for command in content.splitlines():
                 program, *arguments = shlex.split(command)
-                if program == "ocl-bench" and not set(command) & set("|<>$`;&"):
+                if program == "ocl-bench" and not set(command) & set("|<>$`;&*"):
                     done = call(*arguments, folder=folder)
                 else:
                     done = subprocess.run(

@@ -11,7 +11,7 @@ from ocl_bench.report.tables import reading_notes
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import Sample
-from ocl_bench.score.score import score
+from ocl_bench.score.score import score, score_samples
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record, answer_text
 from ocl_bench.tasks.schema import Task
@@ -46,10 +46,13 @@ def scored(samples: list[Sample], task: Task, **options: Any) -> Results:
         "recipe": "tiny",
         "engine": EngineRecord(name="torch", version="2", dtype="float32"),
         "engine_check": None,
+        "unlearned": (),
+        "seeds": {one.seed for one in samples},
+        "stage2_seeds": {one.stage2_seed for one in samples},
         "limit": None,
         "modified": False,
     }
-    return score(samples, task, **(defaults | options))
+    return score(score_samples(samples, task), task, **(defaults | options))
 
 
 def test_gap_is_the_mean_over_seeds_of_differences_within_a_seed(task: Task) -> None:
