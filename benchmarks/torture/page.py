@@ -16,17 +16,20 @@ curves, data, `results.json`, `model.safetensors` and the checksum of the weight
 last byte (CPU, same number of threads), every file of every stage and evaluation has the checksum that its record
 tells, and no half-written file lies about.
 
-The run: `ocl-bench {command}`, {stages} stages with {epochs} epochs in all, {seconds:.0f} s undisturbed on {cores}
-cores, measured {date}.
+The run has {stages} stages with {epochs} epochs in all, which two workers train, and took {seconds:.0f} s undisturbed
+on {cores} cores ({date}):
+
+    ocl-bench {command}
 
 | fault | how | times | what was lost | result |
 |---|---|---:|---|---|
 """
 
 FOOT = """
-“Trained again” counts epochs that had been trained to their end. The epoch that a process is at when it is killed is
-lost besides; with the default `--checkpoint_seconds 60` so is what was trained since the last checkpoint, a minute or
-one epoch, whichever is longer.
+“Trained again” counts epochs of one run that had been trained to their end, which happens where a worker is hit after
+an epoch and before its checkpoint is whole. The epoch that a worker is at when it is killed is lost besides; with the
+default `--checkpoint_seconds 60` so is what was trained since the last checkpoint, a minute or one epoch, whichever is
+longer.
 
 ## What was not tested
 
@@ -34,8 +37,9 @@ A power cut cannot be made here. What is done for it: every file is written unde
 (`fsync`), and only then renamed, so that a name never stands for half a file; a checkpoint counts only once its seal,
 written last, has the checksum of every file in it. What a disk does that says so and has not written is beyond that.
 
-An edit of what `stage.json` tells of a stage beside its identity and the checksums of its files, such as its seconds,
-is not noticed.
+A file of a finished stage that is edited without a change of its size is found once something is made from it: all
+files but weights at every start, weights when the next stage is trained from them. An edit of what `stage.json` tells
+of a stage beside its identity and the checksums of its files, such as its seconds, is not noticed.
 """
 
 
