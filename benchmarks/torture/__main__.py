@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from ocl_bench.runner.compute import available_cores
 from torture.faults import FAULTS, Cases
 from torture.page import page
-from torture.runs import ROOT, Bench, Skipped
+from torture.runs import CORES, ROOT, Bench, Skipped
 
 RESULTS = ROOT / "benchmarks" / "results" / "torture.json"
 PAGE = ROOT / "docs" / "reliability.md"
@@ -62,7 +61,7 @@ def main(short: bool, only: tuple[str, ...]) -> None:
 def _keep(fault: str, found: list[dict[str, Any]], bench: Bench) -> None:
     """Add what became of a fault's cases to the results, and write the page anew."""
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"cases": {}}
-    facts = {"seconds": bench.seconds, "cores": available_cores(), "date": datetime.now(UTC).date().isoformat()}
+    facts = {"seconds": bench.seconds, "cores": len(CORES), "date": datetime.now(UTC).date().isoformat()}
     known = {**facts, "cases": {**known["cases"], fault: found}}
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
     PAGE.write_text(page(known["cases"], facts))

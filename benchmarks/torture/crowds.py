@@ -6,8 +6,8 @@ from torture.runs import Bench, Ended, Lost, Place, check_whole
 
 
 def seed_sets(count: int) -> list[tuple[str, ...]]:
-    """So many seed sets, each of which shares stages with others."""
-    kinds = (("0,1", "0,1"), ("0,1", "0,"), ("0,", "0,1"), ("1,", "0,1"))
+    """So many seed sets, each of which shares stages with others, and all of which two workers train."""
+    kinds = (("0,1", "0,1"), ("0,1", "0,"), ("0,1,2", "0,"), ("1,2", "0,1"))
     return [("--seeds", one, "--stage2_seeds", two) for one, two in (kinds * count)[:count]]
 
 

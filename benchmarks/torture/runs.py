@@ -24,6 +24,8 @@ RUN = (
     "--set", f"recipe.epochs={list(EPOCHS)}", "--checkpoint_seconds", "0",
 )  # fmt: skip
 SEEDS = ("--seeds", "2", "--stage2_seeds", "2")
+# Of a run: numbers depend in their last digits on how many threads train a stage.
+CORES = sorted(os.sched_getaffinity(0))[:2]
 PATIENCE = 300  # seconds that no start of such a run takes
 LAST_BREATH = 60  # seconds in which the processes of a killed run have to be gone; imports are not interrupted
 COMPARED = ("answers.jsonl", "curve.jsonl", "data.jsonl", "model.safetensors", "results.json")
@@ -137,6 +139,7 @@ class Started:
                 stderr=err,
                 cwd=ROOT,
                 start_new_session=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, CORES),
                 env={
                     **known,
                     "PYTHONPATH": os.pathsep.join(path for path in paths if path),
