@@ -45,7 +45,7 @@ def out_of_memory(bench: Bench) -> Lost:
         environment = {"TORTURE_MEMORY": str(margin), "MALLOC_ARENA_MAX": "1"}
         ended = place.run(*LARGE_BATCH, seeds=("--seeds", "1", "--stage2_seeds", "1"), environment=environment)
         if ended.code:
-            said.append(one_sentence(ended))
+            said.append(ended.stderr)
             continue
         (folder,) = place.run_folders()
         stages = json.loads((folder / "manifest.json").read_text())["stages"]["seed-0"].values()
