@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -139,7 +140,7 @@ class Started:
                 stderr=err,
                 cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, CORES),
+                preexec_fn=_prepare,
                 env={
                     **known,
                     "PYTHONPATH": os.pathsep.join(path for path in paths if path),
@@ -293,3 +294,9 @@ def one_sentence(ended: Ended, code: int = 3) -> str:
     said = [line for line in ended.stderr.splitlines() if line.startswith("ocl-bench: ")]
     assert len(said) == 1, ended.stderr
     return said[0]
+
+
+def _prepare() -> None:
+    """Of a command that is started: it has its cores, and hears Ctrl-C, which what a shell starts aside ignores."""
+    os.sched_setaffinity(0, CORES)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -469,6 +469,16 @@ def test_all_problems_are_said_in_one_go(copy: Copy) -> None:
     assert files == ["manifest.json", "results.json", "seed-0/curves.jsonl.gz"]
 
 
+def test_a_curve_has_to_end_where_the_answers_are(tmp_path: Path) -> None:
+    """Of an accepted submission, whose questions were all asked: a limit leaves some that only the curve shows."""
+    accepted = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
+    copy = Copy(next(accepted.iterdir()), tmp_path)
+    copy.edit_lines(CURVES, lambda rows: [row.update(em_forced=1.0) for row in rows])
+    copy.rehash()
+    ends = "seed-0/curves.jsonl.gz: x1 epoch 40 d1_cons: the curve does not end where the samples are"
+    assert ends in copy.problems()
+
+
 def numbers(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where a JSON value holds numbers."""
     if isinstance(value, dict):
