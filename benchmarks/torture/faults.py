@@ -8,7 +8,7 @@ from torture import crowds, damages, disks, failures, kills
 from torture.runs import EPOCHS, Bench, Lost
 
 Cases = dict[str, Callable[[Bench], Lost]]
-RANDOM_KILLS, POSITIONS, CROWD = 26, 4, 8
+RANDOM_KILLS, POSITIONS, CROWD = 32, 4, 8
 ALL_EPOCHS = 2 * EPOCHS[0] + 4 * EPOCHS[1]
 
 
