@@ -93,7 +93,7 @@ def test_children_run_side_by_side_and_each_has_its_own_environment_and_exit_cod
 
 def test_an_exception_arrives_as_failed_and_its_traceback_is_in_the_log(children: Children) -> None:
     children().send(Do("fail", "the loss is no number."))
-    assert [children.said() for _ in range(3)] == [Said(""), Failed("the loss is no number.", 1), Exited(1)]
+    assert [children.said() for _ in range(3)] == [Said(""), Failed("the loss is no number.", 3), Exited(1)]
     assert "Traceback" in children.log.read_text()
 
 
