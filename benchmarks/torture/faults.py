@@ -1,7 +1,7 @@
 """The faults: what is injected, how, and how often in the short and in the long form."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torture import crowds, damages, disks, failures, kills
@@ -45,21 +45,15 @@ def _damages() -> Cases:
     }
 
 
-def _pairs(moments: Sequence[float]) -> list[tuple[float, float]]:
-    """Each moment of the first half with one of the second."""
-    half = len(moments) // 2
-    return list(zip(moments[:half], moments[half:], strict=True))
-
-
 _SWEEP = kills.sweep(POSITIONS)
 
 FAULTS = (
     Fault(
         "kill",
         "SIGKILL of the command at a random moment",
-        f"one moment drawn from each of {RANDOM_KILLS} equal parts of a run's duration (seeded), two in each run",
+        f"one moment drawn from each of {RANDOM_KILLS} equal parts of a run's duration (seeded), a run each",
         "no process of it is left; the same command completes",
-        {f"at-{one:.2f}-{two:.2f}": kills.kill_run(one, two) for one, two in _pairs(kills.moments(RANDOM_KILLS))},
+        {f"at-{one:.2f}": kills.kill_run(one) for one in kills.moments(RANDOM_KILLS)},
         _named(late=kills.kill_run(0.75)),
     ),
     Fault(

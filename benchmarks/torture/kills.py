@@ -18,21 +18,20 @@ def moments(count: int) -> list[float]:
     return [(number + chance.random()) / count for number in range(count)]
 
 
-def kill_run(*shares: float) -> Callable[[Bench], Lost]:
-    """SIGKILL of the command's process after a share of the time that a whole run takes, at each start another."""
+def kill_run(share: float) -> Callable[[Bench], Lost]:
+    """SIGKILL of the command's process after a share of the time that a whole run takes."""
 
     def case(bench: Bench) -> Lost:
-        place, faults, slowest = bench.place(), 0, 0.0
-        for share in shares:
-            run = place.start()
-            time.sleep(share * bench.seconds)
-            faults += run.process.poll() is None
-            run.process.kill()
-            run.process.wait()
-            slowest = max(slowest, run.gone())
-        starts = len(shares) + place.finish()
+        place = bench.place()
+        run = place.start()
+        time.sleep(share * bench.seconds)
+        hit = run.process.poll() is None
+        run.process.kill()
+        run.process.wait()
+        gone = run.gone()
+        starts = 1 + place.finish()
         bench.check(place)
-        return Lost(faults, starts, place.epochs_again(), {"seconds until its processes were gone": slowest})
+        return Lost(int(hit), starts, place.epochs_again(), {"seconds until its processes were gone": gone})
 
     return case
 
