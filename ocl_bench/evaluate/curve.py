@@ -1,6 +1,6 @@
 """The evaluator that draws learning curves: its rows are points."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -13,6 +13,15 @@ from ocl_bench.tasks.records import Record, dataset_sha256
 
 if TYPE_CHECKING:
     from ocl_bench.evaluate.ask import Questions
+
+
+POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
+
+
+@lru_cache(maxsize=64)
+def curve_epochs(epochs: int) -> frozenset[int]:
+    """The epochs, of a stage of so many, after which a learning curve has a point; the last is one of them."""
+    return frozenset({*range(-(-epochs // POINTS), epochs + 1, -(-epochs // POINTS)), epochs})
 
 
 class CurvePoint(Contract):

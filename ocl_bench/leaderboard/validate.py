@@ -15,6 +15,7 @@ from ocl_bench.leaderboard.checks.code import check_code
 from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
+from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
@@ -76,6 +77,7 @@ def _check_all(checked: Checked) -> None:
     check_files(checked, contents)
     check_division(checked, submission, manifest)
     check_stages(checked, manifest)
+    check_plausible(checked, manifest)
     datasets = rebuild(checked, manifest)
     if datasets is not None:
         check_vocabulary(checked, manifest, datasets)

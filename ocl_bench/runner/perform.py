@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ocl_bench.evaluate.curve import curve_epochs
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Generated, Loaded
 from ocl_bench.files import folder_atomic, sha256
@@ -36,8 +37,6 @@ from ocl_bench.runner.manifest import (
 )
 from ocl_bench.runner.store import STAGE_FILE, Store, list_files, rows_text
 from ocl_bench.tasks.records import texts
-
-CURVE_POINTS = 20  # per stage: enough to see the shape, and well under a tenth of the run's time
 
 
 class ParentLost(Exception):
@@ -225,7 +224,7 @@ class _Training:
         """Tell of an epoch, and ask what is asked in it; rows, each with the name of its evaluator."""
         epochs = self.job.identity.recipe.epochs
         self.told.epoch(epoch, epochs, loss)
-        if epoch % -(-epochs // CURVE_POINTS) and epoch != epochs:
+        if epoch not in curve_epochs(epochs):
             return []
         moment = self.job.moment("epoch", epoch=epoch, epochs=epochs, loss=loss)
         loaded = self._loaded(model, encoder)

@@ -1,6 +1,5 @@
 """Every question has one answer, and the results are what the answers give."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.files import sha256, to_json_lines
+from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level
 from ocl_bench.leaderboard.checks.data import Dataset, questions_of
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer, answer_lines
@@ -18,17 +18,11 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
 from ocl_bench.runner.identity import EvaluationIdentity, content_key
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score_samples
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record
-
-# A token that is not the most likely one has at most half of the probability. Log-probabilities are of 32-bit sums.
-NOT_GREEDY = math.log(0.5) + 0.02
-# Answers that greedy decoding gives token for token and that are yet not an accepted text: lossy tokenizers have some.
-MISREAD_SHARE = 0.01
 
 
 def check_answers(
@@ -53,7 +47,10 @@ def check_answers(
             where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed}
             checked.samples += samples_of(own, asked, chance, stage=stage, **where)
             _check_record(checked, manifest, cell, stage, own, settings)
-        _check_consistency(checked, name, answers, asked, manifest, cell)
+        word_level = is_word_level(manifest, cell, datasets[cell])
+        checked.problems += few(
+            name, [*inconsistent_answers(name, answers, asked, manifest, cell, checked.config, word_level)]
+        )
     if complete and checked.results is not None:
         _check_results(checked, manifest, checked.results)
 
@@ -161,41 +158,6 @@ def _all_answered(
             name, [Problem(name, printable(f"{stage} {id}"), message) for stage, id in sorted(which)]
         )
     return not any(faults.values())
-
-
-def _check_consistency(
-    checked: Checked,
-    name: str,
-    answers: Sequence[SubmittedAnswer],
-    asked: Mapping[str, Record],
-    manifest: Manifest,
-    cell: Cell,
-) -> None:
-    """Teacher forcing and generation tell of the same model."""
-    wrong, misread = [], []
-    for one in answers:
-        if one.id not in asked:
-            continue
-        if one.generated != one.generated.partition("\n")[0].strip():
-            wrong.append(Problem(name, f"{one.stage} {one.id}: generated", "is not cut at the newline and stripped"))
-        if not one.em_forced and one.logprob > NOT_GREEDY:
-            wrong.append(
-                Problem(
-                    name, f"{one.stage} {one.id}: logprob",
-                    f"is {one.logprob:g}, more than half of the probability, but em_forced is 0",
-                )
-            )  # fmt: skip
-        if one.em_forced and not EM.of(one, asked[one.id]):
-            misread.append(
-                Problem(
-                    name, f"{one.stage} {one.id}: em_forced", "is 1, but the generated answer is not an accepted one"
-                )
-            )
-    records = [found["answers"] for found in manifest.evaluations.get(cell.name, {}).values() if "answers" in found]
-    otherwise = sum(int(record.facts.get("differing", 0)) for record in records)
-    if len(misread) > otherwise + MISREAD_SHARE * len(answers):
-        wrong += misread
-    checked.problems += few(name, wrong)
 
 
 def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> None:

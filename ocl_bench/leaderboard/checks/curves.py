@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 from pydantic import ValidationError
 
-from ocl_bench.evaluate.curve import CurvePoint
+from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
 from ocl_bench.evaluate.sampling import curve_sample
+from ocl_bench.leaderboard.checks.consistency import ends_at_samples, wrong_losses
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import CURVES
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
@@ -15,8 +15,6 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.samples import Sample
 from ocl_bench.tasks.records import Record
-
-CURVE_TOLERANCE = 0.02  # the last point of a curve and the samples are of the same weights, in other batches
 
 
 def check_curves(
@@ -37,7 +35,7 @@ def check_curves(
         questions = [record for record in datasets[cell] if record.split == "test"]
         shown = [questions[n] for n in curve_sample(questions, manifest.config.task.evaluate.curve_questions)]
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        _check_cell_curves(checked, name, points, shown, stages, manifest, by_cell[cell.name])
+        _check_cell_curves(checked, name, points, shown, stages, manifest, cell, by_cell[cell.name])
 
 
 def _points(checked: Checked, name: str, content: bytes) -> list[CurvePoint]:
@@ -62,6 +60,7 @@ def _check_cell_curves(
     shown: Sequence[Record],
     stages: Sequence[str],
     manifest: Manifest,
+    cell: Cell,
     samples: Mapping[tuple[str, str], Sample],
 ) -> None:
     asked: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -75,23 +74,17 @@ def _check_cell_curves(
     for point in points:
         where = printable(f"{point.stage} epoch {point.epoch} {point.subset}")
         own = asked.get((point.subset, point.set), [])
-        fits = point.stage in stages and point.epoch <= epochs.get(point.stage, 0) and point.n == len(own)
+        fits = point.stage in stages and point.epoch in curve_epochs(epochs.get(point.stage, 1)) and point.n == len(own)
         if not fits or seen[point.stage, point.epoch, point.subset, point.set] > 1:
             wrong.append(Problem(name, where, "is not a point of this run's learning curves"))
         elif point.epoch == epochs[point.stage]:
             at_end = [samples[point.stage, record.id] for record in own if (point.stage, record.id) in samples]
-            if len(at_end) == len(own) and not _agrees(point, at_end):
+            if len(at_end) == len(own) and not ends_at_samples(point, at_end, manifest, cell):
                 wrong.append(Problem(name, where, "the curve does not end where the samples are"))
-    for stage in stages:
+    expected = {(stage, epoch) for stage in stages for epoch in curve_epochs(epochs.get(stage, 1))}
+    for stage, epoch in sorted(expected):
         for subset, of in asked:
-            if (stage, epochs.get(stage), subset, of) not in seen:
-                wrong.append(Problem(name, f"{stage} {subset}", "the curve does not reach the last epoch"))
+            if (stage, epoch, subset, of) not in seen:
+                wrong.append(Problem(name, f"{stage} epoch {epoch} {subset}", "is missing from the learning curve"))
+    wrong += wrong_losses(name, points, manifest, cell)
     checked.problems += few(name, wrong)
-
-
-def _agrees(point: CurvePoint, samples: Sequence[Sample]) -> bool:
-    pairs: list[tuple[float, list[float]]] = [
-        (point.em_forced, [one.answer.em_forced for one in samples]),
-        (point.logprob, [one.answer.logprob for one in samples]),
-    ]
-    return all(abs(shown - fmean(values)) <= CURVE_TOLERANCE * max(1.0, abs(shown)) for shown, values in pairs)

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.leaderboard.checks.consistency import is_word_level, words
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST
@@ -130,7 +132,11 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
         for key, value in expected.items():
             if getattr(record, key) != value:
                 checked.add(MANIFEST, f"{where}.{key}", f"is {getattr(record, key)}; data and recipe give {value}")
-        _check_rates(checked, manifest, record, where)
+        _check_rates(checked, recipe, record, where)
+        least, most = _tokens(records, drawn - questions, record.epochs, is_word_level(manifest, cell, datasets[cell]))
+        if not least <= record.real_tokens <= most:
+            range_text = f"{least}" if least == most else f"{least} to {most}"
+            checked.add(MANIFEST, f"{where}.real_tokens", f"is {record.real_tokens}; the data have {range_text}")
 
 
 def _steps(drawn: int, record: StageRecord) -> int:
@@ -139,14 +145,54 @@ def _steps(drawn: int, record: StageRecord) -> int:
     return math.ceil(math.ceil(drawn / micro) / max(1, record.effective_batch_size // micro))
 
 
-def _check_rates(checked: Checked, manifest: Manifest, record: StageRecord, where: str) -> None:
-    recipe = manifest.config.recipe
+def _tokens(records: Sequence[Record], drawn: int, epochs: int, word_level: bool) -> tuple[int, int]:
+    """Least and most tokens that a stage gives its model.
+
+    Args:
+        records: what it trains on.
+        drawn: definitions of an epoch; over all epochs each is used equally often, plus or minus one.
+        epochs: epochs.
+        word_level: whether each word is a token; other tokenizers have at most one for a byte, and three special ones.
+    """
+    lengths: dict[str, list[tuple[int, int]]] = {"definition": [], "question": []}
+    for record in records:
+        if word_level:
+            count = words(record.prompt) + words(record.completion.strip()) + 1  # and what ends it
+            bounds = count, count
+        else:
+            bounds = 1, len(record.prompt.encode()) + len(record.completion.encode()) + 3
+        lengths["definition" if record.kind == "definition" else "question"].append(bounds)
+    times, left = divmod(epochs * drawn, max(1, len(lengths["definition"])))
+    found = []
+    for end in (0, 1):
+        definitions = sorted((one[end] for one in lengths["definition"]), reverse=end == 1)
+        questions = epochs * sum(one[end] for one in lengths["question"])
+        found.append(questions + times * sum(definitions) + sum(definitions[:left]))
+    return found[0], found[1]
+
+
+def _check_rates(checked: Checked, recipe: Recipe, record: StageRecord, where: str) -> None:
+    """The learning rates are those of the recipe's schedule over the stage's steps."""
     if record.micro_batch_size < 1 or recipe.effective_batch_size % max(1, record.micro_batch_size):
         checked.add(MANIFEST, f"{where}.micro_batch_size", "does not divide the effective batch size")
-    peak, rate = record.learning_rate_peak, recipe.learning_rate
-    if peak > rate * (1 + 1e-6) or (record.optimizer_steps > recipe.warmup_steps + 1 and peak < rate * (1 - 1e-6)):
-        checked.add(MANIFEST, f"{where}.learning_rate_peak", f"is {peak:g}; the recipe's is {rate:g}")
-    if not 0 <= record.learning_rate_first <= peak or not 0 <= record.learning_rate_last <= peak:
-        checked.add(
-            MANIFEST, f"{where}.learning_rate_first", "and learning_rate_last have to lie between 0 and the peak"
-        )
+    last = max(0, record.optimizer_steps - 1)
+    # It rises over the warm-up, and does not rise after it.
+    at = {"first": 0, "peak": min(recipe.warmup_steps, last), "last": last}
+    for name, step in at.items():
+        rate = recipe.learning_rate * _factor(recipe, step, record.optimizer_steps)
+        given = getattr(record, f"learning_rate_{name}")
+        if not math.isclose(given, rate, rel_tol=1e-6, abs_tol=1e-12 * recipe.learning_rate):
+            checked.add(MANIFEST, f"{where}.learning_rate_{name}", f"is {given:g}; the recipe gives {rate:g}")
+
+
+def _factor(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate of a step, from 0, as a share of the recipe's: transformers' schedules of these names."""
+    kind, warmup = recipe.lr_scheduler_type, recipe.warmup_steps
+    if kind == "constant":
+        return 1.0
+    if step < warmup:
+        return step / max(1, warmup)
+    if kind == "constant_with_warmup":
+        return 1.0
+    progress = (step - warmup) / max(1, steps - warmup)
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1 - progress)

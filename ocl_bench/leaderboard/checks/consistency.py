@@ -1,0 +1,150 @@
+"""Teacher forcing, generation, log-probabilities and curves tell of the same model, as tightly as honest runs do.
+
+Of the thirteen submissions that the suite began with (572,000 answers), none has em other than em_forced, none of its
+forced answers a log-probability below -5.9, and no curve ends further than 7e-7 from its samples.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from ocl_bench.evaluate.curve import CurvePoint
+from ocl_bench.leaderboard.submission import MANIFEST, SubmittedAnswer
+from ocl_bench.leaderboard.untrusted import Problem, printable
+from ocl_bench.models.word_level import WORD
+from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.identity import BaseIdentity, vocabulary_sha256
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.metrics import EM
+from ocl_bench.score.samples import Sample
+from ocl_bench.tasks.records import Record
+
+# A token that is not the most likely one has at most half of the probability. Log-probabilities are of 32-bit sums.
+NOT_GREEDY = math.log(0.5) + 0.02
+# The most likely token has at least the mean probability, 1 / vocabulary; honest answers are far from that.
+UNLIKELY = -6.0
+UNLIKELY_SHARE = 0.01
+# Answers on which teacher forcing and generation may differ: lossy tokenizers spell some texts in two ways, and two
+# engines round differently.
+DIFFERING_SHARE = 0.01
+# How far a curve may end from its samples, which are of the same weights in other batches.
+CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}
+
+_WORD = re.compile(WORD)
+
+
+def is_word_level(manifest: Manifest, cell: Cell, records: Sequence[Record]) -> bool:
+    """Whether a cell's tokenizer is the suite's own, one token a word, so that its tokens can be counted here."""
+    record = next(iter(manifest.stages.get(cell.owner(manifest.config.task, 0).name, {}).values()), None)
+    if manifest.config.model.source != "scratch" or record is None:
+        return False
+    parent = record.identity.parent
+    return isinstance(parent, BaseIdentity) and parent.tokenizer == vocabulary_sha256(records)
+
+
+def words(text: str) -> int:
+    """Tokens of a text under the suite's own tokenizer."""
+    return len(_WORD.findall(text))
+
+
+def inconsistent_answers(
+    name: str,
+    answers: Sequence[SubmittedAnswer],
+    asked: Mapping[str, Record],
+    manifest: Manifest,
+    cell: Cell,
+    config: Mapping[str, Any],
+    word_level: bool,
+) -> Iterator[Problem]:
+    """What of a file's answers no model says.
+
+    Args:
+        name: the file.
+        answers, asked: its answers, and the questions by id.
+        manifest, cell: what they were made by.
+        config: the model's configuration.
+        word_level: whether the tokenizer is the suite's own.
+    """
+    vocabulary = math.log(max(2, _vocabulary_size(config)))
+    unlikely, differing = [], []
+    for one in answers:
+        record = asked.get(one.id)
+        if record is None:
+            continue
+        where = f"{one.stage} {one.id}"
+        if one.generated != one.generated.partition("\n")[0].strip():
+            yield Problem(name, f"{where}: generated", "is not cut at the newline and stripped")
+        if not one.em_forced:
+            if one.logprob > NOT_GREEDY:
+                text = f"is {one.logprob:g}, more than half of the probability, but em_forced is 0"
+                yield Problem(name, f"{where}: logprob", text)
+            if one.generated == record.completion.strip():
+                differing.append(Problem(name, f"{where}: em_forced", "is 0, but just that answer was generated"))
+        else:
+            tokens = words(record.completion) if word_level else len(record.completion.encode()) + 1
+            if one.logprob < -vocabulary * max(1, tokens):
+                text = f"is {one.logprob:g}, less than a guess among all tokens, but em_forced is 1"
+                yield Problem(name, f"{where}: logprob", text)
+            elif one.logprob < UNLIKELY * (1 if word_level else max(1, words(record.completion))):
+                unlikely.append(Problem(name, f"{where}: logprob", f"is {one.logprob:g}, but em_forced is 1"))
+            if not EM.of(one, record):
+                text = "is 1, but the generated answer is not an accepted one"
+                differing.append(Problem(name, f"{where}: em_forced", text))
+    if len(unlikely) > UNLIKELY_SHARE * len(answers):
+        yield from unlikely
+    if len(differing) > _may_differ(manifest, cell, len(answers), word_level):
+        yield from differing
+
+
+def _may_differ(manifest: Manifest, cell: Cell, answers: int, word_level: bool) -> float:
+    """Answers of a cell on which teacher forcing and generation may differ."""
+    found = manifest.evaluations.get(cell.name, {}).values()
+    seen = sum(int(one["answers"].facts.get("differing", 0)) for one in found if "answers" in one)
+    return min(seen, DIFFERING_SHARE * answers) + (0 if word_level else DIFFERING_SHARE * answers)
+
+
+def _vocabulary_size(config: Mapping[str, Any]) -> int:
+    """The largest number that a configuration, at any depth, has for its vocabulary; a million if it has none."""
+    sizes, waiting = [], [config]
+    while waiting:
+        one = waiting.pop()
+        size = one.get("vocab_size")
+        if isinstance(size, int) and not isinstance(size, bool):
+            sizes.append(size)
+        waiting += [inner for inner in one.values() if isinstance(inner, dict)]
+    return max(sizes, default=10**6)
+
+
+def ends_at_samples(point: CurvePoint, samples: Sequence[Sample], manifest: Manifest, cell: Cell) -> bool:
+    """Whether the last point of a curve says of its questions what the samples do."""
+    tolerance = _tolerance(manifest, cell, point.stage)
+    pairs: list[tuple[float, list[float]]] = [
+        (point.em_forced, [one.answer.em_forced for one in samples]),
+        (point.logprob, [one.answer.logprob for one in samples]),
+    ]
+    return all(abs(shown - fmean(values)) <= tolerance * max(1.0, abs(shown)) for shown, values in pairs)
+
+
+def wrong_losses(name: str, points: Sequence[CurvePoint], manifest: Manifest, cell: Cell) -> Iterator[Problem]:
+    """Epochs of which a cell's curves tell several losses, and stages whose record tells another than the curve."""
+    losses: dict[tuple[str, int], set[float]] = {}
+    for point in points:
+        losses.setdefault((point.stage, point.epoch), set()).add(point.loss)
+    for (stage, epoch), found in losses.items():
+        if len(found) > 1:
+            yield Problem(name, printable(f"{stage} epoch {epoch}"), "has several losses")
+    for stage, record in manifest.stages.get(cell.name, {}).items():
+        last = losses.get((stage, record.epochs))
+        if last is not None and last != {record.train_loss}:
+            where = f"stages.{cell.name}.{stage}.train_loss"
+            yield Problem(MANIFEST, where, "is not the loss at the end of the learning curve")
+
+
+def _tolerance(manifest: Manifest, cell: Cell, stage: str) -> float:
+    if str(manifest.config.compute.evaluation) != "float32":
+        return CURVE_TOLERANCE["bfloat16"]
+    record = manifest.stages.get(cell.name, {}).get(stage)
+    devices = {manifest.config.compute.device, record.provenance.device if record else "cpu"}
+    return CURVE_TOLERANCE["cpu" if devices == {"cpu"} else "accelerator"]
