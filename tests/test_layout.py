@@ -22,7 +22,7 @@ ABOVE = {
     "study": {"tasks", "models", "score", "runner", "report"},
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},
 }
-BASE = {"contract", "errors", "files", "registry", "processes", "forking", "template"}
+BASE = {"contract", "errors", "files", "registry", "processes", "forking", "template", "text"}
 
 
 def imported(path: Path) -> set[str]:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract, parse_yaml
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.text import Version, Words
 
 Engine = Literal["torch", "vllm"]
 ENGINES = ("auto", "torch", "vllm")
@@ -23,9 +24,9 @@ RESERVED = ("model", "tokenizer", "skip_tokenizer_init", "load_format", "revisio
 class EngineRecord(Contract):
     """What generated the answers. Its numbers are those of this version and dtype: no engine is batch invariant."""
 
-    name: str = Field(description="torch (transformers), vllm, or lm-eval and its model")
-    version: str = Field(description="the engine's version")
-    dtype: str = Field(description="what it computes in")
+    name: Words = Field(description="torch (transformers), vllm, or lm-eval and its model")
+    version: Version = Field(description="the engine's version")
+    dtype: Words = Field(description="what it computes in")
 
 
 @dataclass(frozen=True)

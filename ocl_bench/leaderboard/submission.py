@@ -9,12 +9,11 @@ config.json                the model's configuration
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
@@ -25,11 +24,14 @@ from ocl_bench.models.spec import ModelSpec
 from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.folder import score_run
 from ocl_bench.runner.manifest import Manifest, read_manifest
+from ocl_bench.text import MAX_HUB_NAME, FileName, Identifier, Line, ModelName, Prose, Sha256, TaskName, spelled_out
 
 Division = Literal["standard", "open"]
 
 SUBMISSION, RESULTS, MANIFEST, CONFIG = "submission.json", "results.json", "manifest.json", "config.json"
 SAMPLES, CURVES = "samples.jsonl.gz", "curves.jsonl.gz"
+
+_PART: TypeAdapter[str] = TypeAdapter(ModelName)
 
 # Keys of config.json that are not the model's own.
 ORIGIN = (
@@ -37,25 +39,14 @@ ORIGIN = (
     "_attn_implementation_autoset",
 )  # fmt: skip
 
-NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$"
-
-
-def _plain(text: str) -> str:
-    if any(char in "<>" or not (char.isprintable() or char == "\n") for char in text):
-        raise ValueError("holds <, > or a character that does not print; write plain text")
-    return text
-
-
-Plain = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
-
 
 class Card(Contract):
     """What the submitter says."""
 
-    submitted_by: Plain = Field(min_length=1, description="who submits")
-    contact: Plain = Field(min_length=1, description="where questions go: an address or a page")
+    submitted_by: Line = Field(description="who submits")
+    contact: Line = Field(description="where questions go: an address or a page")
     license: str = Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$", description="SPDX name of the model's licence")
-    notes: Plain = Field("", description="anything that a reader should know; in the open division, what differs")
+    notes: Prose = Field("", description="anything that a reader should know; in the open division, what differs")
 
 
 class Submission(Card):
@@ -65,14 +56,25 @@ class Submission(Card):
     division: Division = Field(
         description="standard: the task's released data, seeds 0 to 4 and its recipe, unchanged; open: anything, stated"
     )
-    task: str = Field(pattern=r"^[a-z0-9_]{1,64}$", description="the task's name")
-    org: str = Field(pattern=NAME, description="who made the model: an organisation or user, as on the hub")
-    model: str = Field(pattern=NAME, description="the model's name")
+    task: TaskName = Field(description="the task's name")
+    org: ModelName = Field(description="who made the model: an organisation or user, as on the hub")
+    model: ModelName = Field(description="the model's name")
     revision: str = Field(
         pattern=r"^(?:[0-9a-f]{40}|config-[0-9a-f]{12}|weights-[0-9a-f]{12})$",
         description="commit of a hub model; sha256 of a configuration, for random weights, or of the weights",
     )
-    files: dict[str, str] = Field(description="path of every other file → sha256 of its bytes")
+    files: dict[FileName, Sha256] = Field(description="path of every other file → sha256 of its bytes")
+
+    @model_validator(mode="after")
+    def _as_long_as_on_the_hub(self) -> "Submission":
+        if len(self.name) > MAX_HUB_NAME:
+            raise ValueError(f"org and model have more than {MAX_HUB_NAME} characters together; use a shorter name")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return f"{self.org}/{self.model}"
 
     @property
     def place(self) -> str:
@@ -83,7 +85,7 @@ class Submission(Card):
 class SubmittedAnswer(Answer):
     """A line of samples.jsonl.gz: what the model said to one question at the end of a stage."""
 
-    stage: str = Field(description="the finetuning stage at whose end it was asked")
+    stage: Identifier = Field(description="the finetuning stage at whose end it was asked")
 
 
 def answer_lines(answers: Iterable[SubmittedAnswer]) -> bytes:
@@ -126,15 +128,17 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
         curves = [folder / "curve.jsonl" for folder in stages]
         if all(path.is_file() for path in curves):
             files[f"{cell.name}/{CURVES}"] = pack(b"".join(path.read_bytes() for path in curves))
-    submission = Submission(
-        division=division,
-        task=manifest.config.task.task,
-        org=org,
-        model=model,
-        revision=revision(public, config),
+    said = {
+        "schema_version": 1,
+        "division": division,
+        "task": manifest.config.task.task,
+        "org": org,
+        "model": model,
+        "revision": revision(public, config),
         **card.model_dump(),
-        files={path: sha256(content) for path, content in sorted(files.items())},
-    )
+        "files": {path: sha256(content) for path, content in sorted(files.items())},
+    }
+    submission = Submission.parse(said, f"{run} as a submission")
     files[SUBMISSION] = (submission.model_dump_json(indent=2) + "\n").encode()
     with folder_atomic(folder / submission.place) as place:
         for path, content in files.items():
@@ -201,12 +205,27 @@ def _without_origin(value: Any) -> Any:
 def _name(spec: ModelSpec, given: str | None) -> tuple[str, str]:
     name = given or (spec.name if spec.source == "hub" else "")
     if spec.source == "hub" and given not in (None, spec.name):
-        raise OclBenchError(f"--name {given}: the model is {spec.name} of the hub, and is called that; leave it out.")
+        raise OclBenchError(
+            f"--name {spelled_out(given or '')}: the model is {spec.name} of the hub, and is called that; leave it out."
+        )
     org, slash, model = name.rpartition("/")
     if not name or (spec.source != "hub" and not slash):
         raise OclBenchError(f"--name: {spec.name} is not from the hub; say how to call it, as --name org/model.")
     org = org or "hub"
+    shown = spelled_out(name)
+    if len(org) + 1 + len(model) > MAX_HUB_NAME:
+        raise OclBenchError(f"--name {shown}: use at most {MAX_HUB_NAME} characters, as on the hub.")
     for part in (org, model):
-        if not re.match(NAME, part) or "__" in part:
-            raise OclBenchError(f"--name {name}: use letters, digits, dots and hyphens, as org/model.")
+        try:
+            _PART.validate_python(part)
+        except ValidationError:
+            raise _bad_name(shown) from None
+        if "__" in part:
+            raise _bad_name(shown)
     return org, model
+
+
+def _bad_name(shown: str) -> OclBenchError:
+    return OclBenchError(
+        f"--name {shown}: use letters, digits, dots and hyphens, as org/model; no '..', '__' or name of a device (con)."
+    )

@@ -9,6 +9,7 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.spec import ModelSpec
+from ocl_bench.text import Device, Line
 
 _DISTRIBUTED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 # Bytes per parameter of training in fp32 with Adam: weight, gradient and two moments.
@@ -28,13 +29,13 @@ class Precision(Contract):
 class Compute(Contract):
     """The machine's share in a run."""
 
-    slots: tuple[str, ...] = Field(min_length=1, description="device of each stage job that runs at the same time")
+    slots: tuple[Device, ...] = Field(min_length=1, description="device of each stage job that runs at the same time")
     processes: Literal[1] = Field(1, description="processes that train one stage together")
     threads: int = Field(ge=1, description="torch threads of a job; numbers depend on it in the last digits")
     training: Precision = Field(description="what training computes in")
     evaluation: Precision = Field(description="what the torch engine computes in")
     engine: Literal["torch", "vllm"] = Field(description="what was chosen to generate answers")
-    engine_reason: str = Field(description="why")
+    engine_reason: Line = Field(description="why")
     engine_args: dict[str, Any] = Field(description="arguments of vLLM; empty for torch")
 
     @property

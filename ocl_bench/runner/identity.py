@@ -19,6 +19,7 @@ from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.compute import Precision
 from ocl_bench.tasks.records import Record, texts
+from ocl_bench.text import HubName, Revision, Sha256, Word
 
 SHORT = 24  # hex digits of a key that name a folder
 
@@ -33,24 +34,26 @@ class BaseIdentity(Contract):
     """The model that a first stage starts from."""
 
     source: Literal["hub", "folder", "scratch"] = Field(description="where its weights come from")
-    name: str | None = Field(description="hub id; null for other models")
-    revision: str | None = Field(description="commit of a hub model")
-    config: str | None = Field(description="sha256 of the configuration of a model from random weights")
-    weights: str | None = Field(description="sha256 of a folder's weight files, by name")
-    tokenizer: str = Field(description="sha256 of a word-level tokenizer's words or of a folder's files; or a hub id")
-    dtype: str = Field(description="dtype of the weights as they are loaded")
+    name: HubName | None = Field(description="hub id; null for other models")
+    revision: Revision | None = Field(description="commit of a hub model")
+    config: Sha256 | None = Field(description="sha256 of the configuration of a model from random weights")
+    weights: Sha256 | None = Field(description="sha256 of a folder's weight files, by name")
+    tokenizer: HubName = Field(
+        description="sha256 of a word-level tokenizer's words or of a folder's files; or a hub id"
+    )
+    dtype: Word = Field(description="dtype of the weights as they are loaded")
     attn_implementation: str | None = Field(description="attention implementation that was asked for")
-    init_seed: int | None = Field(description="seed of random weights; null for pretrained ones")
+    init_seed: int | None = Field(ge=0, description="seed of random weights; null for pretrained ones")
 
 
 class StageIdentity(Contract):
     """What a stage's weights depend on."""
 
     schema_version: Literal[1] = Field(1, description="version of this format")
-    dataset: str = Field(description="sha256 of the records that it trains on, as JSON lines")
-    parent: BaseIdentity | str = Field(description="the model that it starts from, or the sha256 of its weights")
+    dataset: Sha256 = Field(description="sha256 of the records that it trains on, as JSON lines")
+    parent: BaseIdentity | Sha256 = Field(description="the model that it starts from, or the sha256 of its weights")
     recipe: StageRecipe = Field(description="how it trains")
-    seed: int = Field(description="training seed: order of the data and every random choice")
+    seed: int = Field(ge=0, description="training seed: order of the data and every random choice")
     precision: Precision = Field(description="what it computes in")
     world_size: int = Field(ge=1, description="processes that train it together")
 
@@ -59,8 +62,8 @@ class EvaluationIdentity(Contract):
     """What an evaluator's rows depend on."""
 
     schema_version: Literal[1] = Field(1, description="version of this format")
-    evaluator: str = Field(description="its name")
-    weights: str = Field(description="sha256 of the weights that it looks at")
+    evaluator: Word = Field(description="its name")
+    weights: Sha256 = Field(description="sha256 of the weights that it looks at")
     settings: dict[str, Any] = Field(description="what it asks, and how")
 
 

