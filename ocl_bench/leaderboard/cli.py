@@ -52,6 +52,8 @@ def submit(run: Path, division: Any, name: str | None, leaderboard: Path, target
         return
     done = submitting.submit(run, leaderboard, division, name, card)
     click.echo(f"{'submission  ' if done.new else 'already there  '}{done.where}")
+    if done.branch is None and not done.new:
+        return
     if done.branch is None:
         click.echo("next  copy the folder into a checkout of the leaderboard, commit it, and open a pull request")
     else:

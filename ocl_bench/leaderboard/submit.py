@@ -1,18 +1,24 @@
 """Submit: a run's submission is checked, put into the leaderboard, and committed on a branch or sent to the hub."""
 
+import re
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import folder_atomic
+from ocl_bench.leaderboard.branch import Checkout
+from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import Card, Division, Submission, same_content, write_submission
 from ocl_bench.leaderboard.untrusted import Problem
 from ocl_bench.leaderboard.validate import check
+from ocl_bench.text import spelled_out
 
 HUB_PREFIX = "hf:"
+HUB_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}/[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
 
 
 class Refused(OclBenchError):
@@ -30,7 +36,7 @@ class Submitted:
     Attributes:
         submission: the submission.
         where: its folder, or the address of the pull request.
-        branch: the git branch that holds it; None outside a checkout.
+        branch: the git branch that holds it; None outside a checkout, or if it was accepted already.
         new: False if all was there already.
     """
 
@@ -52,18 +58,93 @@ def submit(run: Path, leaderboard: Path, division: Division, name: str | None, c
 
     Raises:
         Refused: with everything that is wrong, before anything is written.
+        OclBenchError: if another submission is in its place, its name is another's in other case, or git refuses.
     """
     with tempfile.TemporaryDirectory() as folder:
         submission, made = checked_submission(run, Path(folder), division, name, card)
         place = leaderboard / "results" / submission.place
-        new = not (place.is_dir() and same_content(made, place))
-        if new:
-            if place.exists():
-                shutil.rmtree(place)
-            with folder_atomic(place) as inside:
-                shutil.copytree(made, inside, dirs_exist_ok=True)
-    branch = _commit(place, submission) if _in_checkout(leaderboard) else None
+        _require_real(leaderboard, place)
+        _require_own_name(submission, model_folders(leaderboard / "results"))
+        checkout = Checkout.of(leaderboard)
+        try:
+            if checkout is None:
+                return Submitted(submission, str(place), None, _put(made, place))
+            branch, new = _commit(checkout, made, place, submission)
+        except OSError as error:
+            raise OclBenchError(f"{place}: it cannot be written ({error.strerror}).") from None
     return Submitted(submission, str(place), branch, new)
+
+
+def _put(made: Path, place: Path) -> bool:
+    """Put a submission into its place, unless it is there already; returns whether it was not."""
+    if place.exists():
+        if same_content(made, place):
+            return False
+        raise _other_content(place)
+    with folder_atomic(place) as inside:
+        shutil.copytree(made, inside, dirs_exist_ok=True)
+    return True
+
+
+def _commit(checkout: Checkout, made: Path, place: Path, submission: Submission) -> tuple[str | None, bool]:
+    """Have the submission on a branch of its own; returns the branch and whether it is new there.
+
+    What can fail is done beside the working tree, before anything in it is changed.
+    """
+    branch = f"submit/{submission.place.replace('/', '-')}"
+    checkout.require_name(branch)
+    path, base, tip = checkout.path(f"results/{submission.place}"), checkout.base(), checkout.tip(branch)
+    accepted = checkout.path(f"results/{submission.task}")
+    _require_own_name(submission, checkout.folders(base, accepted))
+    commit, tree = checkout.commit(tip or base, made, path, _title(submission))
+    if (there := checkout.tree(base, path)) is not None:
+        if there != tree:
+            raise _other_content(place)
+        return None, False
+    new = tip is None or checkout.tree(tip, path) != tree
+    if new or checkout.current() != branch:
+        with _out_of_the_way(made, place, tracked=checkout.tracks(path)):
+            checkout.switch(branch, commit if new or tip is None else tip)
+    return branch, new
+
+
+@contextmanager
+def _out_of_the_way(made: Path, place: Path, tracked: bool) -> Iterator[None]:
+    """Move an uncommitted copy aside, which git would not overwrite; it comes back if the block fails."""
+    if tracked or not place.exists():
+        yield
+        return
+    if not same_content(made, place):
+        raise _other_content(place)
+    with tempfile.TemporaryDirectory(dir=place.parent) as aside:
+        place.replace(Path(aside, "copy"))
+        try:
+            yield
+        except BaseException:
+            Path(aside, "copy").replace(place)
+            raise
+
+
+def _require_real(leaderboard: Path, place: Path) -> None:
+    """Nothing between the leaderboard and the place is a link, or anything else that is no folder."""
+    for path in (place, *place.parents):
+        if path == leaderboard:
+            return
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise OclBenchError(f"{path}: it is a link or no folder, and is not written to; put a folder there.")
+
+
+def _require_own_name(submission: Submission, folders: Iterable[str]) -> None:
+    problem = name_taken(submission.place, folders)
+    if problem is not None:
+        raise OclBenchError(f"--name {submission.name}: {problem}.")
+
+
+def _other_content(place: Path) -> OclBenchError:
+    return OclBenchError(
+        f"{place}: another submission of this model is there, and is not replaced; take another --name, or ask the "
+        "maintainers to revoke it."
+    )
 
 
 def submit_to_hub(run: Path, target: str, division: Division, name: str | None, card: Card) -> Submitted:
@@ -77,8 +158,8 @@ def submit_to_hub(run: Path, target: str, division: Division, name: str | None, 
     from huggingface_hub import CommitOperationAdd, HfApi
 
     dataset = target.removeprefix(HUB_PREFIX)
-    if not target.startswith(HUB_PREFIX) or dataset.count("/") != 1 or not all(dataset.split("/")):
-        raise OclBenchError(f"--to {target}: write it as hf:ORG/DATASET.")
+    if not target.startswith(HUB_PREFIX) or not HUB_DATASET.fullmatch(dataset) or ".." in dataset:
+        raise OclBenchError(f"--to {spelled_out(target)}: write it as hf:ORG/DATASET.")
     with tempfile.TemporaryDirectory() as folder:
         submission, made = checked_submission(run, Path(folder), division, name, card)
         operations = [
@@ -90,7 +171,7 @@ def submit_to_hub(run: Path, target: str, division: Division, name: str | None, 
             done = HfApi().create_commit(
                 dataset, operations, commit_message=_title(submission), repo_type="dataset", create_pr=True
             )
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError, ValueError) as error:
             raise OclBenchError(
                 f"--to {target}: the hub did not take it ({str(error).strip().splitlines()[0]})."
             ) from None
@@ -110,37 +191,4 @@ def checked_submission(
 
 
 def _title(submission: Submission) -> str:
-    return f"{submission.task}: {submission.org}/{submission.model} ({submission.division} division)"
-
-
-def _in_checkout(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.which("git") is not None and _git(existing, "rev-parse", "--is-inside-work-tree") == "true"
-
-
-def _commit(place: Path, submission: Submission) -> str:
-    """Commit the folder on a branch of its own, unless it is committed already; returns the branch it is on."""
-    # Of ignored files git says nothing, so that they would seem to be committed.
-    present = _git(place, "ls-files", "--cached", "--error-unmatch", "submission.json") is not None
-    if not present or _git(place, "status", "--porcelain", "--", "."):
-        branch = f"submit/{submission.place.replace('/', '-')}"
-        known = _git(place, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}") is not None
-        _must(place, "switch", "--quiet", *(() if known else ("--create",)), branch)
-        _must(place, "add", "--", ".")
-        _must(place, "commit", "--quiet", "--message", _title(submission), "--", ".")
-    return _git(place, "branch", "--show-current") or "HEAD"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _must(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr or done.stdout).strip().splitlines()
-        raise OclBenchError(
-            f"git {arguments[0]} failed in {folder} ({reason[-1] if reason else 'no reason given'}); the "
-            "submission lies there: commit it yourself."
-        )
+    return f"{submission.task}: {submission.name} ({submission.division} division)"
