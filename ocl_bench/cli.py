@@ -45,7 +45,9 @@ class Group(click.Group):
         try:
             return super().main(*args, **kwargs)
         except OclBenchError as error:
-            click.echo(f"ocl-bench: {error}", err=True)
+            from ocl_bench.text import spelled_out
+
+            click.echo(f"ocl-bench: {spelled_out(str(error), keep=chr(10))}", err=True)
             sys.exit(error.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:

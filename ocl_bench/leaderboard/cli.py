@@ -71,17 +71,14 @@ def leaderboard() -> None:
 def validate(paths: tuple[Path, ...]) -> None:
     """Check submissions, or all below folders (leaderboard/results if none is named); exit code 1 if any fails."""
     from ocl_bench.leaderboard.table import problem_lines
-    from ocl_bench.leaderboard.validate import check, find_submissions
+    from ocl_bench.leaderboard.validate import check_all
+    from ocl_bench.text import spelled_out
 
     failed = 0
-    for path in paths or (Path("leaderboard/results"),):
-        if not path.exists():
-            raise OclBenchError(f"{path}: there is no such folder; name a submission, or a folder of them.")
-        for folder in find_submissions(path):
-            problems = check(folder).problems
-            failed += bool(problems)
-            for line in problem_lines(folder, problems) or [f"{folder}: ok"]:
-                click.echo(line)
+    for one in check_all(paths or (Path("leaderboard/results"),)):
+        failed += bool(one.problems)
+        for line in problem_lines(one.folder, one.problems) or [f"{spelled_out(str(one.folder))}: ok"]:
+            click.echo(line)
     if failed:
         click.echo(f"{failed} submission{'s' if failed > 1 else ''} did not pass", err=True)
         sys.exit(1)
@@ -123,14 +120,14 @@ def verify(submission: Path, seeds: int | None, private_seed: int | None, output
 @LEADERBOARD
 def build(leaderboard: Path) -> None:
     """Make README.md and the site of the accepted results."""
-    from ocl_bench.leaderboard.site import write_site
-    from ocl_bench.leaderboard.table import load_entries, write_markdown
+    from ocl_bench.leaderboard.site import publish
+    from ocl_bench.leaderboard.table import load_entries
 
     if not (leaderboard / "results").is_dir():
         raise OclBenchError(f"{leaderboard}: there is no folder 'results' in it; name another with --leaderboard.")
     entries = load_entries(leaderboard / "results")
-    click.echo(write_markdown(entries, leaderboard))
-    click.echo(write_site(entries, leaderboard / "site"))
+    for made in publish(entries, leaderboard):
+        click.echo(made)
 
 
 @leaderboard.command()
@@ -138,12 +135,12 @@ def build(leaderboard: Path) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 def serve(leaderboard: Path, port: int) -> None:
     """Show the built site in a browser on this machine; Ctrl-C ends it."""
-    from ocl_bench.leaderboard import site
+    from ocl_bench.leaderboard.preview import serve as preview
 
     if not (leaderboard / "site" / "index.html").is_file():
         raise OclBenchError(f"{leaderboard}/site: there is no site; make it with `ocl-bench leaderboard build`.")
     try:
-        server = site.serve(leaderboard / "site", port)
+        server = preview(leaderboard / "site", port)
     except OSError as error:
         raise OclBenchError(f"--port {port}: {error.strerror}; take another.") from None
     with server:

@@ -8,11 +8,9 @@ from ocl_bench.text import spelled_otherwise, spelled_out
 
 def model_folders(results: Path) -> Iterator[str]:
     """Names of the folders of models, org__model, of every task below `results`."""
-    if not results.is_dir():
-        return
-    for task in sorted(results.iterdir()):
-        if task.is_dir() and not task.is_symlink():
-            yield from sorted(model.name for model in task.iterdir() if model.is_dir())
+    for model in sorted(results.glob("*/*")):
+        if "__" in model.name and model.is_dir():
+            yield model.name
 
 
 def name_taken(place: str, folders: Iterable[str]) -> str | None:

@@ -1,27 +1,42 @@
 """The site: static pages that need no server and no network, made of the accepted submissions."""
 
-import http.server
 import json
 import shutil
-from collections.abc import Sequence
-from functools import partial
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from markupsafe import Markup
+
 from ocl_bench.files import folder_atomic, write_atomic
-from ocl_bench.leaderboard.table import RANKED_BY, Entry, page_rows, parameters
+from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, page_rows, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.gaps import GAPS, final_stages
 from ocl_bench.score.metrics import EM, METRICS
 from ocl_bench.score.statistics import over_seeds
+from ocl_bench.text import spelled_out
 
 PAGE = Path(__file__).parent / "page"
 EXAMPLES = 2  # right and wrong answers shown of each subset
 
 
+def publish(entries: Sequence[Entry], leaderboard: Path) -> tuple[Path, Path]:
+    """Write README.md and the site of a leaderboard folder; whatever fails, both are whole, old or new.
+
+    Returns:
+        README.md and the site's first page.
+    """
+    table, readme = markdown(entries), leaderboard / "README.md"
+    index = write_site(entries, leaderboard / "site")
+    write_atomic(readme, table)
+    return readme, index
+
+
 def write_site(entries: Sequence[Entry], folder: Path) -> Path:
-    """Write index.html, a page for each entry, and what they need beside them; a former site is replaced.
+    """Write index.html, a page for each entry, and what they need beside them; a whole new site replaces a former one.
 
     Args:
         entries: what to show.
@@ -30,11 +45,14 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        finalize=_as_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    if folder.exists():
-        shutil.rmtree(folder)
-    with folder_atomic(folder) as inside:
+    with folder_replaced(folder) as inside:
         for name in ("style.css", "charts.js", "table.js"):
             shutil.copy(PAGE / name, inside)
         shutil.copytree(PAGE / "vendor", inside / "vendor")
@@ -47,15 +65,28 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
     return folder / "index.html"
 
 
-def serve(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of the site on loopback; the caller runs and closes it."""
-    handler = partial(_Quiet, directory=str(folder))
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+def _as_shown(value: Any) -> Any:
+    """Text of a page without characters that do not show; what is markup already was made here."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else spelled_out(value, keep="\n")
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests of a preview are no news."""
+@contextmanager
+def folder_replaced(path: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of `path` when the block ends; if anything fails, the old one stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".aside.", ignore_cleanup_errors=True) as name:
+        new, old = Path(name, "new"), Path(name, "old")
+        with folder_atomic(new) as inside:
+            yield inside
+        there = path.is_symlink() or path.exists()
+        if there:
+            path.replace(old)
+        try:
+            new.replace(path)
+        except BaseException:
+            if there:
+                old.replace(path)
+            raise
 
 
 def embedded(value: Any) -> str:
@@ -65,8 +96,6 @@ def embedded(value: Any) -> str:
 
 
 def _details(entry: Entry) -> dict[str, Any]:
-    from markupsafe import Markup
-
     config, results = entry.manifest.config, entry.results
     return {
         "entry": entry,

@@ -94,12 +94,13 @@ def _commit(checkout: Checkout, made: Path, place: Path, submission: Submission)
     branch = f"submit/{submission.place.replace('/', '-')}"
     checkout.require_name(branch)
     path, base, tip = checkout.path(f"results/{submission.place}"), checkout.base(), checkout.tip(branch)
-    accepted = checkout.path(f"results/{submission.task}")
-    _require_own_name(submission, checkout.folders(base, accepted))
+    for task in checkout.folders(base, checkout.path("results")):
+        _require_own_name(submission, checkout.folders(base, checkout.path(f"results/{task}")))
     commit, tree = checkout.commit(tip or base, made, path, _title(submission))
-    if (there := checkout.tree(base, path)) is not None:
-        if there != tree:
-            raise _other_content(place)
+    accepted = {checkout.tree(base, path), None if checkout.current() == branch else checkout.tree("HEAD", path)}
+    if accepted - {None, tree, checkout.tree(tip, path) if tip else None}:
+        raise _other_content(place)
+    if checkout.tree(base, path) == tree:
         return None, False
     new = tip is None or checkout.tree(tip, path) != tree
     if new or checkout.current() != branch:

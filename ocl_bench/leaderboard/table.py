@@ -1,25 +1,28 @@
 """The table: accepted submissions, ranked no finer than their intervals allow."""
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tabulate import tabulate
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.files import write_atomic
 from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.names import misplaced
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem
-from ocl_bench.leaderboard.validate import check, find_submissions
+from ocl_bench.leaderboard.validate import check_all
 from ocl_bench.leaderboard.verify import model_of
 from ocl_bench.report.tables import with_interval
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Gap, Results
+from ocl_bench.text import spelled_out
 
 RANKED_BY = ("meta_ocl_gap", EM.name)
 SHOWN_GAPS = ("meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation")
@@ -51,7 +54,7 @@ class Entry:
     @property
     def name(self) -> str:
         """The model's name."""
-        return f"{self.submission.org}/{self.submission.model}"
+        return self.submission.name
 
     @property
     def competition(self) -> tuple[str, int, str]:
@@ -106,7 +109,10 @@ def load_entries(results: Path) -> list[Entry]:
     Raises:
         Invalid: if any does not pass the checks.
     """
-    checked = [check(folder) for folder in find_submissions(results)] if results.is_dir() else []
+    checked = list(check_all([results])) if results.is_dir() else []
+    for one in checked:
+        if one.submission is not None and (wrong := misplaced(results, one.folder, one.submission.place)) is not None:
+            one.add("", "", wrong)
     problems = [line for one in checked for line in problem_lines(one.folder, one.problems)]
     if problems:
         raise Invalid(problems)
@@ -115,7 +121,10 @@ def load_entries(results: Path) -> list[Entry]:
 
 def problem_lines(folder: Path, problems: Iterable[Problem]) -> list[str]:
     """One line for each problem, with the file's path."""
-    return [f"{folder / problem.file}: {Problem('', problem.field, problem.message)}" for problem in problems]
+    return [
+        f"{spelled_out(str(folder / problem.file))}: {Problem('', problem.field, problem.message)}"
+        for problem in problems
+    ]
 
 
 def ranked(checked: Sequence[Checked]) -> list[Entry]:
@@ -160,14 +169,14 @@ def markdown(entries: Sequence[Entry]) -> str:
         rows = [
             [
                 entry.rank_text,
-                f"[{entry.name}](results/{entry.submission.place}){entry.mark}",
-                entry.family,
+                f"[{escaped(entry.name)}](results/{quote(entry.submission.place)}){entry.mark}",
+                escaped(entry.family),
                 parameters(entry.manifest.parameters),
                 *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
                 entry.gap.n if entry.gap else 0,
                 len(entry.results.seeds),
-                f"{entry.results.engine.name} {entry.results.engine.version}",
-                entry.manifest.started[:10],
+                escaped(f"{entry.results.engine.name} {entry.results.engine.version}"),
+                escaped(entry.manifest.started[:10]),
             ]
             for entry in own
         ]
@@ -179,6 +188,14 @@ def markdown(entries: Sequence[Entry]) -> str:
     return "\n".join(parts)
 
 
+def escaped(text: str) -> str:
+    """Text as Markdown shows it, whatever it holds: in one line, with no table, link, emphasis or address in it."""
+    plain = spelled_out(" ".join(text.split()))
+    marked = re.sub(r"[\\`*\[\]<>|~&!#$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain)
+    # A bare address becomes a link.
+    return re.sub(r"(?<=www)\.|:(?=//)|@|(?<=mailto):|(?<=xmpp):", r"\\\g<0>", marked, flags=re.IGNORECASE)
+
+
 HEADER = """# Leaderboard
 
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
@@ -187,12 +204,6 @@ intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: 
 †: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
 than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
 """
-
-
-def write_markdown(entries: Sequence[Entry], leaderboard: Path) -> Path:
-    """Write README.md of the leaderboard folder."""
-    write_atomic(leaderboard / "README.md", markdown(entries))
-    return leaderboard / "README.md"
 
 
 def parameters(count: int) -> str:

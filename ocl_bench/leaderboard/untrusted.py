@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocl_bench.text import spelled_out
+
 MAX_FILE_BYTES = 10 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 256 * 2**20  # of a whole submission, unpacked
@@ -34,7 +36,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, (self.file, self.field, self.message)))
+        return spelled_out(": ".join(filter(None, (self.file, self.field, self.message))))
 
 
 class Unreadable(Exception):
@@ -123,7 +125,7 @@ def parse_json_lines(text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def printable(text: str) -> str:
     """The text with whatever does not print spelled out, and cut if it is long."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    shown = spelled_out(text)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
 

@@ -6,10 +6,11 @@ and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.checks.answers import check_answers
 from ocl_bench.leaderboard.checks.code import check_code
 from ocl_bench.leaderboard.checks.curves import check_curves
@@ -18,8 +19,9 @@ from ocl_bench.leaderboard.checks.identity import check_division, check_files, c
 from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
+from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
-from ocl_bench.leaderboard.untrusted import printable
+from ocl_bench.leaderboard.untrusted import Problem, printable
 
 MAX_CELLS = 1000
 
@@ -32,6 +34,25 @@ def find_submissions(path: Path, levels: int = 6) -> Iterator[Path]:
     else:
         for inner in sorted(path.iterdir()):
             yield from find_submissions(inner, levels - 1)
+
+
+def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
+    """Check every submission at or below paths, and that no two have names that differ in upper and lower case only.
+
+    Raises:
+        OclBenchError: if there is nothing at a path.
+    """
+    for path in paths:
+        if not path.exists():
+            raise OclBenchError(f"{path}: there is no such folder; name a submission, or a folder of them.")
+    names: set[str] = set()
+    for folder in (folder for path in paths for folder in find_submissions(path)):
+        checked = check(folder)
+        if checked.submission is not None:
+            if (taken := name_taken(checked.submission.place, names)) is not None:
+                checked.problems = sorted({*checked.problems, Problem(SUBMISSION, "model", taken)})
+            names.add(checked.submission.place.split("/")[1])
+        yield checked
 
 
 def check(folder: Path) -> Checked:
@@ -61,12 +82,23 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+def check_name(checked: Checked) -> None:
+    """No model beside it has a name that differs in upper and lower case only."""
+    assert checked.submission is not None
+    folder, place = checked.folder.resolve(), checked.submission.place
+    if folder.parts[-3:] == tuple(place.split("/")):
+        taken = name_taken(place, model_folders(folder.parents[2]))
+        if taken is not None:
+            checked.add(SUBMISSION, "model", taken)
+
+
 def _check_all(checked: Checked) -> None:
     contents = read_all(checked)
     submission, manifest = checked.submission, checked.manifest
     if submission is None:
         return
     check_place(checked)
+    check_name(checked)
     if manifest is None:
         return
     check_identity(checked, contents)
