@@ -87,7 +87,8 @@ def test_what_honest_runs_write_fits_and_nothing_with_a_newline_behind_it(kind: 
         (text.Line, "a" * 201),
         (text.Line, " a"),
         (text.Line, ""),
-        *((text.Line, one) for one in ("a|b", "<b>", "`a`", "[a]", "a\u202eb", "a\u200bb", "\ue000", "\u3164", "a\u0301" * 1 + "\u0301" * 9)),
+        *((text.Line, one) for one in ("a|b", "<b>", "`a`", "[a]", "a\u202eb", "a\u200bb", "\ue000", "\u3164")),
+        (text.Line, "a" + "\u0301" * 9),
     ],
 )  # fmt: skip
 def test_what_could_be_taken_for_something_else_does_not_fit(kind: Any, value: str) -> None:
@@ -157,7 +158,9 @@ def put(value: Any, where: tuple[Any, ...], new: str) -> None:
 
 
 @cache
-def original(folder: Path) -> tuple[Checked, dict[str, Any], list[tuple[str, tuple[Any, ...]]], dict[str, Shape], int]:
+def original(
+    folder: Path,
+) -> tuple[Checked, dict[str, Any], list[tuple[str, tuple[Any, ...]]], dict[str, Shape], tuple[int, list[str]]]:
     files = {name: json.loads((folder / name).read_text()) for name in FILES}
     where = [(name, place) for name, content in files.items() for place in places(content)]
     checked = check(folder)
@@ -174,11 +177,11 @@ def shown(checked: Checked) -> tuple[dict[str, str], str]:
         }, markdown(entries)
 
 
-def cells(table: str) -> int:
+def cells(table: str) -> tuple[int, list[str]]:
+    """Cells of a board's README.md, and what it has inside its lines besides text."""
     parsed = MarkdownIt("commonmark").enable("table").parse(table)
-    inner = [one.type for token in parsed for one in token.children or []]
-    assert inner.count("link_open") == 2 and not {"image", "html_inline", "code_inline"} & set(inner)
-    return sum(token.type == "td_open" for token in parsed)
+    inner = (one.type for token in parsed for one in token.children or [])
+    return sum(token.type == "td_open" for token in parsed), [kind for kind in inner if kind[:4] != "text"]
 
 
 @settings(QUICK, max_examples=60)
@@ -211,7 +214,7 @@ def test_any_text_in_any_field_is_refused_or_inert(small_submission: Path, data:
 def test_answers_and_recipe_are_shown_spelled_out(small_submission: Path, nasty: str) -> None:
     checked, _, _, shapes, _ = original(small_submission)
     assert checked.manifest is not None
-    samples = [replace(one, answer=one.answer.model_copy(update={"generated": nasty})) for one in checked.samples]
+    samples = [one._replace(answer=one.answer.model_copy(update={"generated": nasty})) for one in checked.samples]
     recipe = checked.manifest.config.recipe.model_copy(update={"description": nasty})
     config = checked.manifest.config.model_copy(update={"recipe": recipe})
     manifest = checked.manifest.model_copy(update={"config": config})

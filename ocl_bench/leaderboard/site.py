@@ -70,6 +70,11 @@ def _as_shown(value: Any) -> Any:
     return value if isinstance(value, Markup) or not isinstance(value, str) else spelled_out(value, keep="\n")
 
 
+def _markup(table: str) -> Markup:
+    """A table that tabulate made, which escapes what is in the cells."""
+    return Markup(spelled_out(table, keep="\n"))
+
+
 @contextmanager
 def folder_replaced(path: Path) -> Iterator[Path]:
     """Yield a folder that takes the place of `path` when the block ends; if anything fails, the old one stays."""
@@ -100,8 +105,8 @@ def _details(entry: Entry) -> dict[str, Any]:
     return {
         "entry": entry,
         "parameters": parameters(entry.manifest.parameters),
-        "subsets": Markup(subset_table(results, "html")),  # tabulate escapes what is in the cells
-        "gaps": Markup(gap_table(results, "html")),
+        "subsets": _markup(subset_table(results, "html")),
+        "gaps": _markup(gap_table(results, "html")),
         "notes": reading_notes(results),
         "configuration": {
             "task": f"{results.task}, version {results.task_version}",

@@ -3,17 +3,21 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ocl_bench.leaderboard.site import embedded, write_site
+from ocl_bench.leaderboard.preview import serve
+from ocl_bench.leaderboard.site import embedded, publish, write_site
 from ocl_bench.leaderboard.table import Entry, load_entries, markdown, rank_range
 from ocl_bench.score.result import Gap
 
@@ -222,6 +226,82 @@ def test_data_in_a_page_cannot_end_its_script() -> None:
     text = embedded({"name": "</script><script>alert(1)</script>&<!--"})
     assert not set("<>&") & set(text)
     assert json.loads(text)["name"] == "</script><script>alert(1)</script>&<!--"
+
+
+def test_a_site_that_cannot_be_built_leaves_the_old_one(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(entries[:1], tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    last = replace(entries[1], checked=replace(entries[1].checked, config={"not": {1, 2}}))  # no JSON
+    with pytest.raises(TypeError):
+        publish([*entries[:1], last], tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    move, moved = Path.replace, []
+
+    def once_refused(path: Path, target: Any) -> Path:
+        if path.name == "new" and path.parent.name != "new" and Path(target) == tmp_path / "site":
+            moved.append(path)
+            raise PermissionError(13, "no")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", once_refused)
+    with pytest.raises(PermissionError):
+        publish(entries[1:2], tmp_path)
+    assert moved and before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_new_site_has_nothing_of_the_old_one(entries: list[Entry], tmp_path: Path) -> None:
+    publish(entries[:1], tmp_path)
+    publish(entries[1:2], tmp_path)
+    assert not (tmp_path / "site" / f"{entries[0].slug}.html").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "site"]
+
+
+@pytest.fixture(scope="module")
+def preview(index: Path) -> Iterator[int]:
+    (index.parents[1] / "secret").write_text("secret")
+    (index.parent / "link.html").symlink_to(index.parents[1] / "secret")
+    with serve(index.parent, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def asked(port: int, request: str) -> int:
+    """The status of a request, sent as it is."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request.encode("latin-1"))
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200), ("localhost:8000", 200), ("[::1]:1", 200),
+        ("evil.example", 421), ("127.0.0.1.evil.org", 421),
+        ("localhost@evil.org", 421), ("", 421),
+    ],
+)  # fmt: skip
+def test_the_preview_answers_only_to_names_of_this_machine(preview: int, host: str, status: int) -> None:
+    assert asked(preview, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n") == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%00", "/%ff", "/%ed%a0%80", "/../secret", "/%2e%2e/secret", "/link.html", "/vendor", "/vendor/", "//vendor",
+        "/a" * 3000,
+        "/..%5csecret", "/" + "x" * 300, "http://evil.example/",
+    ],
+)  # fmt: skip
+def test_the_preview_has_nothing_but_the_sites_files(
+    preview: int, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(preview, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n") in (400, 404)
+    assert asked(preview, "HEAD /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n") == 200
+    assert asked(preview, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n") == 501
+    assert capfd.readouterr().err == ""
 
 
 def test_serve_shows_the_site_on_loopback(index: Path) -> None:

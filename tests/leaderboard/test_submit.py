@@ -89,6 +89,93 @@ def test_other_words_about_the_same_run_replace_the_submission(small_run: Path, 
     assert git(checkout, "status", "--porcelain") == ""
 
 
+def test_a_second_submission_begins_at_the_default_branch_and_not_at_the_first(small_run: Path, checkout: Path) -> None:
+    (checkout / "README.md").write_text("changed, and not yet committed\n")
+    for name in ("someone/small", "someone/other"):
+        done = call("submit", small_run, "--name", name, *OPEN[2:], folder=checkout)
+        assert done.returncode == 0, done.stderr
+    assert "submit/attributes-someone__other-" in git(checkout, "branch", "--show-current")
+    changed = git(checkout, "diff", "--name-only", "main", "HEAD")
+    assert "someone__other" in changed and "someone__small" not in changed
+    assert (checkout / "README.md").read_text() == "changed, and not yet committed\n"
+
+
+def test_an_accepted_submission_is_not_replaced(small_run: Path, checkout: Path, tmp_path: Path) -> None:
+    for folder in (checkout, tmp_path / "plain"):
+        folder.mkdir(exist_ok=True)
+        assert call("submit", small_run, *OPEN, folder=folder).returncode == 0
+        if folder == checkout:
+            branch = git(folder, "branch", "--show-current")
+            git(folder, "switch", "--quiet", "main")
+            git(folder, "merge", "--quiet", branch)
+            git(folder, "branch", "-D", branch)
+        before = {path: path.read_bytes() for path in folder.rglob("leaderboard/**/*") if path.is_file()}
+        done = call("submit", small_run, *OPEN[:-1], "other notes", folder=folder)
+        assert done.returncode == 2 and "ask the maintainers to revoke it" in done.stderr
+        assert before == {path: path.read_bytes() for path in folder.rglob("leaderboard/**/*") if path.is_file()}
+        assert call("submit", small_run, *OPEN, folder=folder).stdout.startswith("already there")
+    assert git(checkout, "branch", "--show-current") == "main" and git(checkout, "status", "--porcelain") == ""
+
+
+def test_what_git_refuses_changes_nothing(small_run: Path, checkout: Path) -> None:
+    call("submit", small_run, *OPEN, folder=checkout)
+    branch = git(checkout, "branch", "--show-current")
+    (file,) = checkout.rglob("submission.json")
+    git(checkout, "switch", "--quiet", "--create", "work")
+    file.write_text("under way\n")  # which a switch to another branch would lose
+    refs = git(checkout, "for-each-ref")
+    done = call("submit", small_run, "--name", "someone/other", *OPEN[2:], folder=checkout)
+    assert done.returncode == 2 and "nothing was submitted" in done.stderr and "Traceback" not in done.stderr
+    assert file.read_text() == "under way\n" and git(checkout, "branch", "--show-current") == "work"
+    assert git(checkout, "for-each-ref") == refs and branch in refs
+    assert not list(checkout.rglob("someone__other"))
+
+
+def test_a_branch_that_git_cannot_make_leaves_the_checkout_as_it_was(small_run: Path, checkout: Path) -> None:
+    git(checkout, "branch", "submit")  # so that none can be called submit/...
+    done = call("submit", small_run, *OPEN, folder=checkout)
+    assert done.returncode == 2 and "nothing was submitted" in done.stderr
+    assert git(checkout, "branch", "--show-current") == "main" and git(checkout, "status", "--porcelain") == ""
+
+
+def test_a_checkout_without_a_commit_is_one_sentence(small_run: Path, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    done = call("submit", small_run, *OPEN, folder=tmp_path)
+    assert done.returncode == 2 and "has no commit yet" in done.stderr
+
+
+@pytest.mark.parametrize("below", ["results", "results/attributes", "results/attributes/someone__small"])
+def test_a_link_below_the_leaderboard_is_not_followed(small_run: Path, tmp_path: Path, below: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "leaderboard" / below
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    done = call("submit", small_run, *OPEN, folder=tmp_path)
+    assert done.returncode == 2 and "is a link" in done.stderr and list(elsewhere.iterdir()) == []
+
+
+def test_a_name_in_other_case_is_refused_at_every_door(small_run: Path, small_submission: Path, tmp_path: Path) -> None:
+    assert call("submit", small_run, *OPEN, folder=tmp_path).returncode == 0
+    done = call("submit", small_run, "--name", "Someone/Small", *OPEN[2:], folder=tmp_path)
+    assert done.returncode == 2 and "differs in upper and lower case only" in done.stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    assert call("submit", small_run, "--name", "Someone/Small", *OPEN[2:], folder=other).returncode == 0
+    given = call("leaderboard", "validate", "leaderboard", "other/leaderboard", folder=tmp_path)
+    assert given.returncode == 1 and "differs in upper and lower case only" in given.stdout
+    second = next((other / "leaderboard" / "results" / "attributes").iterdir())
+    second.rename(tmp_path / "leaderboard" / "results" / "attributes" / second.name)
+    beside = call(
+        "leaderboard", "validate", *second.parent.glob("none"), f"leaderboard/results/attributes/{second.name}",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert beside.returncode == 1 and "differs in upper and lower case only" in beside.stdout
+    built = call("leaderboard", "build", folder=tmp_path)
+    assert built.returncode == 1 and "differs in upper and lower case only" in built.stderr
+    assert not (tmp_path / "leaderboard" / "site").exists()
+
+
 def test_nothing_of_the_machine_is_in_a_submission(small_run: Path, small_submission: Path) -> None:
     import gzip
 
@@ -109,6 +196,18 @@ def test_nothing_of_the_machine_is_in_a_submission(small_run: Path, small_submis
         ((*WHO, "--to", "somewhere"), "write it as hf:ORG/DATASET"),
         ((*WHO, "--license", "all mine"), "SPDX name of the model's licence"),
         ((*WHO, "--by", "<i>"), "--by: holds <, >"),
+        ((*WHO, "--by", "a\nb"), "--by: has more than one line"),
+        ((*WHO, "--by", " "), "--by: begins or ends with a space"),
+        ((*WHO, "--contact", ""), "--contact: String should have at least 1"),
+        ((*WHO, "--contact", "a\u202eb"), "--contact: holds <, >"),
+        ((*WHO, "--notes", "x" * 2001), "--notes: String should have at most 2000"),
+        ((*WHO, "--license", "MIT\n"), "SPDX name of the model's licence"),
+        ((*WHO[2:], "--name", "a/b\n"), "use letters, digits, dots and hyphens"),
+        ((*WHO[2:], "--name", "a/b..c"), "use letters, digits, dots and hyphens"),
+        ((*WHO[2:], "--name", "con/b"), "use letters, digits, dots and hyphens"),
+        ((*WHO[2:], "--name", "a/b."), "use letters, digits, dots and hyphens"),
+        ((*WHO[2:], "--name", f"{'a' * 50}/{'b' * 50}"), "use at most 96 characters"),
+        ((*WHO, "--to", "hf:org/board\n"), "write it as hf:ORG/DATASET"),
     ],
 )
 def test_a_wrong_word_is_one_sentence(small_run: Path, tmp_path: Path, arguments: Any, message: str) -> None:
