@@ -67,7 +67,7 @@ def attack(small_submission: Path, folder: Path) -> tuple[Copy, Path]:
     copy.edit("config.json", lambda config: config.update(auto_map={"AutoConfig": "own.Config"}))
 
     def change(manifest: Any) -> None:
-        manifest["model_revision"] = "main,trust_remote_code=true"
+        manifest["model_revision"] = "main"
         manifest["config"]["model"]["args"] |= {
             "revision": "main,trust_remote_code=true", "trust_remote_code": True, "tokenizer": None,
         }  # fmt: skip
