@@ -149,3 +149,21 @@ def serve(leaderboard: Path, port: int) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("")
+
+
+@leaderboard.command()
+@click.argument("repository", type=FOLDER, default=".")
+@click.option("--base", required=True, help="The commit that it would be merged into, such as origin/main.")
+@click.option("--head", default="HEAD", show_default=True, help="The last commit of the pull request.")
+@click.option("--to", "folder", type=FOLDER, help="Leave the submission in this new folder.")
+def review(repository: Path, base: str, head: str, folder: Path | None) -> None:
+    """Say whether a pull request adds one submission that passes the checks, and nothing else; exit code 1 if not."""
+    from ocl_bench.leaderboard import pull_request
+
+    found = pull_request.review(repository, base, head, folder)
+    for line in found.problems:
+        click.echo(line)
+    if found.problems:
+        click.echo("the pull request cannot be merged as it is", err=True)
+        sys.exit(1)
+    click.echo("leaves the leaderboard alone" if found.place is None else f"{pull_request.RESULTS}{found.place}: ok")
