@@ -119,7 +119,8 @@ def verify(submission: Path, seeds: int | None, private_seed: int | None, output
 @leaderboard.command()
 @LEADERBOARD
 def build(leaderboard: Path) -> None:
-    """Make README.md and the site of the accepted results."""
+    """Make README.md and the site of the accepted results, and the changelog from git."""
+    from ocl_bench.leaderboard.changelog import write_changelog
     from ocl_bench.leaderboard.site import publish
     from ocl_bench.leaderboard.table import load_entries
 
@@ -128,6 +129,8 @@ def build(leaderboard: Path) -> None:
     entries = load_entries(leaderboard / "results")
     for made in publish(entries, leaderboard):
         click.echo(made)
+    if reason := write_changelog(leaderboard):
+        click.echo(f"the changelog stays as it was: {reason}", err=True)
 
 
 @leaderboard.command()
