@@ -14,13 +14,12 @@ from markupsafe import Markup
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, page_rows, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
-from ocl_bench.score.gaps import GAPS, final_stages
+from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import EM, METRICS
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.text import spelled_out
 
 PAGE = Path(__file__).parent / "page"
-EXAMPLES = 2  # right and wrong answers shown of each subset
 
 
 def publish(entries: Sequence[Entry], leaderboard: Path) -> tuple[Path, Path]:
@@ -134,25 +133,18 @@ def _details(entry: Entry) -> dict[str, Any]:
 
 def _examples(entry: Entry) -> list[dict[str, str]]:
     """Of each subset, some right and some wrong answers of the first seed, as they were scored."""
-    config = entry.manifest.config
-    seed, stage2_seed, scored = config.seeds[0], config.stage2_seeds[0], final_stages(config.task)
     shown: dict[tuple[str, bool], list[dict[str, str]]] = {}
     for sample in entry.checked.samples:
-        record = sample.record
-        if (sample.seed, sample.stage2_seed) != (seed, stage2_seed) or sample.stage != scored[record.subset]:
-            continue
-        right = bool(EM.of(sample.answer, record))
-        group = shown.setdefault((record.subset, right), [])
-        if len(group) < EXAMPLES and record.kind == "qa":
-            group.append(
-                {
-                    "subset": record.subset,
-                    "prompt": record.prompt,
-                    "generated": sample.answer.generated,
-                    "answer": " or ".join(record.answers),
-                    "outcome": "right" if right else "wrong",
-                }
-            )
+        record, right = sample.record, bool(EM.of(sample.answer, sample.record))
+        shown.setdefault((record.subset, right), []).append(
+            {
+                "subset": record.subset,
+                "prompt": record.prompt,
+                "generated": sample.answer.generated,
+                "answer": " or ".join(record.answers),
+                "outcome": "right" if right else "wrong",
+            }
+        )
     return [one for group in shown.values() for one in group]
 
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +12,10 @@ from urllib.parse import quote
 from tabulate import tabulate
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.checks.reading import SHOWN, Checked
 from ocl_bench.leaderboard.names import misplaced
 from ocl_bench.leaderboard.submission import Submission
-from ocl_bench.leaderboard.untrusted import Problem
+from ocl_bench.leaderboard.untrusted import Problem, loggable
 from ocl_bench.leaderboard.validate import check_all
 from ocl_bench.leaderboard.verify import model_of
 from ocl_bench.report.tables import with_interval
@@ -25,6 +25,7 @@ from ocl_bench.score.result import Gap, Results
 from ocl_bench.text import spelled_out
 
 RANKED_BY = ("meta_ocl_gap", EM.name)
+MAX_LINES = 50  # of the problems of one submission
 SHOWN_GAPS = ("meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation")
 
 
@@ -120,11 +121,18 @@ def load_entries(results: Path) -> list[Entry]:
 
 
 def problem_lines(folder: Path, problems: Iterable[Problem]) -> list[str]:
-    """One line for each problem, with the file's path."""
-    return [
-        f"{spelled_out(str(folder / problem.file))}: {Problem('', problem.field, problem.message)}"
-        for problem in problems
-    ]
+    """One line for each problem, with the file's path: a few of each kind, and few in all. They can be logged as is."""
+    lines: list[str] = []
+    hidden = 0
+    kinds: Counter[str] = Counter()
+    for problem in problems:
+        kind = re.sub(r"'.*'|\d+", "", problem.message)
+        kinds[kind] += 1
+        if kinds[kind] > SHOWN or len(lines) == MAX_LINES:
+            hidden += 1
+        else:
+            lines.append(loggable(f"{folder / problem.file}: {Problem('', problem.field, problem.message)}"))
+    return [*lines, loggable(f"{folder}: and {hidden} more")] if hidden else lines
 
 
 def ranked(checked: Sequence[Checked]) -> list[Entry]:

@@ -1,9 +1,11 @@
 """Read files that nobody vouches for: within limits, strictly, as plain data. Nothing in them is run."""
 
 import gzip
+import itertools
 import json
 import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -13,12 +15,18 @@ from typing import Any
 
 from ocl_bench.text import spelled_out
 
-MAX_FILE_BYTES = 10 * 2**20
-MAX_UNPACKED_BYTES = 64 * 2**20
-MAX_TOTAL_BYTES = 256 * 2**20  # of a whole submission, unpacked
-MAX_FILES = 2000
+# What the largest tasks need, a few times over: an honest submission of `attributes` has 14 files, 6 MB unpacked, and
+# 1500 values in its largest JSON file; one of `cvdb` ten times the bytes.
+MAX_FILE_BYTES = 8 * 2**20
+MAX_UNPACKED_BYTES = 24 * 2**20
+MAX_TOTAL_BYTES = 96 * 2**20  # of a whole submission, unpacked; an archive that is refused counts as if it were full
+MAX_JSON_BYTES = 2**20
+MAX_VALUES = 50_000  # of a JSON value: each may become a problem, and costs a microsecond in each check
+MAX_FILES = 100  # four, and two of each training
+MAX_ENTRIES = 1000  # names looked at, folders among them
 MAX_DEPTH = 16
 MAX_TEXT = 10_000
+NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,46 +53,75 @@ class Unreadable(Exception):
 
 def list_files(folder: Path) -> tuple[list[str], list[Problem]]:
     """Relative paths of the regular files below a folder, and what lies there besides. No link is followed."""
-    files, problems = [], []
-    for base, folders, names in os.walk(folder, followlinks=False):
-        for name in sorted([*folders, *names]):
-            path = Path(base, name)
-            relative = printable(path.relative_to(folder).as_posix())
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                problems.append(Problem(relative, "", "is a link; submit the file itself"))
+    files: list[str] = []
+    problems: list[Problem] = []
+    waiting, seen = [""], 0
+    while waiting:
+        base = waiting.pop()
+        names, whole = _names(folder / base, MAX_ENTRIES - seen)
+        seen += len(names)
+        for name in names:
+            relative, shown = f"{base}{name}", printable(f"{base}{name}")
+            try:
+                mode = (folder / relative).lstat().st_mode
+            except OSError as error:
+                problems.append(Problem(shown, "", f"cannot be read ({error.strerror})"))
+                continue
+            if not NAME.fullmatch(name):
+                problems.append(Problem(shown, "", "has a name that no file of a submission has"))
+            elif stat.S_ISLNK(mode):
+                problems.append(Problem(shown, "", "is a link; submit the file itself"))
             elif stat.S_ISREG(mode):
                 files.append(relative)
             elif not stat.S_ISDIR(mode):
-                problems.append(Problem(relative, "", "is neither a file nor a folder"))
-        if len(files) > MAX_FILES:
-            problems.append(Problem("", "", f"has more than {MAX_FILES} files"))
-            break
-    return files, problems
+                problems.append(Problem(shown, "", "is neither a file nor a folder"))
+            elif relative.count("/") >= MAX_DEPTH:
+                problems.append(Problem(shown, "", f"lies more than {MAX_DEPTH} folders deep"))
+            else:
+                waiting.append(f"{relative}/")
+        if not whole or len(files) > MAX_FILES:
+            what = f"{MAX_FILES} files" if whole else f"{MAX_ENTRIES} files and folders, or some that cannot be listed"
+            return sorted(files)[:MAX_FILES], [*problems, Problem("", "", f"has more than {what}")]
+    return sorted(files), problems
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises Unreadable if it is no plain file, or too large."""
+def _names(folder: Path, most: int) -> tuple[list[str], bool]:
+    """At most so many names in a folder, and whether these are all."""
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise Unreadable("is not a plain file")
-        if found.st_size > MAX_FILE_BYTES:
-            raise Unreadable(f"has {found.st_size} bytes; at most {MAX_FILE_BYTES} are taken")
-        return path.read_bytes()
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, most + 1)]
+    except OSError:
+        return [], False
+    return sorted(names[:most]), len(names) <= most
+
+
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """A file's content, read from one open file. Raises Unreadable if it is no plain file, or too large."""
+    try:
+        # Without waiting for a writer, should it be a pipe by now.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise Unreadable("is not a plain file")
+            if found.st_size <= most:
+                content = file.read(most + 1)  # it may grow meanwhile
+                if len(content) <= most:
+                    return content
+            raise Unreadable(f"has {found.st_size} bytes; at most {most} are taken")
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
 
 
-def unpack(content: bytes) -> bytes:
+def unpack(content: bytes, most: int = MAX_UNPACKED_BYTES) -> bytes:
     """Decompress gzip. Raises Unreadable if it is none, or unpacks to more than the limit."""
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
-        data = unpacker.decompress(content, MAX_UNPACKED_BYTES + 1)
+        data = unpacker.decompress(content, most + 1)
     except zlib.error as error:
         raise Unreadable(f"is not gzip ({error})") from None
-    if len(data) > MAX_UNPACKED_BYTES:
-        raise Unreadable(f"unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+    if len(data) > most:
+        raise Unreadable(f"unpacks to more than {most} bytes")
     if not unpacker.eof or unpacker.unused_data:
         raise Unreadable("is cut off, or holds more than one gzip member")
     return data
@@ -97,6 +134,10 @@ def pack(content: bytes) -> bytes:
 
 def parse_json(text: bytes) -> Any:
     """One JSON value of bounded depth and size, without repeated keys, NaN or infinity. Raises Unreadable."""
+    if len(text) > MAX_JSON_BYTES:
+        raise Unreadable(f"has {len(text)} bytes; at most {MAX_JSON_BYTES} of JSON are taken")
+    if text.count(b",") > MAX_VALUES:  # what has none is deep, or small
+        raise Unreadable(f"holds more than {MAX_VALUES} values")
     try:
         value = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError:
@@ -109,31 +150,45 @@ def parse_json(text: bytes) -> Any:
     return value
 
 
-def parse_json_lines(text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers from 1 and their JSON objects. Raises Unreadable, naming the line."""
+def parse_json_lines(text: bytes, most: int = MAX_VALUES) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers from 1 and their JSON objects. Raises Unreadable, naming the line, or for more lines than `most`."""
+    if text.count(b"\n") > most:
+        raise Unreadable(f"has more than {most} lines")
     for number, line in enumerate(text.split(b"\n"), start=1):
-        if not line:
-            continue
-        try:
-            value = parse_json(line)
-        except Unreadable as error:
-            raise Unreadable(f"line {number} {error}") from None
-        if not isinstance(value, dict):
-            raise Unreadable(f"line {number} is not a JSON object")
-        yield number, value
+        if line:
+            yield number, parse_json_line(number, line)
+
+
+def parse_json_line(number: int, line: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises Unreadable, naming the line."""
+    try:
+        value = parse_json(line)
+    except Unreadable as error:
+        raise Unreadable(f"line {number} {error}") from None
+    if not isinstance(value, dict):
+        raise Unreadable(f"line {number} is not a JSON object")
+    return value
 
 
 def printable(text: str) -> str:
     """The text with whatever does not print spelled out, and cut if it is long."""
-    shown = spelled_out(text)
+    shown = spelled_out(text[:121])
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
+def loggable(text: str, most: int = 1000) -> str:
+    """The text as a line of a log: printable, not too long, and nothing that GitHub's runner takes for a command."""
+    shown = spelled_out(text[: most + 1])
+    shown = shown if len(text) <= most else f"{shown[: most - 3]}..."
+    return shown.replace("::", r":\x3a").replace("##[", r"#\x23[")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise Unreadable(f"has the key '{printable(next(n for n in names if names.count(n) > 1))}' twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise Unreadable(f"has the key '{printable(twice)}' twice")
     return made
 
 

@@ -6,6 +6,9 @@ and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
 import gc
+import itertools
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,18 +25,31 @@ from ocl_bench.leaderboard.checks.training import check_keys, check_stages, chec
 from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import Problem, printable
+from ocl_bench.score.gaps import final_stages
+from ocl_bench.score.metrics import EM
+from ocl_bench.score.samples import Sample
 
-MAX_CELLS = 1000
+EXAMPLES = 2  # right and wrong answers kept of each subset
+MAX_CELLS = 20  # a standard submission has 5
+MAX_NAMES = 10_000  # of one folder of the leaderboard, which may hold very many models
 
 
 def find_submissions(path: Path, levels: int = 6) -> Iterator[Path]:
     """Submissions at or below a path, and whatever lies there that is none: `check` says of each what is wrong."""
-    is_folder = path.is_dir() and not path.is_symlink()
-    if not is_folder or not levels or any((path / name).exists() for name in (SUBMISSION, RESULTS, MANIFEST)):
+    try:
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and levels and not any((path / name).exists() for name in (SUBMISSION, RESULTS, MANIFEST)):
+            with os.scandir(path) as entries:
+                names = [entry.name for entry in itertools.islice(entries, MAX_NAMES + 1)]
+        else:
+            names = None
+    except OSError:
+        names = None
+    if names is None or len(names) > MAX_NAMES:
         yield path
     else:
-        for inner in sorted(path.iterdir()):
-            yield from find_submissions(inner, levels - 1)
+        for name in sorted(names):
+            yield from find_submissions(path / name, levels - 1)
 
 
 def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
@@ -58,16 +74,34 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
 def check(folder: Path) -> Checked:
     """Read a submission and check all of it. Never raises for what is in the folder."""
     checked = Checked(folder)
-    if folder.is_symlink() or not folder.is_dir():
-        checked.add("", "", "is not a folder of a submission")
-        return checked
     try:
+        if folder.is_symlink() or not folder.is_dir():
+            checked.add("", "", "is not a folder of a submission")
+            return checked
         with _without_collection():
             _check_all(checked)
     except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
         checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
     checked.problems = sorted(set(checked.problems))
+    checked.samples = _examples(checked)
     return checked
+
+
+def _examples(checked: Checked) -> list[Sample]:
+    """Some right and wrong answers of each subset, to show: all of all submissions would not fit into memory."""
+    if not checked.samples or checked.manifest is None or checked.problems:
+        return []
+    config, kept = checked.manifest.config, []
+    first, scored = (config.seeds[0], config.stage2_seeds[0]), final_stages(config.task)
+    found: Counter[tuple[str, float]] = Counter()
+    for sample in checked.samples:
+        record = sample.record
+        if (sample.seed, sample.stage2_seed) == first and sample.stage == scored[record.subset] and record.kind == "qa":
+            which = record.subset, EM.of(sample.answer, record)
+            found[which] += 1
+            if found[which] <= EXAMPLES:
+                kept.append(sample)
+    return kept
 
 
 @contextmanager

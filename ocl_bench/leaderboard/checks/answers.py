@@ -1,19 +1,25 @@
 """Every question has one answer, and the results are what the answers give."""
 
+import heapq
+import json
+import math
+import re
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
-from ocl_bench.files import sha256, to_json_lines
+from ocl_bench.files import sha256
 from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level
-from ocl_bench.leaderboard.checks.data import Dataset, questions_of
-from ocl_bench.leaderboard.checks.reading import Checked, few
-from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer, answer_lines
-from ocl_bench.leaderboard.untrusted import MAX_TEXT, Problem, Unreadable, parse_json_lines, printable
+from ocl_bench.leaderboard.checks.data import Dataset, questions_of, suite_task
+from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
+from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
+from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_line, printable
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
 from ocl_bench.runner.identity import EvaluationIdentity, content_key
@@ -24,6 +30,21 @@ from ocl_bench.score.score import score_samples
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record
 
+# Of a task that is not the suite's: those of `attributes`, in five seeds, and a third more.
+MAX_ANSWERS = 60_000
+# Mean bytes of an answer's line: 120 where it is a word, 250 where it is a sentence of 16 tokens.
+ROW_BYTES = 400
+# Lines of a file that are not as the suite writes them, such as by another JSON writer: they take ten times as long.
+MAX_ODD = 200
+_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
+# What matches has no key twice, no NaN and no endless number.
+_REGULAR = re.compile(
+    rb'\{"id": %b, "stage": %b, "em_forced": [01], "logprob": -?\d{1,8}(?:\.\d{1,20})?(?:e-\d\d)?, "generated": %b\}'
+    % (_STRING, _STRING, _STRING)
+)
+_ROWS = TypeAdapter(list[SubmittedAnswer])
+_text = json.encoder.encode_basestring  # as `to_json_lines` writes texts
+
 
 def check_answers(
     checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], contents: Mapping[str, bytes]
@@ -31,19 +52,28 @@ def check_answers(
     """Every question of every stage has one answer, and the results are what these give."""
     chance = chance_levels(manifest.config.task)
     complete = True
+    left = MAX_ANSWERS if manifest.config.task != suite_task(manifest.config.task.task) else math.inf
     for cell in manifest.config.cells:
         name = f"{cell.name}/{SAMPLES}"
-        if name not in contents:
+        stages = [stage.name for stage in cell.owned(manifest.config.task)]
+        questions = questions_of(datasets[cell], manifest, cell)
+        left -= len(stages) * len(questions)
+        if left < 0:
+            checked.add(MANIFEST, "config.task", f"asks for more than {MAX_ANSWERS} answers in all")
+            return
+        if name not in contents or not _fits(checked, name, contents[name], len(stages) * len(questions)):
             complete = False
             continue
         answers = _answers(checked, name, contents[name])
-        stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        questions = questions_of(datasets[cell], manifest, cell)
         asked = {record.id: record for record in questions}
         settings = _settings(manifest, datasets[cell].sha256(questions))
         complete &= _all_answered(checked, name, answers, asked, stages)
-        for stage in stages:
-            own = [one for one in answers if one.stage == stage and one.id in asked]
+        by_stage: dict[str, list[SubmittedAnswer]] = {stage: [] for stage in stages}
+        for one in answers:
+            if one.stage in by_stage and one.id in asked:
+                by_stage[one.stage].append(one)
+        for stage, own in by_stage.items():
+            checked.fingerprint[cell.name, stage] = _fingerprint(own)
             where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed}
             checked.samples += samples_of(own, asked, chance, stage=stage, **where)
             _check_record(checked, manifest, cell, stage, own, settings)
@@ -102,21 +132,61 @@ def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
     )
 
 
-def _stored(answers: Sequence[SubmittedAnswer]) -> str:
-    """The lines that the run stored, which have no stage."""
-    return to_json_lines({key: getattr(one, key) for key in Answer.model_fields} for one in answers)
+def _stored(answers: Iterable[Answer]) -> str:
+    """The lines that the run stored, which have no stage: what `to_json_lines` gives, in a third of the time."""
+    return "".join(
+        f'{{"id": {_text(one.id)}, "em_forced": {one.em_forced}, "logprob": {one.logprob!r}, '
+        f'"generated": {_text(one.generated)}}}\n'
+        for one in answers
+    )
+
+
+def _fingerprint(answers: Iterable[Answer]) -> tuple[Floats, Hashes]:
+    """Log-probabilities and hashes of the generated texts, in the order of the questions' ids."""
+    own = sorted(answers, key=lambda one: one.id)
+    hashes = [zlib.crc32(one.generated.encode()) for one in own]
+    return np.array([one.logprob for one in own], np.float32), np.array(hashes, np.uint32)
+
+
+def _fits(checked: Checked, name: str, content: bytes, wanted: int) -> bool:
+    """Whether a file is no larger than so many answers can be."""
+    lines = content.count(b"\n")
+    if lines > 2 * wanted + MAX_ODD:
+        checked.add(name, "", f"has {lines} lines; the task asks for {wanted} answers")
+    elif len(content) > ROW_BYTES * (wanted + MAX_ODD):
+        checked.add(name, "", f"has {len(content)} bytes; {wanted} answers have {ROW_BYTES} on average at most")
+    else:
+        return True
+    return False
 
 
 def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswer]:
-    quickly = _as_the_suite_writes(content)
-    if quickly is not None:
-        return quickly
+    """The answers of a file. Lines that are not as the suite writes them are read with care, slowly, and so but few."""
+    lines = content.removesuffix(b"\n").split(b"\n")
+    regular = list(map(_REGULAR.fullmatch, lines))
+    if all(regular):
+        try:
+            return _ROWS.validate_json(b"[%b]" % b",".join(lines), strict=True)
+        except ValidationError:
+            pass  # which line it is, and what is wrong with it, is found below
     answers: list[SubmittedAnswer] = []
     wrong: list[Problem] = []
+    odd = 0
     try:
-        for number, row in parse_json_lines(content):
+        for number, (line, as_written) in enumerate(zip(lines, regular, strict=True), start=1):
+            if as_written:
+                try:
+                    answers.append(SubmittedAnswer.model_validate_json(line, strict=True))
+                    continue
+                except ValidationError:
+                    pass
+            odd += 1
+            if odd > MAX_ODD:
+                raise Unreadable(f"has more than {MAX_ODD} lines that the suite does not write so")
             try:
-                answers.append(SubmittedAnswer.model_validate(row, strict=True))
+                if line:
+                    row = parse_json_line(number, line)
+                    answers.append(SubmittedAnswer.model_validate(row, strict=True))
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 key = printable(".".join(map(str, first["loc"])))
@@ -125,22 +195,6 @@ def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswe
         checked.add(name, "", str(error))
     checked.problems += few(name, wrong)
     return answers
-
-
-def _as_the_suite_writes(content: bytes) -> list[SubmittedAnswer] | None:
-    """The answers of a file that is byte for byte what the suite writes for them; None of any other.
-
-    There is then nothing in it that strict reading would refuse or read otherwise, and it is read in a tenth of the
-    time.
-    """
-    lines = content.splitlines()
-    if max(map(len, lines), default=0) > MAX_TEXT:
-        return None
-    try:
-        answers = [SubmittedAnswer.model_validate_json(line, strict=True) for line in lines]
-        return answers if answer_lines(answers) == content else None
-    except ValueError:  # ValidationError and UnicodeError are such
-        return None
 
 
 def _all_answered(
@@ -154,20 +208,26 @@ def _all_answered(
         "is answered more than once": {which for which, count in given.items() if count > 1},
     }
     for message, which in faults.items():
-        checked.problems += few(
-            name, [Problem(name, printable(f"{stage} {id}"), message) for stage, id in sorted(which)]
-        )
+        shown = [Problem(name, printable(f"{stage} {id}"), message) for stage, id in heapq.nsmallest(SHOWN, which)]
+        if len(which) > SHOWN:
+            shown.append(Problem(name, "", f"and {len(which) - SHOWN} more of this kind"))
+        checked.problems += shown
     return not any(faults.values())
 
 
 def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> None:
     """results.json is, number for number, what the answers give."""
     own = results_of(manifest, score_samples(checked.samples, manifest.config.task))
-    wrong = [
-        Problem(RESULTS, where, f"is {printable(repr(given))}; the answers give {printable(repr(derived))}")
+    wrong = (
+        Problem(RESULTS, where, f"is {_shown(given)}; the answers give {_shown(derived)}")
         for where, given, derived in _differences(submitted.model_dump(mode="json"), own.model_dump(mode="json"), "")
-    ]
+    )
     checked.problems += few(RESULTS, wrong)
+
+
+def _shown(value: Any) -> str:
+    """A value, or what it is where it is not one number or text."""
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (dict, list)) else printable(repr(value))
 
 
 def _differences(given: Any, derived: Any, where: str) -> Iterator[tuple[str, Any, Any]]:

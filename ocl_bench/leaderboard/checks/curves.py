@@ -16,6 +16,8 @@ from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.samples import Sample
 from ocl_bench.tasks.records import Record
 
+MAX_POINTS = 20_000  # of all cells together; `attributes` has 1225
+
 
 def check_curves(
     checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Sequence[Record]], contents: Mapping[str, bytes]
@@ -24,13 +26,15 @@ def check_curves(
     by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
     for sample in checked.samples:
         by_cell[Cell(sample.seed, sample.stage2_seed).name][sample.stage, sample.record.id] = sample
+    left = MAX_POINTS
     for cell in manifest.config.cells:
         name = f"{cell.name}/{CURVES}"
         if name not in contents:
             if manifest.config.curves and not any(problem.file == name for problem in checked.problems):
                 checked.add(name, "", "is missing, though the run recorded curves")
             continue
-        points = _points(checked, name, contents[name])
+        points = _points(checked, name, contents[name], left)
+        left -= len(points)
         checked.curves[cell] = points
         questions = [record for record in datasets[cell] if record.split == "test"]
         shown = [questions[n] for n in curve_sample(questions, manifest.config.task.evaluate.curve_questions)]
@@ -38,10 +42,10 @@ def check_curves(
         _check_cell_curves(checked, name, points, shown, stages, manifest, cell, by_cell[cell.name])
 
 
-def _points(checked: Checked, name: str, content: bytes) -> list[CurvePoint]:
+def _points(checked: Checked, name: str, content: bytes, most: int) -> list[CurvePoint]:
     points = []
     try:
-        for number, row in parse_json_lines(content):
+        for number, row in parse_json_lines(content, most):
             try:
                 points.append(CurvePoint.model_validate(row, strict=True))
             except ValidationError as error:

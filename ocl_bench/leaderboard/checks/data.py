@@ -1,7 +1,10 @@
 """The data that a submission's models were trained on and asked, built again from its task."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
 from ocl_bench.errors import OclBenchError
@@ -17,11 +20,19 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
 from ocl_bench.tasks.records import Record, serialize, texts
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published_source
+from ocl_bench.tasks.sources import SOURCES, published_source
+from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
-# A submission of an own task may ask for data of this size to be built.
+# What an own task may ask to be built: `attributes` has 9600 records a seed, and takes a third of the time.
+MAX_RECORDS = 60_000
+MAX_TASK_BYTES = 16_000  # the suite's have up to 2000
 MAX_ARGUMENT = 20_000
-MAX_PRODUCT = 2 * 10**8
+MAX_PRODUCT = 10**7
+# Last resort: some arguments make a source draw for ever.
+BUILD_SECONDS = 1.5
+# Of the suite's own tasks, all but `set_inclusion` at its full size, which takes gigabytes to check: `cvdb` and `trex`
+# have up to 80,000 records a seed.
+MAX_SUITE_RECORDS = 450_000
 
 
 class Dataset(list[Record]):
@@ -37,6 +48,12 @@ class Dataset(list[Record]):
 
 
 @lru_cache(maxsize=64)
+def suite_task(name: str) -> Task | None:
+    """The suite's own task of this name."""
+    return load_task(name) if name in task_files() else None
+
+
+@lru_cache(maxsize=5)  # the standard seeds, which most submissions share
 def _built(task: str, seed: int, stage2_seed: int) -> tuple[Dataset, str]:
     dataset = Dataset(build(Task.model_validate_json(task), seed, stage2_seed))
     return dataset, dataset.sha256(dataset)
@@ -45,28 +62,21 @@ def _built(task: str, seed: int, stage2_seed: int) -> tuple[Dataset, str]:
 def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
     """The data of every cell, built from the task; None if they cannot be."""
     config = manifest.config
-    own = config.task.task in task_files() and config.task == load_task(config.task.task)
+    own = config.task == suite_task(config.task.task)
     assert checked.submission is not None
     if not own and checked.submission.division == "standard":
         return None  # said already
     try:
-        source_args(config.task)
-        numbers = [value for value in config.task.source_args.values() if isinstance(value, int)]
-        if any(number > MAX_ARGUMENT for number in numbers) or math.prod(numbers) > MAX_PRODUCT:
-            raise OclBenchError("asks for more data than are built for a check.")
-        source = published_source(config.task.source)
-        if source is not None and source.state() == "absent":
-            raise OclBenchError(
-                f"its data are not here; run `ocl-bench data fetch {config.task.task}`, then check again."
-            )
-        datasets: dict[Cell, Dataset] = {}
-        text = config.task.model_dump_json()
-        for cell in config.cells:
-            datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed)
-            if manifest.datasets.get(cell.name) != digest:
-                checked.add(MANIFEST, f"datasets.{cell.name}", "is not what the task builds for this seed")
-                if not own:
-                    return None
+        with nullcontext() if own else at_most(BUILD_SECONDS):
+            _require_small(config.task, len(config.cells), own)
+            datasets: dict[Cell, Dataset] = {}
+            text = config.task.model_dump_json()
+            for cell in config.cells:
+                datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed)
+                if manifest.datasets.get(cell.name) != digest:
+                    checked.add(MANIFEST, f"datasets.{cell.name}", "is not what the task builds for this seed")
+                    if not own or len(datasets[cell]) * len(config.cells) > MAX_RECORDS:
+                        return None
         names = [cell.name for cell in datasets]
         if sorted(manifest.datasets) != sorted(names):
             checked.add(MANIFEST, "datasets", f"has not exactly the cells {', '.join(names)}")
@@ -74,6 +84,61 @@ def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
         checked.add(MANIFEST, "config.task", printable(str(error)))
         return None
     return datasets
+
+
+def _require_small(task: Task, cells: int, own: bool) -> None:
+    """Refuse a task before it is built, if its data are too large or not here. Raises OclBenchError."""
+    large = OclBenchError("asks for more data than are built for a check.")
+    args = task.source_args.values()
+    if not own:
+        numbers = [abs(value) for value in args if isinstance(value, int)]
+        if len(task.model_dump_json().encode()) > MAX_TASK_BYTES or any(number > MAX_ARGUMENT for number in numbers):
+            raise large
+        if math.prod(number for number in numbers if number) > MAX_PRODUCT:
+            raise large
+    source_args(task)
+    source = published_source(task.source)
+    if source is not None and source.state() == "absent":
+        raise OclBenchError(f"its data are not here; run `ocl-bench data fetch {task.task}`, then check again.")
+    if expected_records(task) * cells > (MAX_SUITE_RECORDS if own else MAX_RECORDS):
+        raise large
+
+
+def expected_records(task: Task) -> int:
+    """How many records a cell of a task has, but for rounding, without building them."""
+    args = source_args(task)
+    few = args.model_copy(update={"num_entities": 2})
+    questions = max(len(entity.questions) for entity in SOURCES.load(task.source)().entities(few))
+    design, sets = task.design, task.evaluate.sets
+    tags = {SUBSETS[name].tag for name, share in design.fractions.items() if share > 0} & {1, 2, 3}
+    total = 0.0
+    for name, share in design.fractions.items():
+        subset, asked = SUBSETS[name], questions
+        if subset.replaced:
+            asked += len(task.evaluate.attribution) * (1 if subset.consistent else 2) * ("attribution" in sets)
+            asked += ("bare_variable" in sets) + len(tags) * ("cloze" in sets)
+        told = design.phrasings if subset.tag is not None and not design.in_context else 0
+        total += share * (told + asked * (2 if name in SWAPPED and "swapped" in sets else 1))
+    return round(total * int(args.num_entities))
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End a block that takes more processor time, with an OclBenchError. Only the main thread can: others wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise OclBenchError(f"takes more than {seconds:g} s of processor time to build.")
+
+    former = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, former)
 
 
 def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset]) -> None:

@@ -1,10 +1,13 @@
 """Read every file of a submission into a `Checked`, which the checks fill with problems."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ocl_bench.contract import Contract
@@ -13,6 +16,7 @@ from ocl_bench.files import sha256
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST, RESULTS, SUBMISSION, Submission
 from ocl_bench.leaderboard.untrusted import (
     MAX_TOTAL_BYTES,
+    MAX_UNPACKED_BYTES,
     Problem,
     Unreadable,
     list_files,
@@ -29,6 +33,8 @@ from ocl_bench.score.samples import Sample
 SHOWN = 5  # problems of one kind and file; the others are counted
 
 T = TypeVar("T", bound=Contract)
+Floats = NDArray[np.float32]
+Hashes = NDArray[np.uint32]
 
 
 @dataclass
@@ -39,7 +45,9 @@ class Checked:
         folder: where it lies.
         problems: what is wrong; the rest is only there as far as it could be read.
         curves: cell → its learning curve.
-        samples: every sample, with all that is derived.
+        samples: every sample, with all that is derived, while it is checked; afterwards a few, as examples.
+        fingerprint: cell's name and stage → of every answer, in the order of the questions' ids, the log-probability
+            (float32) and a hash of the generated text (uint32).
     """
 
     folder: Path
@@ -50,6 +58,7 @@ class Checked:
     config: dict[str, Any] = field(default_factory=dict)
     curves: dict[Cell, list[CurvePoint]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    fingerprint: dict[tuple[str, str], tuple[Floats, Hashes]] = field(default_factory=dict)
 
     def add(self, file: str, where: str, message: str) -> None:
         """Note a problem."""
@@ -69,12 +78,14 @@ def read_all(checked: Checked) -> dict[str, bytes]:
     for name in names:
         try:
             raw = read_bytes(checked.folder / name)
+            total += len(raw)
             digests[name] = sha256(raw)
-            contents[name] = unpack(raw) if name.endswith(".gz") else raw
+            packed = name.endswith(".gz")
+            total += MAX_UNPACKED_BYTES if packed else 0  # until it is known how much it is
+            contents[name] = unpack(raw) if packed else raw
+            total -= MAX_UNPACKED_BYTES - len(contents[name]) if packed else 0
         except Unreadable as error:
             checked.add(name, "", str(error))
-            continue
-        total += len(contents[name])
         if total > MAX_TOTAL_BYTES:
             checked.add("", "", f"its files unpack to more than {MAX_TOTAL_BYTES} bytes in all")
             return {}
@@ -116,15 +127,21 @@ def _parse(checked: Checked, contract: type[T], name: str, contents: Mapping[str
     value = _json(checked, name, contents)
     if value is None:
         return None
-    for where, text in _texts(value):
-        if any(char in "<>" or not (char.isprintable() or char == "\n") for char in text):
-            checked.add(name, where, "holds <, > or a character that does not print")
+    odd = (where for where, text in _texts(value) if not _is_plain(text))
+    message = "holds <, > or a character that does not print"
+    checked.problems += few(name, (Problem(name, where, message) for where in odd))
     try:
         return contract.model_validate_json(contents[name], strict=True)
     except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False):
-            checked.add(name, printable(".".join(map(str, one["loc"]))), one["msg"])
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        checked.problems += few(
+            name, (Problem(name, printable(".".join(map(str, one["loc"]))), printable(one["msg"])) for one in found)
+        )
         return None
+
+
+def _is_plain(text: str) -> bool:
+    return "<" not in text and ">" not in text and text.replace("\n", "").isprintable()
 
 
 def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -143,8 +160,9 @@ def _texts(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
             waiting += [(f"{where}.{number}", inner) for number, inner in enumerate(item)]
 
 
-def few(name: str, problems: list[Problem]) -> list[Problem]:
+def few(name: str, problems: Iterable[Problem]) -> list[Problem]:
     """The first problems of a kind in a file, and how many more there are."""
-    if len(problems) <= SHOWN:
-        return problems
-    return [*problems[:SHOWN], Problem(name, "", f"and {len(problems) - SHOWN} more of this kind")]
+    left = iter(problems)
+    shown = list(itertools.islice(left, SHOWN))
+    more = sum(1 for _ in left)
+    return [*shown, Problem(name, "", f"and {more} more of this kind")] if more else shown
