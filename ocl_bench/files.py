@@ -11,6 +11,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 
+json_text = json.encoder.encode_basestring  # a text as `to_json_lines` writes it
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "))
 
 

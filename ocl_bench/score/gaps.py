@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from statistics import fmean
 
 from ocl_bench.score.metrics import METRICS, Metric
@@ -45,9 +46,12 @@ class Scores:
         for sample in samples:
             if stages.get(sample.record.subset) == sample.stage:
                 self.samples[sample.record.subset][sample.seed][sample.stage2_seed].append(sample)
+        # Each is asked for by every metric, or by several gaps.
         self._per_seed: dict[tuple[str, str], dict[int, float]] = {}
+        self._questions: dict[str, int] = {}
+        self._chance: dict[str, float] = {}
 
-    @property
+    @cached_property
     def subsets(self) -> list[str]:
         """Subsets that have samples, in the order of the design."""
         return [name for name in ASKED if name in self.samples]
@@ -58,18 +62,25 @@ class Scores:
 
     def questions(self, subset: str) -> int:
         """Questions answered, over all seeds and stage-2 seeds."""
-        return sum(len({one.record.id for one in own}) for by in self.samples[subset].values() for own in by.values())
+        if subset not in self._questions:
+            self._questions[subset] = sum(
+                len({one.record.id for one in own}) for by in self.samples[subset].values() for own in by.values()
+            )
+        return self._questions[subset]
 
     def chance(self, subset: str) -> float:
         """Mean chance level of its questions."""
-        return fmean(one.chance for by in self.samples[subset].values() for own in by.values() for one in own)
+        if subset not in self._chance:
+            every = (one.chance for by in self.samples[subset].values() for own in by.values() for one in own)
+            self._chance[subset] = fmean(every)
+        return self._chance[subset]
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
         which = metric.name, subset
-        if which not in self._per_seed:  # the same subset is part of several gaps
+        if which not in self._per_seed:
             self._per_seed[which] = {
-                seed: fmean(fmean(metric.of(one.answer, one.record) for one in own) for own in by_stage2.values())
+                seed: fmean(fmean([metric.of(one.answer, one.record) for one in own]) for own in by_stage2.values())
                 for seed, by_stage2 in self.samples[subset].items()
             }
         return self._per_seed[which]

@@ -11,6 +11,8 @@ from ocl_bench.contract import Contract
 from ocl_bench.tasks.records import answer_text
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# All are listed where definitions are made; the paper's have 144.
+MAX_WAYS = 10_000
 KNOWN = ("tag", "source", "phrase", "variable", "entity")
 
 
@@ -38,6 +40,9 @@ class Wording(Contract):
                     raise ValueError(f"'{template}' has {{{name}}}, but there are no {name}s; add some")
             if " " not in template[: _last_element(template)]:
                 raise ValueError(f"'{template}' has to have a space before its last placeholder")
+        ways = len(self.templates) * max(1, len(self.sources)) * max(1, len(self.phrases))
+        if ways > MAX_WAYS:
+            raise ValueError(f"templates, sources and phrases make {ways} texts; give at most {MAX_WAYS}")
         return self
 
     @property

@@ -1,7 +1,6 @@
 """Every question has one answer, and the results are what the answers give."""
 
 import heapq
-import json
 import math
 import re
 import zlib
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
-from ocl_bench.files import sha256
+from ocl_bench.files import json_text, sha256
 from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level
 from ocl_bench.leaderboard.checks.data import Dataset, questions_of, suite_task
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
@@ -43,7 +42,6 @@ _REGULAR = re.compile(
     % (_STRING, _STRING, _STRING)
 )
 _ROWS = TypeAdapter(list[SubmittedAnswer])
-_text = json.encoder.encode_basestring  # as `to_json_lines` writes texts
 
 
 def check_answers(
@@ -135,8 +133,8 @@ def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
 def _stored(answers: Iterable[Answer]) -> str:
     """The lines that the run stored, which have no stage: what `to_json_lines` gives, in a third of the time."""
     return "".join(
-        f'{{"id": {_text(one.id)}, "em_forced": {one.em_forced}, "logprob": {one.logprob!r}, '
-        f'"generated": {_text(one.generated)}}}\n'
+        f'{{"id": {json_text(one.id)}, "em_forced": {one.em_forced}, "logprob": {one.logprob!r}, '
+        f'"generated": {json_text(one.generated)}}}\n'
         for one in answers
     )
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.sampling import subset_sample
-from ocl_bench.files import sha256
+from ocl_bench.files import json_text, sha256
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
@@ -18,7 +18,7 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
-from ocl_bench.tasks.records import Record, serialize, texts
+from ocl_bench.tasks.records import Record, texts
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import SOURCES, published_source
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
@@ -40,11 +40,22 @@ class Dataset(list[Record]):
 
     def __init__(self, records: Iterable[Record]) -> None:
         super().__init__(records)
-        self._lines = {record.id: serialize([record]) for record in self}
+        self._lines = {record.id: line_of(record) for record in self}
 
     def sha256(self, records: Iterable[Record]) -> str:
         """What `dataset_sha256` gives for some of the records."""
         return sha256("".join(self._lines[record.id] for record in records))
+
+
+def line_of(one: Record) -> str:
+    """What `serialize` gives for a record, in a third of the time."""
+    answers = ", ".join(map(json_text, one.answers))
+    return (
+        f'{{"id": {json_text(one.id)}, "subset": {json_text(one.subset)}, "split": {json_text(one.split)}, '
+        f'"kind": {json_text(one.kind)}, "prompt": {json_text(one.prompt)}, "completion": {json_text(one.completion)}, '
+        f'"answers": [{answers}], "entity": {json_text(one.entity)}, "variable": {json_text(one.variable)}, '
+        f'"group": {json_text(one.group)}}}\n'
+    )
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ Needs no pretraining (the paper's section 3.1 and appendix D).
 
 import math
 import random
-from functools import cache
+from functools import lru_cache
 
 from pydantic import Field, model_validator
 
@@ -56,7 +56,7 @@ class SetInclusionSource:
         return list(_entities(args))
 
 
-@cache  # every seed of a run asks for the same ones
+@lru_cache(maxsize=2)  # every seed of a run asks for the same ones
 def _entities(args: SetInclusionSource.Args) -> tuple[Entity, ...]:
     return tuple(_entity(args, random.Random(f"set_inclusion {number}")) for number in range(args.num_entities))
 
