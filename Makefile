@@ -25,6 +25,7 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/finetune.py
 	.venv/bin/python benchmarks/evaluate.py
 	.venv/bin/python benchmarks/build_data.py
+	.venv/bin/python benchmarks/validate.py
 
 # Faults injected into real runs; writes docs/reliability.md, in about 20 minutes on 2 cores. As root it also fills a
 # small disk. TORTURE=--short takes one or two minutes and writes nothing.

@@ -100,17 +100,21 @@ def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     try:
         # Without waiting for a writer, should it be a pipe by now.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise Unreadable("is not a plain file")
-            if found.st_size <= most:
+            if found.st_size > most:
+                raise Unreadable(f"has {found.st_size} bytes; at most {most} are taken")
+            with os.fdopen(handle, "rb", closefd=False) as file:
                 content = file.read(most + 1)  # it may grow meanwhile
-                if len(content) <= most:
-                    return content
-            raise Unreadable(f"has {found.st_size} bytes; at most {most} are taken")
+        finally:
+            os.close(handle)
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
+    if len(content) > most:
+        raise Unreadable(f"grows while it is read; at most {most} bytes are taken")
+    return content
 
 
 def unpack(content: bytes, most: int = MAX_UNPACKED_BYTES) -> bytes:

@@ -32,7 +32,7 @@ from ocl_bench.tasks.records import Record
 # Of a task that is not the suite's: those of `attributes`, in five seeds, and a third more.
 MAX_ANSWERS = 60_000
 # Mean bytes of an answer's line: 120 where it is a word, 250 where it is a sentence of 16 tokens.
-ROW_BYTES = 400
+ROW_BYTES = 300
 # Lines of a file that are not as the suite writes them, such as by another JSON writer: they take ten times as long.
 MAX_ODD = 200
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
@@ -149,7 +149,7 @@ def _fingerprint(answers: Iterable[Answer]) -> tuple[Floats, Hashes]:
 def _fits(checked: Checked, name: str, content: bytes, wanted: int) -> bool:
     """Whether a file is no larger than so many answers can be."""
     lines = content.count(b"\n")
-    if lines > 2 * wanted + MAX_ODD:
+    if lines > wanted + MAX_ODD:
         checked.add(name, "", f"has {lines} lines; the task asks for {wanted} answers")
     elif len(content) > ROW_BYTES * (wanted + MAX_ODD):
         checked.add(name, "", f"has {len(content)} bytes; {wanted} answers have {ROW_BYTES} on average at most")

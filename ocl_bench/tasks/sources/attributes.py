@@ -6,6 +6,7 @@ Nothing has to be known beforehand, so the phenomenon can be seen in a model tra
 
 import math
 import random
+import sys
 
 from pydantic import Field, field_validator
 
@@ -42,6 +43,8 @@ class AttributesSource:
         """Different random combinations of values, drawn uniformly. Chance is one over the number of values."""
         names, values = list(args.attributes), list(args.attributes.values())
         combinations = math.prod(len(options) for options in values)
+        if combinations > sys.maxsize:
+            raise OclBenchError("source_args.attributes have more combinations than can be numbered; leave some out.")
         if args.num_entities > combinations:
             raise OclBenchError(
                 f"source_args.num_entities is {args.num_entities}, but the attributes have only {combinations} "
