@@ -86,34 +86,97 @@ def validate(paths: tuple[Path, ...]) -> None:
 
 @leaderboard.command()
 @click.argument("submission", type=FOLDER)
+@click.option("--seeds", "count", type=click.IntRange(1, 5), default=3, show_default=True, help="How many seeds.")
+@click.option("--by", required=True, help="Who draws them.")
+def challenge(submission: Path, count: int, by: str) -> None:
+    """Draw the seeds whose weights before X2 a submitter hands over, and record them."""
+    from ocl_bench.leaderboard import records, replay
+    from ocl_bench.leaderboard.verify import passed
+
+    manifest = passed(submission).manifest
+    assert manifest is not None
+    drawn = records.draw(manifest, count, _line("--by", by))
+    click.echo(f"challenge  {records.write_record(submission, drawn)}")
+    click.echo("to hand over, in a folder or a repository of the hub, but not in git:")
+    for _, _, place in replay.places(manifest, drawn):
+        click.echo(f"  {place}/*.safetensors")
+
+
+@leaderboard.command()
+@click.argument("submission", type=FOLDER)
+@click.option("--replay", "weights", metavar="FOLDER|hf:ORG/NAME", help="Go on from the weights handed over there.")
 @click.option("--seeds", type=click.IntRange(1), help="How many seeds; as many as were submitted if not given.")
 @click.option("--private_seed", type=click.IntRange(5, 2**31), help="First of seeds that the submitter did not know.")
+@click.option("--by", help="Who verifies; then what agrees is recorded beside the leaderboard's results.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; the best there is if not given.")
 @click.option("--engine", default="auto", show_default=True, help="What generates answers: auto, torch or vllm.")
 @click.option("--output_path", type=FOLDER, default="runs", show_default=True, help="For the run folder.")
-def verify(submission: Path, seeds: int | None, private_seed: int | None, output_path: Path, **options: Any) -> None:
-    """Run a submission again, and say whether its intervals and the new ones agree; exit code 1 if not."""
-    from tabulate import tabulate
+def verify(
+    submission: Path,
+    weights: str | None,
+    seeds: int | None,
+    private_seed: int | None,
+    by: str | None,
+    output_path: Path,
+    **options: Any,
+) -> None:
+    """Run a submission again, or with --replay its X2, and say whether intervals agree; exit code 1 if not.
 
+    Its level rises to re-run if all of its seeds, or as many new ones, were run again, or to replayed.
+    """
+    from ocl_bench.leaderboard import records, replay
     from ocl_bench.leaderboard import verify as verifying
+    from ocl_bench.leaderboard.agreement import comparison_table
     from ocl_bench.runner.progress import RunProgress
 
-    folder, comparisons = verifying.verify(
-        submission, seeds, private_seed, output_path, progress=RunProgress, **options
-    )
-    rows = [
-        [
-            one.gap, one.metric, f"{one.submitted:+.3f}", f"{one.again:+.3f}", f"{one.difference:+.3f}",
-            "–" if one.ci95 is None else f"[{one.ci95[0]:+.3f}, {one.ci95[1]:+.3f}]", "yes" if one.agrees else "NO",
-        ]
-        for one in comparisons
-    ]  # fmt: skip
-    headers = ["gap", "metric", "submitted", "again", "difference", "[95 %]", "agrees"]
-    click.echo(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
-    click.echo(f"\nrun folder  {folder}")
-    if not all(one.agrees for one in comparisons):
+    if by is not None:
+        by = _line("--by", by)
+        records.records_of(submission)
+    if weights is None:
+        done = verifying.verify(submission, seeds, private_seed, output_path, by, progress=RunProgress, **options)
+    elif seeds is not None or private_seed is not None:
+        raise OclBenchError("--replay draws its own seeds; leave out --seeds and --private_seed.")
+    else:
+        done = replay.replay(submission, weights, output_path, by, progress=RunProgress, **options)
+    click.echo(comparison_table(done.comparisons))
+    if done.equal_answers is not None:
+        click.echo(f"\nanswers before X2 that the handed weights give as submitted  {done.equal_answers:.1%}")
+    click.echo(f"\nrun folder  {done.folder}")
+    if done.record is not None:
+        click.echo(f"record      {records.write_record(submission, done.record)}")
+    if not done.agrees:
         click.echo("the new run does not agree with the submission", err=True)
         sys.exit(1)
+
+
+@leaderboard.command()
+@click.argument("submission", type=FOLDER)
+@click.option("--reason", required=True, help="Why it counts no more.")
+@click.option("--by", required=True, help="Who decides it.")
+def revoke(submission: Path, reason: str, by: str) -> None:
+    """Strike a submission out of the table, where it stays with the reason."""
+    from ocl_bench.leaderboard import records
+    from ocl_bench.leaderboard.verify import passed
+
+    manifest = passed(submission).manifest
+    assert manifest is not None
+    said = records.Revocation(
+        content=records.content_of(manifest), by=_line("--by", by), date=records.now(), reason=_line("--reason", reason)
+    )
+    click.echo(f"revoked  {records.write_record(submission, said)}")
+
+
+def _line(option: str, text: str) -> str:
+    """A text that the board shows. Raises OclBenchError if it is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from ocl_bench.text import Line
+
+    try:
+        return TypeAdapter(Line).validate_python(text)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise OclBenchError(f"{option}: {message}.") from None
 
 
 @leaderboard.command()

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.leaderboard.handed import Handed, take_in
 from ocl_bench.processes import Child, Emit, Events, Exited, Failed, Message, serve
 from ocl_bench.runner.messages import FromRun
 
@@ -41,6 +42,7 @@ class Request(msgspec.Struct, tag=True, frozen=True):
     """What to run: arguments of `ocl_bench.run`, as JSON can hold them."""
 
     arguments: dict[str, Any]
+    handed: list[Handed] = []
 
 
 class Online(msgspec.Struct, tag=True, frozen=True):
@@ -99,12 +101,17 @@ def fetch(name: str, revision: str | None, weights: bool) -> None:
         raise OclBenchError(f"{name}: it has no {WEIGHTS} at {revision}; other weights can hold code, and are not run.")
 
 
-def run_isolated(request: Mapping[str, Any], progress: Callable[[str, int], Any] | None = None) -> Path:
+def run_isolated(
+    request: Mapping[str, Any],
+    progress: Callable[[str, int], Any] | None = None,
+    handed: Sequence[Handed] = (),
+) -> Path:
     """Run `ocl_bench.run` in a process without network and tokens.
 
     Args:
         request: arguments of `ocl_bench.run` as JSON can hold them. Code that comes with a model is never run.
         progress: shows progress; None shows nothing.
+        handed: weights that the run goes on from.
 
     Returns:
         The run folder.
@@ -117,7 +124,7 @@ def run_isolated(request: Mapping[str, Any], progress: Callable[[str, int], Any]
         log = Path(own, "log")
         child = Child(MODULE, [], environment(os.environ, Path(own)), log, events, sends=Told)
         try:
-            child.send(Request(dict(request)))
+            child.send(Request(dict(request), list(handed)))
             return _follow(events, progress, log)
         finally:
             child.end()
@@ -248,21 +255,24 @@ def main() -> None:
     def work(messages: "Queue[Any]", emit: Emit) -> None:
         if reason is not None:
             emit(Online(reason))
-        _run(dict(messages.get().arguments), emit)
+        request = messages.get()
+        _run(dict(request.arguments), request.handed, emit)
 
     serve(work, Request)
 
 
-def _run(request: dict[str, Any], emit: Emit) -> None:
-
+def _run(request: dict[str, Any], handed: Sequence[Handed], emit: Emit) -> None:
     from ocl_bench import api
     from ocl_bench.models.spec import ModelArgs
 
     args = ModelArgs.parse(request.pop("model_args"), "model_args")
     if args.trust_remote_code or request.get("trust_remote_code"):
         raise OclBenchError("trust_remote_code: code that comes with a submission's model is never run.")
+    request["model_args"] = args
+    if handed:
+        take_in(request, handed)
     told: Any = partial(_Told, emit)
-    result = api.run(model_args=args, progress=told, **request)
+    result = api.run(progress=told, **request)
     emit(Finished(str(result.folder)))
 
 

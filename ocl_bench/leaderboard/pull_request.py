@@ -16,7 +16,6 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.git import GitFailed, Item, ask, blobs, commit_named, is_shallow, tree
 from ocl_bench.leaderboard.table import problem_lines
 from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, printable
-from ocl_bench.leaderboard.validate import check
 
 RESULTS, RECORDS = "leaderboard/results/", "leaderboard/records/"
 SHOWN = 5  # paths of one kind of problem; the others are counted

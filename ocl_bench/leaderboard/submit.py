@@ -14,7 +14,7 @@ from ocl_bench.leaderboard.branch import Checkout
 from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import Card, Division, Submission, same_content, write_submission
 from ocl_bench.leaderboard.untrusted import Problem
-from ocl_bench.leaderboard.validate import check
+from ocl_bench.leaderboard.validate import check_new
 from ocl_bench.text import spelled_out
 
 HUB_PREFIX = "hf:"
@@ -185,7 +185,7 @@ def checked_submission(
     """Write a run's submission below a folder and check it as the leaderboard will. Raises Refused."""
     submission = write_submission(run, folder, division, name, card)
     made = folder / submission.place
-    problems = check(made).problems
+    problems = check_new(made).problems
     if problems:
         raise Refused(run, division, problems)
     return submission, made

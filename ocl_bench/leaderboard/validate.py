@@ -16,12 +16,15 @@ from pathlib import Path
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.checks.answers import check_answers
 from ocl_bench.leaderboard.checks.code import check_code
+from ocl_bench.leaderboard.checks.copies import Seen
 from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
+from ocl_bench.leaderboard.checks.initial_weights import check_initial
 from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
+from ocl_bench.leaderboard.initial import Initial
 from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import Problem, printable
@@ -62,24 +65,53 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
         if not path.exists():
             raise OclBenchError(f"{path}: there is no such folder; name a submission, or a folder of them.")
     names: set[str] = set()
-    for folder in (folder for path in paths for folder in find_submissions(path)):
-        checked = check(folder)
-        if checked.submission is not None:
-            if (taken := name_taken(checked.submission.place, names)) is not None:
-                checked.problems = sorted({*checked.problems, Problem(SUBMISSION, "model", taken)})
-            names.add(checked.submission.place.split("/")[1])
-        yield checked
+    seen = Seen()
+    with Initial() as initial:
+        for folder in (folder for path in paths for folder in find_submissions(path)):
+            yield _look(check(folder, initial), names, seen)
 
 
-def check(folder: Path) -> Checked:
-    """Read a submission and check all of it. Never raises for what is in the folder."""
+def check_new(folder: Path, accepted: Path | None = None) -> Checked:
+    """Check a submission with all that the leaderboard does before it takes one.
+
+    Args:
+        folder: the submission.
+        accepted: the leaderboard's `results`; None compares it with no others.
+    """
+    seen = Seen()
+    with Initial() as initial:
+        checked = check(folder, initial)
+        if accepted is not None and not checked.problems:
+            for other in find_submissions(accepted):
+                seen.look(check(other))
+            checked.problems = seen.look(checked)
+    return checked
+
+
+def _look(checked: Checked, names: set[str], seen: Seen) -> Checked:
+    """Compare a submission with those before it."""
+    if checked.submission is not None:
+        if (taken := name_taken(checked.submission.place, names)) is not None:
+            checked.problems = sorted({*checked.problems, Problem(SUBMISSION, "model", taken)})
+        names.add(checked.submission.place.split("/")[1])
+        checked.problems = sorted({*checked.problems, *seen.look(checked)})
+    return checked
+
+
+def check(folder: Path, initial: Initial | None = None) -> Checked:
+    """Read a submission and check all of it. Never raises for what is in the folder.
+
+    Args:
+        folder: the submission.
+        initial: makes its model's initial weights again, if all else is right; None leaves them unchecked.
+    """
     checked = Checked(folder)
     try:
         if folder.is_symlink() or not folder.is_dir():
             checked.add("", "", "is not a folder of a submission")
             return checked
         with _without_collection():
-            _check_all(checked)
+            _check_all(checked, initial)
     except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
         checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
     checked.problems = sorted(set(checked.problems))
@@ -126,7 +158,7 @@ def check_name(checked: Checked) -> None:
             checked.add(SUBMISSION, "model", taken)
 
 
-def _check_all(checked: Checked) -> None:
+def _check_all(checked: Checked, initial: Initial | None) -> None:
     contents = read_all(checked)
     submission, manifest = checked.submission, checked.manifest
     if submission is None:
@@ -151,3 +183,5 @@ def _check_all(checked: Checked) -> None:
         check_training(checked, manifest, datasets)
         check_answers(checked, manifest, datasets, contents)
         check_curves(checked, manifest, datasets, contents)
+        if initial is not None and not checked.problems:
+            check_initial(checked, manifest, datasets, initial)

@@ -4,49 +4,47 @@ What a submission says reaches the run as checked, typed values. Code that comes
 has a process of its own, without network and tokens (`ocl_bench.leaderboard.isolated`).
 """
 
-import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
+from ocl_bench.leaderboard.agreement import seeds_compared
+from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.isolated import fetch, run_isolated
+from ocl_bench.leaderboard.records import Comparison, Verification, content_of, now
 from ocl_bench.leaderboard.submission import CONFIG
 from ocl_bench.leaderboard.untrusted import read_bytes
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.spec import ModelArgs
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
-from ocl_bench.score.result import Results
-from ocl_bench.score.statistics import CONFIDENCE
 
-COMPARED = ("em_forced", "em", "logprob")
-ROUNDING = 1e-6
+Progress = Callable[[str, int], Any]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One gap in one metric, submitted and measured again.
+class Verified:
+    """What came of doing it again.
 
     Attributes:
-        gap, metric: which one.
-        submitted, again: means over the submitted and over the new seeds.
-        difference: of the two, new minus submitted: over the seeds that both have, where these are the same.
-        ci95: interval of the difference; None where a single seed gives none.
-        agrees: whether the interval holds 0; for a single seed, whether it is inside the submitted one.
+        folder: the new run's folder.
+        comparisons: of every gap.
+        agrees: whether all of it does.
+        equal_answers: share of answers before X2 that handed weights give as submitted; None if none were handed over.
+        record: what the board keeps; None if it does not agree, or too little was run again.
     """
 
-    gap: str
-    metric: str
-    submitted: float
-    again: float
-    difference: float
-    ci95: tuple[float, float] | None
+    folder: Path
+    comparisons: tuple[Comparison, ...]
     agrees: bool
+    equal_answers: float | None = None
+    record: Verification | None = None
 
 
 def verify(
@@ -54,32 +52,28 @@ def verify(
     seeds: int | None,
     private_seed: int | None,
     output_path: Path,
-    progress: Callable[[str, int], Any] | None = None,
+    by: str | None = None,
+    progress: Progress | None = None,
     **options: Any,
-) -> tuple[Path, list[Comparison]]:
-    """Run a submission again.
+) -> Verified:
+    """Run a submission again, every stage of it.
 
     Args:
         folder: a submission.
         seeds: how many seeds; None takes as many as were submitted.
         private_seed: the first of seeds that the submitter did not know; None takes the submitted ones.
         output_path: where run folders are made.
+        by: who does it; None makes no record.
         progress: shows progress, as `ocl_bench.run` has it.
         options: device, batch_size and engine, as `ocl_bench.run` has them.
-
-    Returns:
-        The new run's folder and the comparisons.
 
     Raises:
         OclBenchError: if the submission does not pass the checks, its weights were never published, a private seed
             is one of its seeds, or its model has another number of parameters than it says.
     """
-    checked = check(folder)
-    if checked.problems:
-        first, count = checked.problems[0], len(checked.problems)
-        raise OclBenchError(f"{folder} does not pass the checks ({first}; {count} in all): see leaderboard validate.")
-    assert checked.manifest is not None and checked.results is not None
-    config = checked.manifest.config
+    checked = passed(folder)
+    assert checked.manifest is not None and checked.ranked is not None
+    config, start = checked.manifest.config, time.monotonic()
     count = seeds or len(config.seeds)
     if private_seed is None:
         chosen: Sequence[int] = config.seeds[:count]
@@ -87,6 +81,60 @@ def verify(
         chosen = range(private_seed, private_seed + count)
         if known := sorted(set(chosen) & set(config.seeds)):
             raise OclBenchError(f"--private_seed {private_seed}: seed {known[0]} is one of those that were submitted.")
+    # What lies in the output folder may be what is to be verified.
+    with request_of(folder, checked, chosen, config.stage2_seeds, output_path, fresh=True, **options) as request:
+        run = run_isolated(request, progress)
+    check_size(folder, checked.manifest, run, chosen)
+    comparisons = tuple(seeds_compared(checked.ranked, read_results(run), chosen))
+    agrees = all(one.agrees for one in comparisons)
+    whole = count >= len(config.seeds)
+    record = None
+    if by is not None and whole and agrees:
+        again = read_manifest(run)
+        record = Verification(
+            content=content_of(checked.manifest),
+            by=by,
+            date=now(),
+            level="re-run",
+            nonce=None,
+            seeds=() if private_seed is not None else tuple(chosen),
+            stage2_seeds=config.stage2_seeds,
+            new_seeds=tuple(chosen) if private_seed is not None else (),
+            equal_answers=None,
+            comparisons=comparisons,
+            versions=again.versions,
+            hardware=again.hardware,
+            seconds=round(time.monotonic() - start, 1),
+        )
+    return Verified(run, comparisons, agrees, record=record)
+
+
+def passed(folder: Path) -> Checked:
+    """A submission that passes the checks. Raises OclBenchError if it does not."""
+    checked = check(folder)
+    if checked.problems:
+        first, count = checked.problems[0], len(checked.problems)
+        raise OclBenchError(f"{folder} does not pass the checks ({first}; {count} in all): see leaderboard validate.")
+    return checked
+
+
+@contextmanager
+def request_of(
+    folder: Path,
+    checked: Checked,
+    seeds: Sequence[int],
+    stage2_seeds: Sequence[int],
+    output_path: Path,
+    fresh: bool,
+    **options: Any,
+) -> Iterator[dict[str, Any]]:
+    """What to ask `run_isolated` for, to run a submission again with these seeds; its files are there within.
+
+    Raises:
+        OclBenchError: if the model cannot be had again.
+    """
+    assert checked.manifest is not None
+    config = checked.manifest.config
     model = model_of(folder, config.model.source, config.model.name)
     args = trusted_args(checked.manifest)
     if config.model.source == "hub":
@@ -105,24 +153,26 @@ def verify(
         task, recipe = Path(own, f"{config.task.task}.yaml"), Path(own, f"{config.recipe.recipe}.yaml")
         task.write_text(config.task.model_dump_json(), encoding="utf-8")
         recipe.write_text(config.recipe.model_dump_json(), encoding="utf-8")
-        request = {
+        yield {
             "model": model,
             "task": str(task),
             "recipe": str(recipe),
-            "seeds": list(chosen),
-            "stage2_seeds": list(config.stage2_seeds),
+            "seeds": list(seeds),
+            "stage2_seeds": list(stage2_seeds),
             "model_args": args.model_dump(mode="json"),
             "limit": config.limit,
             "curves": False,
-            "fresh": True,  # what lies in the output folder may be what is to be verified
+            "fresh": fresh,
             "output_path": str(output_path),
             **options,
         }
-        run = run_isolated(request, progress)
-    said, has = checked.manifest.parameters, read_manifest(run).parameters
-    if has != said and chosen[0] == config.seeds[0]:  # with other seeds a vocabulary may have another size
+
+
+def check_size(folder: Path, manifest: Manifest, run: Path, seeds: Sequence[int]) -> None:
+    """Refuse a submission whose model has another number of parameters than it says."""
+    said, has = manifest.parameters, read_manifest(run).parameters
+    if has != said and seeds[0] == manifest.config.seeds[0]:  # with other seeds a vocabulary may have another size
         raise OclBenchError(f"{folder}: its manifest says {said} parameters, the model has {has} ({run}).")
-    return run, compare(checked.results, read_results(run))
 
 
 def trusted_args(manifest: Manifest) -> ModelArgs:
@@ -144,34 +194,3 @@ def model_of(folder: Path, source: str, name: str) -> str:
     if source == "scratch":
         return f"scratch:{(folder / CONFIG).parent}"
     raise OclBenchError(f"{folder}: the model came from a folder of the submitter's, so that nobody can run it again.")
-
-
-def compare(submitted: Results, again: Results) -> list[Comparison]:
-    """Compare the gaps of two results, metric by metric."""
-    found = []
-    for gap, metrics in submitted.gaps.items():
-        for metric in COMPARED:
-            if metric in metrics and metric in again.gaps.get(gap, {}):
-                old, new = metrics[metric], again.gaps[gap][metric]
-                found.append(_compare(gap, metric, old.per_seed, new.per_seed, old.ci95))
-    return found
-
-
-def _compare(
-    gap: str, metric: str, old: Mapping[str, float], new: Mapping[str, float], interval: tuple[float, float]
-) -> Comparison:
-    from scipy import stats
-
-    submitted, again = fmean(old.values()), fmean(new.values())
-    shared = sorted(set(old) & set(new))
-    difference = fmean(new[seed] - old[seed] for seed in shared) if shared else again - submitted
-    if len(shared) == 1 or min(len(old), len(new)) < 2:
-        return Comparison(gap, metric, submitted, again, difference, None, interval[0] <= again <= interval[1])
-    if shared:
-        test = stats.ttest_rel([new[seed] for seed in shared], [old[seed] for seed in shared])
-    else:
-        test = stats.ttest_ind(list(new.values()), list(old.values()), equal_var=False)
-    low, high = (float(end) for end in test.confidence_interval(CONFIDENCE))
-    if math.isnan(low):  # no spread at all: the same digits again
-        low = high = difference
-    return Comparison(gap, metric, submitted, again, difference, (low, high), low <= ROUNDING and high >= -ROUNDING)

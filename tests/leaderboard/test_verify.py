@@ -54,9 +54,9 @@ def test_seeds_that_were_submitted_are_not_private(small_submission: Path, tmp_p
 
 def test_a_model_of_another_size_than_was_said_is_found(small_submission: Path, tmp_path: Path) -> None:
     copy = Copy(small_submission, tmp_path)
-    copy.edit("manifest.json", lambda manifest: manifest.update(parameters=10**9))
+    copy.edit("manifest.json", lambda manifest: manifest.update(parameters=manifest["parameters"] - 7))
     copy.rehash()
-    with pytest.raises(OclBenchError, match=r"manifest says 1000000000 parameters, the model has [0-9]{5} "):
+    with pytest.raises(OclBenchError, match=r"manifest says [0-9]{5} parameters, the model has [0-9]{5} "):
         verify(copy.path, 1, None, tmp_path / "runs")
 
 

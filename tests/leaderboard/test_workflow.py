@@ -175,7 +175,7 @@ def commands_in_contents(checkout: Checkout) -> None:
         (link, "is a link"),
         (own_checks, "Makefile: does not belong into"),
         (commands_in_names, "has a name of other characters"),
-        (commands_in_contents, "Extra inputs are not permitted"),
+        (commands_in_contents, "Field required"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

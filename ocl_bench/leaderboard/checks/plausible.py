@@ -57,8 +57,8 @@ def _dates(manifest: Manifest) -> Iterator[tuple[str, str]]:
                 yield f"evaluations.{cell.name}.{stage.name}.{name}.provenance.made", "is before the stage was trained"
         if number:
             owner = cell.owner(manifest.config.task, number - 1)
-            before = manifest.stages[owner.name][manifest.config.task.stages[number - 1].name]
-            parent = moment(before.provenance.made)
+            before = manifest.stages.get(owner.name, {}).get(manifest.config.task.stages[number - 1].name)
+            parent = moment(before.provenance.made) if before else None
             if own and parent and own < parent:
                 yield f"stages.{cell.name}.{stage.name}.provenance.made", "is before the stage before was trained"
 

@@ -44,6 +44,7 @@ class Checked:
     Attributes:
         folder: where it lies.
         problems: what is wrong; the rest is only there as far as it could be read.
+        ranked: results of what ranks rest on: in the standard division the standard seeds alone.
         curves: cell → its learning curve.
         samples: every sample, with all that is derived, while it is checked; afterwards a few, as examples.
         fingerprint: cell's name and stage → of every answer, in the order of the questions' ids, the log-probability
@@ -55,6 +56,7 @@ class Checked:
     submission: Submission | None = None
     manifest: Manifest | None = None
     results: Results | None = None
+    ranked: Results | None = None
     config: dict[str, Any] = field(default_factory=dict)
     curves: dict[Cell, list[CurvePoint]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)

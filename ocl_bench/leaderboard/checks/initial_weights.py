@@ -1,0 +1,37 @@
+"""A model of random weights has the parameters and began with the weights that its configuration and seeds give."""
+
+from collections.abc import Mapping
+
+from ocl_bench.leaderboard.checks.consistency import is_word_level
+from ocl_bench.leaderboard.checks.data import Dataset
+from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.initial import Initial
+from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
+from ocl_bench.leaderboard.untrusted import printable
+from ocl_bench.models.word_level import vocabulary
+from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.manifest import Manifest
+from ocl_bench.tasks.records import texts
+
+
+def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], initial: Initial) -> None:
+    """Make the initial weights again and compare; only of models with the suite's own tokenizer."""
+    first = [cell for cell in manifest.config.cells if cell.shares is None]
+    if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
+        return
+    words = {cell.seed: vocabulary(texts(datasets[cell]))[3:] for cell in first}  # without pad, unknown and end
+    args = manifest.config.model.args
+    made = initial.of(checked.config, words, args.dtype, args.attn_implementation)
+    if made is None:
+        return
+    if "error" in made:
+        checked.add(CONFIG, "", f"no model can be made of it ({printable(str(made['error']))})")
+        return
+    if made["parameters"] != manifest.parameters:
+        checked.add(MANIFEST, "parameters", f"is {manifest.parameters}; the configuration gives {made['parameters']}")
+    name = manifest.config.task.stages[0].name
+    for cell in first:
+        again = made["weights"].get(str(cell.seed))
+        if again is not None and manifest.stages[cell.name][name].weights_before != again:
+            where = f"stages.{cell.name}.{name}.weights_before"
+            checked.add(MANIFEST, where, "is not what configuration and seed give")

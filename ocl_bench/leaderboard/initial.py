@@ -1,0 +1,141 @@
+"""Make a model's initial weights again, from its configuration and seed: `python -m ocl_bench.leaderboard.initial`.
+
+Random weights depend on nothing else, and are the same on every machine. It takes torch, which the checks themselves do
+without: a process of its own makes them, as poor and as far from any network as the one that trains
+(`ocl_bench.leaderboard.isolated`).
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ocl_bench.leaderboard.isolated import environment, leave_network
+from ocl_bench.leaderboard.submission import CONFIG
+
+MODULE = "ocl_bench.leaderboard.initial"
+MAX_PARAMETERS = 20_000_000  # whose weights are made: a second each; of larger models only the shapes are
+SECONDS = 5.0  # of processor time, for one submission
+PATIENCE = 60.0  # seconds of the clock until a process that says nothing is given up
+
+
+class Initial:
+    """The process, started when it is entered, so that it imports torch while files are read.
+
+    Where there is no torch, it tells nothing of any model.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> "Initial":
+        if find_spec("torch") is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment(os.environ, Path(self._folder.name)) | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+        self._folder.cleanup()
+
+    def of(
+        self, config: Mapping[str, Any], words: Mapping[int, Sequence[str]], dtype: str, attention: str | None
+    ) -> dict[str, Any] | None:
+        """What a model of random weights is before training.
+
+        Args:
+            config: its configuration.
+            words: seed → the words of that seed's data, each of which is a token.
+            dtype, attention: how it is loaded.
+
+        Returns:
+            `parameters`, and `weights`: seed → sha256 of the weights, unless the model is large; or `error`: why none
+            can be made. None without torch, or if the process was lost.
+        """
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
+        request = {"config": config, "words": words, "dtype": dtype, "attention": attention}
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            with selectors.DefaultSelector() as ready:
+                ready.register(process.stdout, selectors.EVENT_READ)
+                line = process.stdout.readline() if ready.select(PATIENCE) else b""
+            found: dict[str, Any] = json.loads(line)
+        except (OSError, ValueError):
+            self._end()
+            self.__enter__()  # another, for the next model
+            return {"error": "making them ended the process, or took too long"}
+        return found
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def main() -> None:
+    """Entry point: a request a line, and an answer a line."""
+    leave_network()
+    import torch  # noqa: F401  (while the parent reads files)
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    signal.signal(signal.SIGVTALRM, _too_long)
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        try:
+            answer = _made(json.loads(line))
+        except Exception as error:  # whatever a configuration breaks
+            answer = {"error": (str(error).splitlines() or [type(error).__name__])[0][:300]}
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        print(json.dumps(answer), file=told, flush=True)
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError(f"it takes more than {SECONDS:g} seconds")
+
+
+def _made(request: dict[str, Any]) -> dict[str, Any]:
+    from ocl_bench.models.load import load_config, load_model, parameter_count, weights_sha256
+    from ocl_bench.models.spec import ModelArgs, ModelSpec
+    from ocl_bench.models.word_level import word_level_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, CONFIG).write_text(json.dumps(request["config"]), encoding="utf-8")
+        args = ModelArgs(dtype=request["dtype"], attn_implementation=request["attention"])
+        spec = ModelSpec(name="scratch:submitted", source="scratch", location=folder, args=args)
+        tokenizers = {seed: word_level_tokenizer(words) for seed, words in request["words"].items()}
+        first = next(iter(tokenizers.values()))
+        # Seeds have vocabularies of one size in the suite's tasks; the manifest tells the last seed's.
+        parameters = parameter_count(spec, load_config(spec), [*tokenizers.values()][-1])
+        if parameters > MAX_PARAMETERS or parameter_count(spec, load_config(spec), first) > MAX_PARAMETERS:
+            return {"parameters": parameters, "weights": {}}
+        weights = {
+            seed: weights_sha256(load_model(spec, tokenizer, int(seed))) for seed, tokenizer in tokenizers.items()
+        }
+    return {"parameters": parameters, "weights": weights}
+
+
+if __name__ == "__main__":
+    main()
