@@ -8,7 +8,7 @@ import re
 import tempfile
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.git import GitFailed, Item, ask, blobs, commit_named, is_shallow, tree
 from ocl_bench.leaderboard.table import problem_lines
 from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, printable
+from ocl_bench.leaderboard.validate import check_new
 
 RESULTS, RECORDS = "leaderboard/results/", "leaderboard/records/"
 SHOWN = 5  # paths of one kind of problem; the others are counted
@@ -72,7 +73,7 @@ def review(repository: Path, base: str, head: str, folder: Path | None = None) -
     with tempfile.TemporaryDirectory() as own:
         inside = folder or Path(own)
         write(repository, {path.removeprefix(RESULTS): item for path, item in added.items()}, inside)
-        found = check(inside / place).problems
+        found = check_new(inside / place, _written(repository, accepted)).problems
     return Reviewed(place, problem_lines(Path(RESULTS, place), found))
 
 
@@ -115,6 +116,18 @@ def write(repository: Path, items: Mapping[str, Item], folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         with (folder / path).open("xb") as file:
             file.write(content)
+
+
+def _written(repository: Path, accepted: Mapping[str, Item]) -> Iterator[Path]:
+    """Each accepted submission in a folder, which is there until the next is asked for."""
+    of: dict[str, dict[str, Item]] = {}
+    for path, item in accepted.items():
+        if path.startswith(RESULTS):
+            of.setdefault(_place(path), {})[path.removeprefix(RESULTS)] = item
+    for place, items in of.items():
+        with tempfile.TemporaryDirectory() as own:
+            write(repository, items, Path(own))
+            yield Path(own, place)
 
 
 def _place(path: str) -> str:

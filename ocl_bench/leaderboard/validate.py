@@ -9,7 +9,7 @@ import gc
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,18 +71,18 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
             yield _look(check(folder, initial), names, seen)
 
 
-def check_new(folder: Path, accepted: Path | None = None) -> Checked:
+def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
     """Check a submission with all that the leaderboard does before it takes one.
 
     Args:
         folder: the submission.
-        accepted: the leaderboard's `results`; None compares it with no others.
+        accepted: those that it is compared with.
     """
     seen = Seen()
     with Initial() as initial:
         checked = check(folder, initial)
-        if accepted is not None and not checked.problems:
-            for other in find_submissions(accepted):
+        if not checked.problems:
+            for other in accepted:
                 seen.look(check(other))
             checked.problems = seen.look(checked)
     return checked

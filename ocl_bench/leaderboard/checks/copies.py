@@ -73,8 +73,8 @@ def is_copy(first: Fingerprint, second: Fingerprint) -> bool:
 
 def _rank_correlation(first: Floats, second: Floats) -> float:
     """Spearman's: what noise leaves as it is, and no single outlier makes large."""
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second)])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def _weights(checked: Checked) -> Iterable[str]:
