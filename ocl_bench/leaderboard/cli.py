@@ -156,10 +156,11 @@ def verify(
 def revoke(submission: Path, reason: str, by: str) -> None:
     """Strike a submission out of the table, where it stays with the reason."""
     from ocl_bench.leaderboard import records
-    from ocl_bench.leaderboard.verify import passed
+    from ocl_bench.leaderboard.validate import check
 
-    manifest = passed(submission).manifest
-    assert manifest is not None
+    manifest = check(submission).manifest  # whether or not it passes: that may be the reason
+    if manifest is None:
+        raise OclBenchError(f"{submission}: there is no submission with a manifest that can be read; remove it.")
     said = records.Revocation(
         content=records.content_of(manifest), by=_line("--by", by), date=records.now(), reason=_line("--reason", reason)
     )

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ocl_bench.files import folder_atomic, write_atomic
+from ocl_bench.leaderboard.agreement import comparison_table
 from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, page_rows, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.gaps import GAPS
@@ -107,6 +108,7 @@ def _details(entry: Entry) -> dict[str, Any]:
         "subsets": _markup(subset_table(results, "html")),
         "gaps": _markup(gap_table(results, "html")),
         "notes": reading_notes(results),
+        "verification": _markup(comparison_table(entry.verification.comparisons, "html")) if entry.verification else "",
         "configuration": {
             "task": f"{results.task}, version {results.task_version}",
             "division": entry.submission.division,

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked
 from ocl_bench.leaderboard.names import misplaced
+from ocl_bench.leaderboard.records import Level, Revocation, Verification, level_of
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
 from ocl_bench.leaderboard.validate import check_all
@@ -34,15 +35,22 @@ class Entry:
     """An accepted submission.
 
     Attributes:
-        submission, manifest, results: its files.
+        submission, manifest: its files.
+        results: what ranks rest on: in the standard division those of the standard seeds.
+        level: how far it was verified.
+        verification, revocation: what the board's records say of it; None where there is none.
         checked: all that was read and derived.
         family: its architecture, as transformers calls it.
-        rank: best and worst place that the intervals allow, among entries of its task, version and division.
+        rank: best and worst place that the intervals allow, among entries of its task, version and division; None if
+            it is not ranked.
     """
 
     submission: Submission
     manifest: Manifest
     results: Results
+    level: Level
+    verification: Verification | None
+    revocation: Revocation | None
     checked: Checked
     family: str
     rank: tuple[int, int] | None
@@ -66,6 +74,15 @@ class Entry:
     def gap(self) -> Gap | None:
         """The gap that entries are ranked by."""
         return self.results.gaps.get(RANKED_BY[0], {}).get(RANKED_BY[1])
+
+    @property
+    def counts(self) -> bool:
+        """Whether others are ranked against it: in the standard division it has to be verified by somebody.
+
+        One seed says nothing of another training.
+        """
+        verified = self.submission.division == "open" or self.level != "checked"
+        return verified and self.revocation is None and self.gap is not None and self.gap.interval == "seeds"
 
     @property
     def rank_text(self) -> str:
@@ -143,19 +160,20 @@ def ranked(checked: Sequence[Checked]) -> list[Entry]:
         by_competition[entry.competition].append(entry)
     found = []
     for _, own in sorted(by_competition.items(), key=lambda pair: (pair[0][2] != "standard", pair[0])):
-        # One seed says nothing of another training, so that it is not ranked.
-        known = [entry.gap for entry in own if entry.gap is not None and entry.gap.interval == "seeds"]
-        placed = [replace(entry, rank=rank_range(entry.gap, known)) for entry in own]
-        found += sorted(placed, key=lambda entry: -entry.gap.mean if entry.gap else float("inf"))
+        known = [entry.gap for entry in own if entry.counts and entry.gap is not None]
+        placed = [replace(entry, rank=rank_range(entry.gap, known)) if entry.counts else entry for entry in own]
+        found += sorted(placed, key=_order)
     return found
 
 
-def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
-    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse.
+def _order(entry: Entry) -> tuple[bool, bool, float]:
+    """Those that are ranked first, then those that are not yet, then those that were revoked."""
+    return entry.revocation is not None, not entry.counts, -entry.gap.mean if entry.gap else float("inf")
 
-    None without a gap, or with a single seed.
-    """
-    if own is None or own.interval != "seeds":
+
+def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
+    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse."""
+    if own is None:
         return None
     above = sum(gap.ci95[0] > own.ci95[1] for gap in all_gaps)
     below = sum(gap.ci95[1] < own.ci95[0] for gap in all_gaps)
@@ -163,9 +181,11 @@ def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | No
 
 
 def _entry(checked: Checked) -> Entry:
-    assert checked.submission and checked.manifest and checked.results, "a checked submission without problems has all"
+    submission, manifest, results = checked.submission, checked.manifest, checked.ranked
+    assert submission and manifest and results, "a checked submission without problems has all"
+    level, verification, revocation = level_of(checked.folder, manifest)
     family = str(checked.config["model_type"])
-    return Entry(checked.submission, checked.manifest, checked.results, checked, family, None)
+    return Entry(submission, manifest, results, level, verification, revocation, checked, family, None)
 
 
 def markdown(entries: Sequence[Entry]) -> str:
@@ -177,7 +197,8 @@ def markdown(entries: Sequence[Entry]) -> str:
         rows = [
             [
                 entry.rank_text,
-                f"[{escaped(entry.name)}](results/{quote(entry.submission.place)}){entry.mark}",
+                _linked(entry),
+                entry.level if entry.revocation is None else "revoked",
                 escaped(entry.family),
                 parameters(entry.manifest.parameters),
                 *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
@@ -188,12 +209,23 @@ def markdown(entries: Sequence[Entry]) -> str:
             ]
             for entry in own
         ]
-        headers = ["rank", "model", "family", "parameters", *SHOWN_GAPS, "n", "seeds", "engine", "date"]
+        headers = ["rank", "model", "level", "family", "parameters", *SHOWN_GAPS, "n", "seeds", "engine", "date"]
         table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
         parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
+        parts += [
+            f"- {escaped(entry.name)}: revoked on {entry.revocation.date[:10]}: {escaped(entry.revocation.reason)}\n"
+            for entry in own
+            if entry.revocation is not None
+        ]
     if not entries:
         parts.append("There are no submissions yet.\n")
     return "\n".join(parts)
+
+
+def _linked(entry: Entry) -> str:
+    """The model's name, with a link to its submission; struck out if it was revoked."""
+    link = f"[{escaped(entry.name)}](results/{quote(entry.submission.place)}){entry.mark}"
+    return link if entry.revocation is None else f"~~{link}~~"
 
 
 def escaped(text: str) -> str:
@@ -211,6 +243,9 @@ interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A ran
 intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: questions behind `meta_ocl_gap`.
 †: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
 than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
+Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with
+seeds that nobody could know), *re-run* (all of it was); [what each proves](../docs/leaderboard.md). In the standard
+division only entries that were replayed or re-run are ranked.
 """
 
 
@@ -233,6 +268,8 @@ def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         {
             "slug": entry.slug,
             "rank": entry.rank_text,
+            "level": entry.level if entry.revocation is None else "revoked",
+            "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
             "model": entry.name,
             "mark": entry.mark,
             "task": f"{entry.submission.task} v{entry.results.task_version}",

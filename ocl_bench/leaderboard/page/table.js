@@ -12,6 +12,7 @@
   const columns = [
     { key: "rank", value: (row) => parseInt(row.rank, 10) || Infinity, text: (row) => row.rank },
     { key: "model", value: (row) => row.model.toLowerCase(), text: (row) => row.model + row.mark },
+    { key: "level", value: (row) => ["re-run", "replayed", "checked", "revoked"].indexOf(row.level), text: (row) => row.level, title: "how far it was verified" },
     { key: "family", value: (row) => row.family, text: (row) => row.family },
     { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
     ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
@@ -40,7 +41,7 @@
       SELECTS.every((name) => !state[name] || row[name] === state[name]) &&
       fits(row.parameters) && (!state.since || row.date >= state.since) &&
       words.every((word) => [row.model, row.family, row.engine, row.task, row.division].join(" ").toLowerCase().includes(word)));
-    const column = columns.find((one) => one.key === state.sort) || columns[4];
+    const column = columns.find((one) => one.key === state.sort) || columns[5];
     const sign = state.dir === "asc" ? 1 : -1;
     return kept.sort((a, b) => {
       const [x, y] = [column.value(a), column.value(b)];
@@ -74,6 +75,10 @@
   function body(list) {
     byId("board").tBodies[0].replaceChildren(...list.map((row) => {
       const line = document.createElement("tr");
+      if (row.level === "revoked") {
+        line.className = "revoked";
+        line.title = `revoked: ${row.reason}`;
+      }
       for (const column of columns) {
         const data = document.createElement("td");
         if (column.key === "model") {
@@ -99,7 +104,7 @@
 
   function charts(list) {
     const several = new Set(list.map((row) => row.task + row.division)).size > 1;
-    const drawn = list.filter((row) => cell(row, state.gap)).map((row) => ({
+    const drawn = list.filter((row) => cell(row, state.gap) && row.level !== "revoked").map((row) => ({
       ...cell(row, state.gap), model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
       label: several ? `${row.model} · ${row.task} · ${row.division}` : row.model,
     }));
