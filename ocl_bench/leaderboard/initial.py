@@ -28,7 +28,7 @@ PATIENCE = 60.0  # seconds of the clock until a process that says nothing is giv
 
 
 class Initial:
-    """The process, started when it is entered, so that it imports torch while files are read.
+    """The process, started for the first model: what is refused before costs nothing of torch.
 
     Where there is no torch, it tells nothing of any model.
     """
@@ -38,7 +38,10 @@ class Initial:
         self._folder = tempfile.TemporaryDirectory()
 
     def __enter__(self) -> "Initial":
-        if find_spec("torch") is not None:
+        return self
+
+    def _start(self) -> None:
+        if self._process is None and find_spec("torch") is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
                 stdin=subprocess.PIPE,
@@ -47,7 +50,6 @@ class Initial:
                 env=environment(os.environ, Path(self._folder.name)) | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
@@ -67,6 +69,7 @@ class Initial:
             `parameters`, and `weights`: seed → sha256 of the weights, unless the model is large; or `error`: why none
             can be made. None without torch, or if the process was lost.
         """
+        self._start()
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
@@ -79,8 +82,7 @@ class Initial:
                 line = process.stdout.readline() if ready.select(PATIENCE) else b""
             found: dict[str, Any] = json.loads(line)
         except (OSError, ValueError):
-            self._end()
-            self.__enter__()  # another, for the next model
+            self._end()  # another is started for the next model
             return {"error": "making them ended the process, or took too long"}
         return found
 
@@ -94,7 +96,6 @@ class Initial:
 def main() -> None:
     """Entry point: a request a line, and an answer a line."""
     leave_network()
-    import torch  # noqa: F401  (while the parent reads files)
     import transformers
 
     transformers.logging.set_verbosity_error()
