@@ -72,12 +72,13 @@ def validate(paths: tuple[Path, ...]) -> None:
     """Check submissions, or all below folders (leaderboard/results if none is named); exit code 1 if any fails."""
     from ocl_bench.leaderboard.table import problem_lines
     from ocl_bench.leaderboard.untrusted import loggable
-    from ocl_bench.leaderboard.validate import check_all
+    from ocl_bench.leaderboard.validate import check_all, is_revoked
 
     failed = 0
     for one in check_all(paths or (Path("leaderboard/results"),)):
         failed += bool(one.problems)
-        for line in problem_lines(one.folder, one.problems) or [f"{loggable(str(one.folder))}: ok"]:
+        said = "revoked" if is_revoked(one) else "ok"
+        for line in problem_lines(one.folder, one.problems) or [f"{loggable(str(one.folder))}: {said}"]:
             click.echo(line)
     if failed:
         click.echo(f"{failed} submission{'s' if failed > 1 else ''} did not pass", err=True)

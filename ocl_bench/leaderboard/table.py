@@ -181,7 +181,7 @@ def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | No
 
 
 def _entry(checked: Checked) -> Entry:
-    submission, manifest, results = checked.submission, checked.manifest, checked.ranked
+    submission, manifest, results = checked.submission, checked.manifest, checked.ranked or checked.results
     assert submission and manifest and results, "a checked submission without problems has all"
     level, verification, revocation = level_of(checked.folder, manifest)
     family = str(checked.config["model_type"])

@@ -26,6 +26,7 @@ from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
 from ocl_bench.leaderboard.initial import Initial
 from ocl_bench.leaderboard.names import model_folders, name_taken
+from ocl_bench.leaderboard.records import REVOCATION, Revocation, content_of, read_record
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.score.gaps import final_stages
@@ -68,7 +69,19 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
     seen = Seen()
     with Initial() as initial:
         for folder in (folder for path in paths for folder in find_submissions(path)):
-            yield _look(check(folder, initial), names, seen)
+            checked = check(folder, initial)
+            if is_revoked(checked):
+                checked.problems = []  # perhaps what it was revoked for: it stays, and counts no more
+                yield checked
+            else:
+                yield _look(checked, names, seen)
+
+
+def is_revoked(checked: Checked) -> bool:
+    """Whether the board's records say of a submission, as far as it can be read, that it counts no more."""
+    if checked.manifest is None or checked.submission is None or checked.results is None:
+        return False
+    return read_record(checked.folder, Revocation, REVOCATION, content_of(checked.manifest)) is not None
 
 
 def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:

@@ -36,7 +36,7 @@ class Seen:
         for key, fingerprint in _keyed(checked):
             self._answers.setdefault(key, []).append((place, fingerprint))
         return [
-            Problem("", "", f"its {what} are those of {other}: each model is submitted once") for other, what in found
+            Problem("", "", f"its {what} are those of {other}: one of the two is a copy") for other, what in found
         ]
 
     def _same_weights(self, checked: Checked) -> Iterator[tuple[str, str]]:
