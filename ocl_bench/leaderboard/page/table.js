@@ -12,7 +12,7 @@
   const columns = [
     { key: "rank", value: (row) => parseInt(row.rank, 10) || Infinity, text: (row) => row.rank },
     { key: "model", value: (row) => row.model.toLowerCase(), text: (row) => row.model + row.mark },
-    { key: "level", value: (row) => ["re-run", "replayed", "checked", "revoked"].indexOf(row.level), text: (row) => row.level, title: "how far it was verified" },
+    { key: "level", value: (row) => ["re-run", "replayed", "checked", "revoked"].indexOf(row.level), text: (row) => (row.reason ? `revoked: ${row.reason}` : row.level), title: "how far it was verified" },
     { key: "family", value: (row) => row.family, text: (row) => row.family },
     { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
     ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
@@ -75,12 +75,10 @@
   function body(list) {
     byId("board").tBodies[0].replaceChildren(...list.map((row) => {
       const line = document.createElement("tr");
-      if (row.level === "revoked") {
-        line.className = "revoked";
-        line.title = `revoked: ${row.reason}`;
-      }
+      if (row.level === "revoked") line.className = "revoked";
       for (const column of columns) {
         const data = document.createElement("td");
+        data.className = column.key;
         if (column.key === "model") {
           const link = document.createElement("a");
           link.href = `${row.slug}.html`;
