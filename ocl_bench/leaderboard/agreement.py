@@ -10,6 +10,7 @@ from statistics import fmean, variance
 from typing import Literal
 
 from ocl_bench.leaderboard.records import Comparison
+from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Gap, Results
 from ocl_bench.score.statistics import CONFIDENCE
 
@@ -62,7 +63,9 @@ def _seeds(gap: str, metric: str, old: Gap, new: Mapping[str, float], count: int
     what: Literal["same seeds", "new seeds"] = "same seeds" if shared else "new seeds"
     before = [old.per_seed[seed] for seed in shared or old.per_seed]
     after = [new[seed] for seed in shared or new]
-    error, freedom = _paired(before, after) if shared else _of_two(before, after)
+    error, freedom = (
+        _paired(before, after) if shared else _of_two(before, after, _least(old, metric, len(old.per_seed)))
+    )
     difference = fmean(after) - fmean(before)
     return _compared(what, gap, metric, fmean(before), fmean(after), difference, error, freedom, count, old.ci95)
 
@@ -79,16 +82,24 @@ def _error(squared: float, freedom: float) -> tuple[float, float]:
     return math.sqrt(squared), freedom
 
 
-def _of_two(old: Sequence[float], new: Sequence[float]) -> tuple[float | None, float]:
+def _least(gap: Gap, metric: str, trainings: int) -> float:
+    """Least variance of a gap between trainings: where all that were seen gave the same, the next may differ by one
+    question."""
+    questions = gap.n / (2 * trainings)
+    return 1 / questions**2 if metric == EM.name and questions else 0.0
+
+
+def _of_two(old: Sequence[float], new: Sequence[float], least: float) -> tuple[float | None, float]:
     """Standard error of the difference of two means, and its degrees of freedom (Welch).
 
     One new seed has no spread of its own, and takes that of the others.
     """
     if len(old) < 2:
         return None, 0
+    spread = max(variance(old), least)
     if len(new) < 2:
-        return _error(variance(old) * (1 / len(old) + 1 / len(new)), len(old) - 1)
-    first, second = variance(old) / len(old), variance(new) / len(new)
+        return _error(spread * (1 / len(old) + 1 / len(new)), len(old) - 1)
+    first, second = spread / len(old), max(variance(new), least) / len(new)
     if first + second == 0:
         return 0.0, 1
     freedom = (first + second) ** 2 / (first**2 / (len(old) - 1) + second**2 / (len(new) - 1))
@@ -112,7 +123,9 @@ def replayed_gaps(submitted: Results, replayed: Replayed, seeds: Sequence[int], 
         old = [submitted.gaps[gap][metric].per_seed[str(seed)] for seed in seeds]
         new = [fmean(by_seed[seed]) for seed in seeds]
         times = len(by_seed[seeds[0]])
-        spread = fmean(variance(values) for values in by_seed.values()) if times > 1 else 0.0
+        trainings = len(submitted.seeds) * len(submitted.stage2_seeds)
+        least = _least(submitted.gaps[gap][metric], metric, trainings)
+        spread = max(least, fmean(variance(values) for values in by_seed.values()) if times > 1 else 0.0)
         error = math.sqrt(spread * (1 / len(submitted.stage2_seeds) + 1 / times) / len(seeds))
         freedom = len(seeds) * (times - 1)
         difference = fmean(new) - fmean(old)

@@ -1,18 +1,20 @@
 """Make a model's initial weights again, from its configuration and seed: `python -m ocl_bench.leaderboard.initial`.
 
-Random weights depend on nothing else, and are the same on every machine. It takes torch, which the checks themselves do
-without: a process of its own makes them, as poor and as far from any network as the one that trains
+Random weights depend on nothing else but versions and the kind of processor. It takes torch, which the checks
+themselves do without: a process of its own makes them, as poor and as far from any network as the one that trains
 (`ocl_bench.leaderboard.isolated`).
 """
 
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from ocl_bench.leaderboard.submission import CONFIG
 MODULE = "ocl_bench.leaderboard.initial"
 MAX_PARAMETERS = 20_000_000  # whose weights are made: a second each; of larger models only the shapes are
 SECONDS = 5.0  # of processor time, for one submission
+MAX_MEMORY = 3 * 2**30  # of data: some configurations ask for buffers of any size
 PATIENCE = 60.0  # seconds of the clock until a process that says nothing is given up
 
 
@@ -66,8 +69,8 @@ class Initial:
             dtype, attention: how it is loaded.
 
         Returns:
-            `parameters`, and `weights`: seed → sha256 of the weights, unless the model is large; or `error`: why none
-            can be made. None without torch, or if the process was lost.
+            `parameters`, and `weights`: seed → sha256 of the weights, as far as time allows, and none of a large
+            model; or `error`: why none can be made. None without torch.
         """
         self._start()
         process = self._process
@@ -96,6 +99,10 @@ class Initial:
 def main() -> None:
     """Entry point: a request a line, and an answer a line."""
     leave_network()
+    with suppress(OSError, ValueError):  # not all systems have this limit
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    # Before time is taken: torch alone takes seconds.
+    import torch  # noqa: F401
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -103,21 +110,35 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     signal.signal(signal.SIGVTALRM, _too_long)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        answer: dict[str, Any] = {}
         try:
-            answer = _made(json.loads(line))
-        except Exception as error:  # whatever a configuration breaks
-            answer = {"error": (str(error).splitlines() or [type(error).__name__])[0][:300]}
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            with _time_limit():
+                _make(json.loads(line), answer)
+        except (Exception, _TooLong) as error:  # whatever a configuration breaks
+            if "parameters" not in answer or not isinstance(error, _TooLong):
+                answer = {"error": (str(error).splitlines() or [type(error).__name__])[0][:300]}
         print(json.dumps(answer), file=told, flush=True)
 
 
+class _TooLong(BaseException):
+    """Time is up; no library takes it for an error of its own."""
+
+
 def _too_long(*_: Any) -> None:
-    raise TimeoutError(f"it takes more than {SECONDS:g} seconds")
+    raise _TooLong(f"it takes more than {SECONDS:g} seconds")
 
 
-def _made(request: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _make(request: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Put into the answer what is known so far."""
     from ocl_bench.models.load import load_config, load_model, parameter_count, weights_sha256
     from ocl_bench.models.spec import ModelArgs, ModelSpec
     from ocl_bench.models.word_level import word_level_tokenizer
@@ -131,11 +152,12 @@ def _made(request: dict[str, Any]) -> dict[str, Any]:
         # Seeds have vocabularies of one size in the suite's tasks; the manifest tells the last seed's.
         parameters = parameter_count(spec, load_config(spec), [*tokenizers.values()][-1])
         if parameters > MAX_PARAMETERS or parameter_count(spec, load_config(spec), first) > MAX_PARAMETERS:
-            return {"parameters": parameters, "weights": {}}
-        weights = {
-            seed: weights_sha256(load_model(spec, tokenizer, int(seed))) for seed, tokenizer in tokenizers.items()
-        }
-    return {"parameters": parameters, "weights": weights}
+            answer |= {"parameters": parameters, "weights": {}}
+            return
+        weights: dict[str, str] = {}
+        answer |= {"parameters": parameters, "weights": weights}
+        for seed, tokenizer in tokenizers.items():
+            weights[seed] = weights_sha256(load_model(spec, tokenizer, int(seed)))
 
 
 if __name__ == "__main__":

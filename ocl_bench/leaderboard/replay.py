@@ -157,7 +157,12 @@ def _weights_folder(where: str, manifest: Manifest, challenge: Challenge) -> Pat
     name, _, revision = where.removeprefix(HUB).partition("@")
     if not HUB_ID.fullmatch(name) or (revision and not re.fullmatch(r"[0-9a-f]{40}", revision)):
         raise OclBenchError(f"--replay {where}: write it as hf:ORG/NAME, or hf:ORG/NAME@COMMIT.")
-    wanted = [f"{place}/*.safetensors" for _, _, place in places(manifest, challenge)]
+    wanted = [
+        f"{place}/{name}"
+        for cell, number, place in places(manifest, challenge)
+        for name in manifest.stages[cell.name][manifest.config.task.stages[number].name].files
+        if is_weights(name)
+    ]
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub's client and its transport raise many kinds

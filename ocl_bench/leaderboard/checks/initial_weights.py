@@ -1,5 +1,6 @@
 """A model of random weights has the parameters and began with the weights that its configuration and seeds give."""
 
+import platform
 from collections.abc import Mapping
 
 from ocl_bench.leaderboard.checks.consistency import is_word_level
@@ -10,12 +11,15 @@ from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.manifest import Manifest
+from ocl_bench.runner.manifest import Manifest, Provenance, versions
 from ocl_bench.tasks.records import texts
 
 
 def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], initial: Initial) -> None:
-    """Make the initial weights again and compare; only of models with the suite's own tokenizer."""
+    """Make the initial weights again and compare; only of models with the suite's own tokenizer.
+
+    Weights are compared with those of the same kind of processor and the same versions: others draw other digits.
+    """
     first = [cell for cell in manifest.config.cells if cell.shares is None]
     if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
         return
@@ -32,6 +36,18 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     name = manifest.config.task.stages[0].name
     for cell in first:
         again = made["weights"].get(str(cell.seed))
+        if not _draws_the_same(manifest.stages[cell.name][name].provenance):
+            continue
         if again is not None and manifest.stages[cell.name][name].weights_before != again:
             where = f"stages.{cell.name}.{name}.weights_before"
             checked.add(MANIFEST, where, "is not what configuration and seed give")
+
+
+def _draws_the_same(provenance: Provenance) -> bool:
+    """Whether random weights were drawn with what is here."""
+    here = versions()
+    same = (
+        provenance.versions.get(package, "").partition("+")[0] == here.get(package, "").partition("+")[0]
+        for package in ("torch", "transformers")
+    )
+    return all(same) and platform.machine() in provenance.hardware.get("system", "")

