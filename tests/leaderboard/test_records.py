@@ -89,13 +89,9 @@ def test_a_verification_raises_the_level_until_the_submission_changes(submission
     assert level_of(submission, manifest) == ("checked", None, None)
     path = write_record(submission, verified(manifest))
     assert path == records_of(submission) / VERIFICATION and "results" not in path.parts[-5:]
-    level, verification, _ = level_of(submission, manifest)
-    assert (
-        (level, verification, revocation)
-        == ("replayed", verified(manifest).model_copy(update={"date": verification.date}), None)
-        if verification
-        else False
-    )
+    level, verification, revocation = level_of(submission, manifest)
+    assert level == "replayed" and revocation is None and verification is not None
+    assert verification == verified(manifest).model_copy(update={"date": verification.date})
     (entry,) = load_entries(submission.parents[2])
     assert entry.level == "replayed"
     write_record(submission, verified(manifest).model_copy(update={"content": "0" * 64}))

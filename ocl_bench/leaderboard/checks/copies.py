@@ -35,9 +35,7 @@ class Seen:
             self._weights.setdefault(weights, place)
         for key, fingerprint in _keyed(checked):
             self._answers.setdefault(key, []).append((place, fingerprint))
-        return [
-            Problem("", "", f"its {what} are those of {other}: one of the two is a copy") for other, what in found
-        ]
+        return [Problem("", "", f"its {what} are those of {other}: one of the two is a copy") for other, what in found]
 
     def _same_weights(self, checked: Checked) -> Iterator[tuple[str, str]]:
         for weights in _weights(checked):
