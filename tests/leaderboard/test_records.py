@@ -10,6 +10,7 @@ from conftest import call
 from tampering import Copy
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.leaderboard import initial
 from ocl_bench.leaderboard.records import (
     REVOCATION,
     VERIFICATION,
@@ -30,8 +31,9 @@ from ocl_bench.runner.manifest import Manifest
 
 
 @pytest.fixture
-def submission(small_submission: Path, tmp_path: Path) -> Path:
-    """A submission in a leaderboard of its own."""
+def submission(small_submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A submission in a leaderboard of its own; its initial weights, which take seconds, are not made."""
+    monkeypatch.setattr(initial, "find_spec", lambda name: None)
     return Copy(small_submission, tmp_path / "leaderboard" / "results").path
 
 
