@@ -15,7 +15,7 @@ from settling import Forgery, read
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256_of_file
 from ocl_bench.leaderboard.records import CHALLENGE, VERIFICATION, Challenge, Verification, records_of
-from ocl_bench.leaderboard.replay import replay
+from ocl_bench.leaderboard.replay import are_as_submitted, replay
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.table import load_entries
 from ocl_bench.leaderboard.validate import check
@@ -274,3 +274,21 @@ def test_a_file_that_the_submission_names_has_to_hold_its_weights(
 def test_a_replay_takes_no_seeds_from_the_command_line(submission: Path, whole_run: Path, tmp_path: Path) -> None:
     done = call("leaderboard", "verify", submission, "--replay", whole_run, "--seeds", "1", folder=tmp_path)
     assert done.returncode == 2 and "draws its own seeds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "precision", "fits"),
+    [
+        ({"d1_cons": (500, 500), "qa_only": (12, 12)}, "float32", True),
+        ({"d1_cons": (496, 500), "qa_only": (11, 12)}, "float32", True),  # rounded otherwise
+        ({"d1_cons": (490, 500), "qa_only": (12, 12)}, "float32", False),
+        ({"d1_cons": (500, 500), "qa_only": (10, 12)}, "float32", False),
+        ({"d1_cons": (460, 500), "qa_only": (200, 200)}, "bfloat16", True),
+        ({"d1_cons": (5000, 5000), "qa_only": (0, 200)}, "bfloat16", False),  # one subset made up, 4 % of all answers
+        ({}, "float32", False),
+    ],
+)
+def test_weights_have_to_give_each_subsets_answers(
+    found: dict[str, tuple[int, int]], precision: str, fits: bool
+) -> None:
+    assert are_as_submitted(found, precision) == fits
