@@ -96,6 +96,7 @@ def challenge(submission: Path, count: int, by: str) -> None:
 
     manifest = passed(submission).manifest
     assert manifest is not None
+    records.require_none(submission)
     drawn = records.draw(manifest, count, _line("--by", by))
     click.echo(f"challenge  {records.write_record(submission, drawn)}")
     click.echo("to hand over, in a folder or a repository of the hub, but not in git:")

@@ -140,6 +140,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def require_none(submission: Path) -> None:
+    """Refuse a second challenge: drawn until it suits, a challenge would prove nothing."""
+    path = records_of(submission) / CHALLENGE
+    if path.exists():
+        raise OclBenchError(f"{path}: seeds were drawn already; to draw anew, remove it, and say why in the commit.")
+
+
 def records_of(submission: Path) -> Path:
     """Folder of a submission's records. Raises OclBenchError if it lies in no leaderboard."""
     parts = submission.resolve().parts

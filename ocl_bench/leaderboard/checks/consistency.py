@@ -30,7 +30,7 @@ UNLIKELY_SHARE = 0.01
 # engines round differently.
 DIFFERING_SHARE = 0.01
 # How far a curve may end from its samples, which are of the same weights in other batches.
-CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}
+CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}  # besides one answer, but for the first
 
 _WORD = re.compile(WORD)
 
@@ -120,11 +120,14 @@ def _vocabulary_size(config: Mapping[str, Any]) -> int:
 def ends_at_samples(point: CurvePoint, samples: Sequence[Sample], manifest: Manifest, cell: Cell) -> bool:
     """Whether the last point of a curve says of its questions what the samples do."""
     tolerance = _tolerance(manifest, cell, point.stage)
-    pairs: list[tuple[float, list[float]]] = [
-        (point.em_forced, [one.answer.em_forced for one in samples]),
-        (point.logprob, [one.answer.logprob for one in samples]),
-    ]
-    return all(abs(shown - fmean(values)) <= tolerance * max(1.0, abs(shown)) for shown, values in pairs)
+    # On an accelerator a token that is as likely as the next may win in one batch and lose in another.
+    one_answer = 0.0 if tolerance == CURVE_TOLERANCE["cpu"] else 1 / len(samples)
+    em_forced, logprob = (
+        fmean(values) for values in zip(*((one.answer.em_forced, one.answer.logprob) for one in samples), strict=True)
+    )
+    return abs(point.em_forced - em_forced) <= tolerance + one_answer and abs(
+        point.logprob - logprob
+    ) <= tolerance * max(1.0, abs(point.logprob))
 
 
 def wrong_losses(name: str, points: Sequence[CurvePoint], manifest: Manifest, cell: Cell) -> Iterator[Problem]:
