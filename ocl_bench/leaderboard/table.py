@@ -172,8 +172,11 @@ def _order(entry: Entry) -> tuple[bool, bool, float]:
 
 
 def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
-    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse."""
-    if own is None:
+    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse.
+
+    None without a gap, or with a single seed.
+    """
+    if own is None or own.interval != "seeds":
         return None
     above = sum(gap.ci95[0] > own.ci95[1] for gap in all_gaps)
     below = sum(gap.ci95[1] < own.ci95[0] for gap in all_gaps)

@@ -138,7 +138,7 @@ def test_a_deep_link_opens_just_that_view(browser: Browser, index: Path, entries
     watched = Watched(browser, address)
     own = sorted((entry for entry in entries if entry.family == "gpt_neox"), key=lambda one: one.manifest.parameters)
     assert watched.models() == [entry.name for entry in own]
-    cell = watched.page.locator("#board tbody tr").first.locator("td").nth(5)
+    cell = watched.page.locator("#board tbody tr").first.locator("td").nth(6)
     expect(cell).to_contain_text(f"+{own[0].results.gaps['ocl_gap']['logprob'].mean:.3f}")
     expect(watched.page.locator("#gap")).to_have_value("ocl_gap")
     watched.finish()
