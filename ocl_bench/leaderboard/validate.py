@@ -63,8 +63,10 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
         OclBenchError: if there is nothing at a path.
     """
     for path in paths:
-        if not path.exists():
-            raise OclBenchError(f"{path}: there is no such folder; name a submission, or a folder of them.")
+        if not os.path.exists(path):  # Path's own raises for names that no file can have
+            raise OclBenchError(
+                f"{printable(str(path))}: there is no such folder; name a submission, or a folder of them."
+            )
     names: set[str] = set()
     seen = Seen()
     with Initial() as initial:

