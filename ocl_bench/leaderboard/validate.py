@@ -63,10 +63,13 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
         OclBenchError: if there is nothing at a path.
     """
     for path in paths:
-        if not os.path.exists(path):  # Path's own raises for names that no file can have
-            raise OclBenchError(
-                f"{printable(str(path))}: there is no such folder; name a submission, or a folder of them."
-            )
+        try:
+            there = path.exists()
+        except (OSError, ValueError):  # a name that no file can have
+            there = False
+        if not there:
+            where = printable(str(path))
+            raise OclBenchError(f"{where}: there is no such folder; name a submission, or a folder of them.")
     names: set[str] = set()
     seen = Seen()
     with Initial() as initial:
