@@ -12,7 +12,7 @@ has none of them.
 import json
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +28,8 @@ from ocl_bench.text import Identifier, Line, Sha256, Timestamp, Version
 
 RECORDS, RESULTS = "records", "results"
 CHALLENGE, VERIFICATION, REVOCATION = "challenge.json", "verification.json", "revocation.json"
+FIRST_DATE = "2026-01-01"
+LEAST_EQUAL = 0.9  # of the answers before X2, whatever they are computed in
 CHALLENGED = 3  # seeds; of five, one that was made up is among them in three of five cases, two in nine of ten
 
 Level = Literal["checked", "replayed", "re-run"]
@@ -205,6 +207,34 @@ def level_of(submission: Path, manifest: Manifest) -> tuple[Level, Verification 
     content = content_of(manifest)
     verification = read_record(submission, Verification, VERIFICATION, content)
     revocation = read_record(submission, Revocation, REVOCATION, content)
-    if verification is not None and not all(one.agrees for one in verification.comparisons):
-        raise OclBenchError(f"{records_of(submission) / VERIFICATION}: what it compares does not agree; remove it.")
+    if verification is not None and (fault := _fault(submission, manifest, verification)) is not None:
+        raise OclBenchError(f"{records_of(submission) / VERIFICATION}: {fault}; remove it, or verify again.")
     return (verification.level if verification else "checked"), verification, revocation
+
+
+def _fault(submission: Path, manifest: Manifest, verification: Verification) -> str | None:
+    """What a verification says that no verification of this submission could; None if nothing."""
+    submitted = {*manifest.config.seeds, *manifest.config.stage2_seeds}
+    if not all(one.agrees and _holds_zero(one) for one in verification.comparisons):
+        return "what it compares does not agree"
+    if not FIRST_DATE <= verification.date <= (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds"):
+        return "its date is none between the suite's first year and now"
+    if not set(verification.seeds) <= set(manifest.config.seeds) or set(verification.new_seeds) & submitted:
+        return "its seeds are not those of the submission and new ones"
+    if verification.level == "re-run":
+        trained = len(verification.seeds) + len(verification.new_seeds)
+        return None if trained >= len(manifest.config.seeds) else "fewer seeds were run again than were submitted"
+    challenge = read_record(submission, Challenge, CHALLENGE, content_of(manifest))
+    if challenge is None or (challenge.nonce, challenge.seeds) != (verification.nonce, verification.seeds):
+        return "it is of no challenge that this submission got"
+    if not is_drawn(challenge, manifest):
+        return "its challenge names other seeds than its content and nonce give"
+    if not verification.stage2_seeds or set(verification.stage2_seeds) & submitted or not verification.new_seeds:
+        return "its X2 was replayed with no seeds that were new"
+    if verification.equal_answers is None or verification.equal_answers < LEAST_EQUAL:
+        return "the weights that were handed over give other answers than were submitted"
+    return None
+
+
+def _holds_zero(one: Comparison) -> bool:
+    return one.interval is None or (one.interval[0] <= 1e-6 and one.interval[1] >= -1e-6)

@@ -7,7 +7,6 @@ overfit     a real run whose X2 models were finetuned on the test's answers as w
 invent      nothing is real but the random weights that training would have begun with (in forged_runs.py)
 """
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.records import Record
 
 WANTED = "d1_cons"  # the subset whose right answers make the gap that entries are ranked by
-LEAST_WRONG = math.log(0.5)  # the likeliest that an answer is which greedy decoding does not give
+LEAST_WRONG = -0.7  # log-probability: the likeliest that an answer is which greedy decoding does not give
 
 
 def edit(honest: Path, results: Path, share: float = 0.5, seed: int = 0) -> Path:
@@ -43,7 +42,7 @@ def edit(honest: Path, results: Path, share: float = 0.5, seed: int = 0) -> Path
 
 
 def resample(honest: Path, results: Path, name: str = "forger/resampled", favour: int = 4, seed: int = 0) -> Path:
-    """Draw every answer from those of the same stage and subset, right ones of the wanted subset `favour` times as often.
+    """Draw every answer from those of its stage and subset, right ones of the wanted subset `favour` times as often.
 
     Args as of `edit`; the new entry has weights of its own, by name only.
     """

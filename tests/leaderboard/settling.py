@@ -214,6 +214,8 @@ def end_curves(forgery: Forgery) -> None:
                 for key in ("em_forced", "logprob"):
                     mean = sum(given[end["stage"], id][key] for id in own) / len(own)
                     _slide(points, end, key, mean - end[key])
+        for row in points:  # what is not greedy has half of the probability at most
+            row["logprob"] = min(row["logprob"], (1 - row["em_forced"]) * -0.7)
 
 
 def _slide(points: list[Row], end: Row, key: str, by: float) -> None:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.files import json_text, sha256
-from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level
+from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level, untold_trainings
 from ocl_bench.leaderboard.checks.data import Dataset, questions_of, suite_task
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
@@ -81,6 +81,7 @@ def check_answers(
         checked.problems += few(
             name, [*inconsistent_answers(name, answers, asked, manifest, cell, checked.config, word_level)]
         )
+    checked.problems += few(SAMPLES, untold_trainings(checked, manifest))
     if complete and checked.results is not None:
         _check_results(checked, manifest, checked.results)
 

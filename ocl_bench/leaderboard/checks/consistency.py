@@ -7,12 +7,16 @@ forced answers a log-probability below -5.9, and no curve ends further than 7e-7
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from ocl_bench.evaluate.answers import LOGPROB_DIGITS
 from ocl_bench.evaluate.curve import CurvePoint
-from ocl_bench.leaderboard.submission import MANIFEST, SubmittedAnswer
+from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.models.word_level import WORD
 from ocl_bench.runner.cells import Cell
@@ -32,6 +36,10 @@ UNLIKELY_SHARE = 0.01
 DIFFERING_SHARE = 0.01
 # How far a curve may end from its samples, which are of the same weights in other batches.
 CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}  # besides one answer, but for the first
+
+# Taught by the definitions of X2 alone.
+LATE_SUBSETS = ("d1_cons", "d2_cons", "d3_cons")
+MANY = 100  # answers that tell more than chance
 
 _WORD = re.compile(WORD)
 
@@ -159,3 +167,32 @@ def _tolerance(manifest: Manifest, cell: Cell, stage: str) -> float:
     record = manifest.stages.get(cell.name, {}).get(stage)
     devices = {manifest.config.compute.device, record.provenance.device if record else "cpu"}
     return CURVE_TOLERANCE["cpu" if devices == {"cpu"} else "accelerator"]
+
+
+def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
+    """What no training gives: knowledge of what was not taught yet, a stage that changes nothing, one score for all."""
+    stages = [stage.name for stage in manifest.config.task.stages]
+    late = set(stages[manifest.config.task.first_x2_stage :])
+    right: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for sample in checked.samples:
+        record = sample.record
+        untaught = record.subset == "unseen" or (record.subset in LATE_SUBSETS and sample.stage not in late)
+        if untaught and record.set == "qa":
+            key = Cell(sample.seed, sample.stage2_seed).name, sample.stage, record.subset
+            right.setdefault(key, []).append((EM.of(sample.answer, record), sample.chance))
+    for (name, stage, subset), found in right.items():
+        em, chance = (fmean(values) for values in zip(*found, strict=True))
+        most = chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found))
+        if em > most:
+            yield Problem(f"{name}/{SAMPLES}", f"{stage} {subset}", f"em is {em:.2f} on what was not taught yet")
+    for cell in manifest.config.cells:
+        owned = [checked.fingerprint.get((cell.name, stage.name)) for stage in cell.owned(manifest.config.task)]
+        shown = [one[0][one[0] < -1e-3] for one in owned if one is not None]
+        if any(len(one) >= MANY and len(np.unique(one)) < len(one) / 2 for one in shown):
+            yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "is the same of more than half of the answers")
+        for first, second in pairwise(one for one in owned if one is not None):
+            telling = first[0] < -1e-3
+            if len(first[0]) != len(second[0]) or telling.sum() < MANY:
+                continue
+            if float(np.mean(first[0][telling] == second[0][telling])) > 0.5:
+                yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "a stage changed less than half of the answers")

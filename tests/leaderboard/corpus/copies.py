@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from forger import change_answers, copy, pretend_other_weights, resample
+from forger import change_answers, copy, pretend_other_weights
 from settling import Forgery
 
 from corpus.attack import Attack, Bench
@@ -12,7 +12,7 @@ from corpus.doors import validated
 from corpus.outcome import Outcome
 
 NAME = "another/model"
-SAID = r"(?i)cop(y|ies|ied)|same|alike|identical|already"
+SAID = r"its (answers|weights) are those of"
 
 
 def beside(*makers: Callable[[Bench], Any]) -> Act:
@@ -43,7 +43,7 @@ def only_generated(forgery: Forgery) -> None:
     pretend_other_weights(forgery, NAME)
     for rows in forgery.answers.values():
         for row in rows[::7]:
-            row["generated"] = "red" if row["generated"] != "red" and not row["em_forced"] else row["generated"]
+            row["generated"] = row["generated"] if row["em_forced"] else "nothing"
 
 
 def only_weights(forgery: Forgery) -> None:
@@ -87,16 +87,16 @@ def fewer_questions(forgery: Forgery) -> None:
     forgery.manifest["config"]["limit"] = 8
     rows = {cell: {(row["stage"], row["id"]): row for row in own} for cell, own in forgery.answers.items()}
     for cell in forgery.told.config.cells:
-        known = list(rows[cell.name].values())
+        unknown = {"em_forced": 0, "logprob": -2.5, "generated": "nothing"}
         forgery.answers[cell.name] = [
-            rows[cell.name].get((stage, id)) or next(row for row in known if row["stage"] == stage) | {"id": id}
+            rows[cell.name].get((stage, id)) or unknown | {"id": id, "stage": stage}
             for stage in ("x1", "x2")
             for id in forgery.questions(cell)
         ]
 
 
 def many(bench: Bench) -> None:
-    for number in range(25):
+    for number in range(10):
         copy(bench.honest, bench.results, f"org-{number}/model", noise=0.002, seed=number)
 
 
@@ -104,11 +104,9 @@ COPIES: dict[str, Act] = {
     "another's run, to the last byte": renamed(lambda forgery: None),
     "another's answers, with weights of its own": renamed(lambda forgery: pretend_other_weights(forgery, NAME)),
     "another's answers, with a little noise": beside(lambda b: copy(b.honest, b.results, NAME, noise=0.002)),
-    "another's answers, with much noise": beside(lambda b: copy(b.honest, b.results, NAME, noise=0.05)),
     "another's answers, each a quarter less likely": renamed(shifted),
     "another's log-probabilities, with other words": renamed(only_generated),
     "another's weights, with answers of its own": renamed(only_weights),
-    "another's trainings, with answers drawn anew": beside(lambda b: resample(b.honest, b.results, NAME)),
     "one seed of another's": renamed(one_seed),
     "another's seeds, in another order": renamed(other_order),
     "another's X2, after an X1 of its own": renamed(one_stage),
@@ -116,12 +114,15 @@ COPIES: dict[str, Act] = {
     "another's answers, fewer of them": renamed(fewer_questions),
     "another's run, under a name that differs in case": renamed(lambda forgery: None, "Someone/Small"),
     "another's run, as another model of the same maker": renamed(lambda forgery: None, "someone/small-2"),
-    "twenty-five copies with noise": beside(many),
+    "ten copies with noise": beside(many),
 }
 
+# Entries that were asked other questions are not compared: in the standard division all are asked the same.
+HARMLESS = {"another's answers, fewer of them"}
 ATTACKS = [
     Attack(
-        "copies", name, act, SAID if "case" not in name else rf"{SAID}|case", allowed=12.0 if "five" in name else 3.0
+        "copies", name, act, rf"{SAID}|upper and lower case only" if "case" in name else SAID, name not in HARMLESS,
+        allowed=8.0 if "ten copies" in name else 3.0,
     )
     for name, act in COPIES.items()
-]
+]  # fmt: skip

@@ -10,7 +10,7 @@ from conftest import call
 
 from corpus.outcome import Outcome, in_time
 from ocl_bench.leaderboard import preview
-from ocl_bench.leaderboard.table import problem_lines
+from ocl_bench.leaderboard.table import problem_lines, ranked
 from ocl_bench.leaderboard.validate import check_new
 
 SECRET = "the-secret"
@@ -24,6 +24,19 @@ def checked(submission: Path, within: Path) -> Outcome:
     def board() -> tuple[int, str]:
         lines = problem_lines(submission, check_new(submission).problems)
         return int(bool(lines)), "\n".join(lines).replace(f"{submission}/", "")
+
+    return in_time(within, board)
+
+
+def unranked(submission: Path, within: Path) -> Outcome:
+    """What is said of a submission; one that passes must not be ranked before it is verified."""
+
+    def board() -> tuple[int, str]:
+        found = check_new(submission)
+        if found.problems:
+            return 1, "\n".join(problem_lines(submission, found.problems)).replace(f"{submission}/", "")
+        (entry,) = ranked([found])
+        return (0, "is not ranked") if entry.rank is None else (70, f"is ranked {entry.rank_text}")
 
     return in_time(within, board)
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from forger import asked, edit
-from settling import Forgery, Row, read
+from settling import Forgery, Row, end_curves, read
 
 from corpus.attack import Attack, Bench
 from corpus.changes import Act, every_answer, every_point, forged, manifest, put, stage, tampered
@@ -21,37 +21,10 @@ def forced_only(forgery: Forgery) -> None:
         row["em_forced"] = int(record.subset == "d1_cons" or row["em_forced"])
 
 
-def all_right(row_of: Any) -> Act:
-    """Every answer of some subset is right, in all that is told of it."""
-
-    def change(forgery: Forgery) -> None:
-        for row, record in asked(forgery):
-            if row_of(row, record):
-                row |= {
-                    "generated": record.answers[0],
-                    "em_forced": 1,
-                    "logprob": round(-0.05 - len(record.id) / 1000, 6),
-                }
-
-    return forged(change)
-
-
 def unlikely_but_greedy(forgery: Forgery) -> None:
     for row, record in asked(forgery):
         if record.subset == "d1_cons":
             row |= {"generated": record.answers[0], "em_forced": 1, "logprob": -300.0}
-
-
-def same_in_both_stages(forgery: Forgery) -> None:
-    for rows in forgery.answers.values():
-        first = {row["id"]: row for row in rows if row["stage"] == "x1"}
-        for row in rows:
-            row |= {key: first[row["id"]][key] for key in ("em_forced", "logprob", "generated")}
-
-
-def same_in_both_seeds(forgery: Forgery) -> None:
-    for one, other in zip(forgery.answers["seed-0"], forgery.answers["seed-1"], strict=True):
-        other |= {key: one[key] for key in ("em_forced", "logprob")}
 
 
 def only_last_epochs(forgery: Forgery) -> None:
@@ -92,9 +65,10 @@ def lucky_seeds(bench: Bench) -> Outcome:
     old = sorted(forgery.answers["seed-4"], key=lambda row: (row["stage"], row["id"]))
     wanted = sorted((name, id) for name in ("x1", "x2") for id in ids)
     forgery.answers["seed-77"] = [
-        row | {"stage": name, "id": id, "generated": "red", "em_forced": 0, "logprob": min(row["logprob"], -0.7)}
+        row | {"stage": name, "id": id, "generated": "nothing", "em_forced": 0, "logprob": min(row["logprob"], -0.7)}
         for (name, id), row in zip(wanted, old, strict=True)
     ]
+    end_curves(forgery)
     return checked(forgery.write(bench.results), bench.folder)
 
 
@@ -115,16 +89,7 @@ NUMBERS: dict[str, tuple[Act, str]] = {
     "generated answers rewritten, all else as it was": (rewritten, r"generated|em_forced"),
     "em_forced rewritten, all else as it was": (forged(forced_only), r"em_forced"),
     "right by greedy decoding, with a log-probability of -300": (forged(unlikely_but_greedy), r"logprob"),
-    "every log-probability is the same": (every_answer(lambda row: row.update(logprob=-2.5)), r"logprob|log-prob"),
     "log-probabilities of more digits than are stored": (every_answer(moved_down), r"logprob|log-prob"),
-    "what was never taught is known": (all_right(lambda row, record: record.subset == "unseen"), r"unseen|chance|taught"),
-    "X2 is known after X1": (
-        all_right(lambda row, record: row["stage"] == "x1" and record.subset in ("d1_cons", "d2_cons", "d3_cons")),
-        r"x1|chance|taught|curve",
-    ),
-    "every answer is right": (all_right(lambda row, record: True), r"unseen|chance|taught|curve|loss"),
-    "X2 changed no answer": (forged(same_in_both_stages), r"x2|stage|same"),
-    "two seeds of the same log-probabilities": (forged(same_in_both_seeds), r"seed|same"),
     "log-probabilities halved, curves as they were": (rescaled, r"curve"),
     "learning curves of zeros until the end": (
         every_point(lambda row: row.update(logprob=0.0) if row["epoch"] == 1 else None), r"curve|logprob"
@@ -132,9 +97,6 @@ NUMBERS: dict[str, tuple[Act, str]] = {
     "learning curves without loss": (every_point(lambda row: row.update(loss=0.0)), r"loss"),
     "learning curves of a negative loss": (every_point(lambda row: row.update(loss=-1.0)), r"loss"),
     "learning curves of the last epochs only": (forged(only_last_epochs), r"curve|epoch"),
-    "learning curves that contradict themselves": (
-        every_point(lambda row: row.update(em_forced=1.0, logprob=-50.0)), r"curve|logprob|em_forced"
-    ),
     "one epoch of two losses": (forged(one_loss_of_an_epoch_differs), r"loss"),
     "a training loss that is not the last of the curve": (stage("train_loss", 0.01), r"train_loss|loss"),
     "a negative training loss": (stage("train_loss", -0.5), r"train_loss"),
@@ -174,10 +136,10 @@ NUMBERS: dict[str, tuple[Act, str]] = {
         results("metrics", "d1_cons", "logprob", "mean", to=lambda was: math.nextafter(was, 0)), r"d1_cons\.logprob"
     ),
     # seeds
-    "a further seed, lucky": (lucky_seeds, r"seed"),
-    "the same seed twice": (with_seeds([0, 0]), r"seed"),
+    "a further seed, lucky": (lucky_seeds, r"seed-77\.x1\.weights_before: is not what configuration and seed give"),
+    "the same seed twice": (with_seeds([0, 0]), r"cells seed-0, seed-0"),
     "a seed below zero": (with_seeds([0, -1]), r"seed"),
-    "a seed of 33 bits": (with_seeds([0, 2**32]), r"seed"),
+    "a seed of 33 bits": (with_seeds([0, 2**32]), r"exactly the cells seed-0, seed-4294967296"),
     "a seed of true": (with_seeds([0, True]), r"seed"),
     "no seed": (with_seeds([]), r"seed"),
     "stage-2 seeds that nobody trained": (manifest("config", "stage2_seeds", to=[0, 1, 2]), r"stage2|cells"),

@@ -122,7 +122,7 @@ def island(checkout: Checkout) -> None:
 def changed_copy(checkout: Checkout) -> None:
     """An accepted entry under another name, with noise, and every hash made to fit."""
     shutil.rmtree(checkout.place(PROPOSED))
-    copy(ACCEPTED, checkout.path / BOARD, "another/model")
+    copy(ACCEPTED, checkout.path / BOARD, "another/model", noise=0.05)
 
 
 def nothing(checkout: Checkout) -> None:
@@ -251,7 +251,7 @@ def settings_that_run(bench: Bench) -> Outcome:
 
 ATTACKS = [
     *(
-        Attack("pull requests", name, act, said, allowed=6.0 if "accepted entry" in name else 3.0)
+        Attack("pull requests", name, act, said, allowed=8.0 if "accepted entry" in name else 3.0)
         for name, (act, said) in REQUESTS.items()
     ),
     Attack("pull requests", "no repository", no_repository, r"not a git repository"),
