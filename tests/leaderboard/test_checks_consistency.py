@@ -74,7 +74,7 @@ ANSWERS: dict[str, tuple[Callable[[Forgery], None], str | None]] = {
         answers(lambda forgery, rows: (right(forgery, rows[0]), rows[0].update(em_forced=1, logprob=-60.0))),
         "less than a guess among all tokens, but em_forced is 1",
     ),
-    "many that are unlikely, but the likeliest": (answers(all_unlikely), "is -7, but em_forced is 1"),
+    "many that are unlikely, but the likeliest": (answers(all_unlikely), "is -7, but em_forced is 1|not taught yet|of more than half|more of this kind|changed less"),
     "one that is unlikely, but the likeliest": (answers(one_unlikely), None),
     "generated, but not the likeliest": (answers(said_but_not_forced), "em_forced: is 0, but just that answer was generated"),
     "the likeliest, but not generated": (
@@ -157,9 +157,6 @@ PLAUSIBLE: dict[str, tuple[Callable[[Any], None], str | None]] = {
     "no parameters": (each("parameters", to=0), "parameters: is no number of parameters"),
     "a stage in no memory": (each(*X1, "peak_memory_bytes", to=1), r"x1\.peak_memory_bytes: is less than the weights"),
     "a run in no memory": (each("peak_memory_bytes", to=1), "^manifest.json: peak_memory_bytes: is less than the weights"),
-    "weights of which the processor's memory holds few": (
-        all_of(each("peak_memory_bytes", to=1), each("config", "compute", "slots", to=lambda slots: ["cuda:0"] * len(slots))), None
-    ),
     "files without weights": (each(*X1, "files", "model.safetensors", to=[100, "0" * 64]), r"x1\.files: have 100 bytes of weights"),
     "files with more than weights": (each(*X1, "files", "model.safetensors", to=[10**8, "0" * 64]), r"x1\.files: have 10+ bytes of weights"),
     "a few words fewer": (each(*X1, "files", "model.safetensors", to=lambda file: [file[0] - 300, file[1]]), None),
