@@ -82,6 +82,7 @@ def test_other_versions_and_processors_may_draw_other_weights(
     provenance = forgery.manifest["stages"]["seed-1"]["x1"]["provenance"]
     for key, value in made_with.items():
         provenance[key] |= value
+    forgery.manifest["starts"] = 2  # it went on elsewhere
     assert check(forgery.write(tmp_path / "results"), made).problems == []
 
 
