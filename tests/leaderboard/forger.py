@@ -3,7 +3,6 @@
 edit        the generated answers of an honest entry are rewritten
 resample    answers and log-probabilities are drawn anew from those of an honest entry, the right ones more often
 copy        an honest entry under another name, with noise
-overfit     a real run whose X2 models were finetuned on the test's answers as well   (in forged_runs.py)
 invent      nothing is real but the random weights that training would have begun with (in forged_runs.py)
 """
 

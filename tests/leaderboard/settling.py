@@ -58,7 +58,7 @@ class Forgery:
 
     @property
     def told(self) -> Manifest:
-        return Manifest.model_validate_json(json.dumps(self.manifest))
+        return parsed(json.dumps(self.manifest))
 
     def stages(self) -> Iterable[tuple[Cell, str, Row]]:
         """Every training: cell, stage, and what the manifest says of it."""
@@ -118,6 +118,18 @@ def read(folder: Path) -> Forgery:
     return Forgery(card, manifest, (folder / CONFIG).read_bytes(), rows(SAMPLES), rows(CURVES))
 
 
+@lru_cache(maxsize=8)
+def parsed(manifest: str) -> Manifest:
+    """A manifest, which is given as JSON."""
+    return Manifest.model_validate_json(manifest)
+
+
+@lru_cache(maxsize=64)
+def tokenizer(task: str, seed: int) -> str:
+    """Identity of the suite's own tokenizer for a seed's data."""
+    return vocabulary_sha256(built(task, seed, 0))
+
+
 @lru_cache(maxsize=64)
 def built(task: str, seed: int, stage2_seed: int) -> tuple[Record, ...]:
     """The data of a cell of a task, which is given as JSON."""
@@ -144,7 +156,9 @@ def settle(forgery: Forgery) -> None:
         parent: BaseIdentity | str = record["weights_before"]
         if not number:
             scratch = config.model.source == "scratch"
-            known = {"init_seed": cell.seed, "tokenizer": vocabulary_sha256(records)} if scratch else {}
+            known = (
+                {"init_seed": cell.seed, "tokenizer": tokenizer(task.model_dump_json(), cell.seed)} if scratch else {}
+            )
             parent = BaseIdentity(**record["identity"]["parent"] | known)
         trained = digest(tuple(trained_on(task.stages[number], records)))
         identity = stage_identity(config, cell, number, trained, parent)

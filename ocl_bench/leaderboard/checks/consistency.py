@@ -15,12 +15,13 @@ import numpy as np
 
 from ocl_bench.evaluate.answers import LOGPROB_DIGITS
 from ocl_bench.evaluate.curve import CurvePoint
+from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.models.word_level import WORD
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.identity import BaseIdentity, vocabulary_sha256
+from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.metrics import EM
 from ocl_bench.score.samples import Sample
@@ -44,13 +45,13 @@ MANY = 100  # answers that tell more than chance
 _WORD = re.compile(WORD)
 
 
-def is_word_level(manifest: Manifest, cell: Cell, records: Sequence[Record]) -> bool:
+def is_word_level(manifest: Manifest, cell: Cell, records: Dataset) -> bool:
     """Whether a cell's tokenizer is the suite's own, one token a word, so that its tokens can be counted here."""
     record = next(iter(manifest.stages.get(cell.owner(manifest.config.task, 0).name, {}).values()), None)
     if manifest.config.model.source != "scratch" or record is None:
         return False
     parent = record.identity.parent
-    return isinstance(parent, BaseIdentity) and parent.tokenizer == vocabulary_sha256(records)
+    return isinstance(parent, BaseIdentity) and parent.tokenizer == records.vocabulary
 
 
 def words(text: str) -> int:

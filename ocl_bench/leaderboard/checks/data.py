@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.sampling import subset_sample
@@ -15,6 +15,7 @@ from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.identity import vocabulary_sha256
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
@@ -42,6 +43,11 @@ class Dataset(list[Record]):
     def __init__(self, records: Iterable[Record]) -> None:
         super().__init__(records)
         self._lines = {record.id: line_of(record) for record in self}
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """Identity of the suite's own tokenizer of these data, which several checks ask for."""
+        return vocabulary_sha256(self)
 
     def sha256(self, records: Iterable[Record]) -> str:
         """What `dataset_sha256` gives for some of the records."""

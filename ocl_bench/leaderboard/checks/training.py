@@ -11,7 +11,7 @@ from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.compute import training_precision
-from ocl_bench.runner.identity import BaseIdentity, content_key, vocabulary_sha256
+from ocl_bench.runner.identity import BaseIdentity, content_key
 from ocl_bench.runner.jobs import stage_identity, trained_on
 from ocl_bench.runner.manifest import Manifest, StageRecord
 from ocl_bench.runner.store import is_weights
@@ -97,7 +97,7 @@ def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dat
 
 
 def _check_base(
-    checked: Checked, manifest: Manifest, base: BaseIdentity, cell: Cell, records: Sequence[Record], where: str
+    checked: Checked, manifest: Manifest, base: BaseIdentity, cell: Cell, records: Dataset, where: str
 ) -> None:
     spec = manifest.config.model
     scratch, hub = spec.source == "scratch", spec.source == "hub"
@@ -110,7 +110,7 @@ def _check_base(
         "init_seed": cell.seed if scratch else None,
     }
     if scratch and checked.submission is not None and checked.submission.division == "standard":
-        expected["tokenizer"] = vocabulary_sha256(records)
+        expected["tokenizer"] = records.vocabulary
     for key, value in expected.items():
         if getattr(base, key) != value:
             checked.add(MANIFEST, f"{where}.{key}", "is not that of the model")

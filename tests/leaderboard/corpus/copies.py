@@ -96,7 +96,7 @@ def fewer_questions(forgery: Forgery) -> None:
 
 
 def many(bench: Bench) -> None:
-    for number in range(10):
+    for number in range(6):
         copy(bench.honest, bench.results, f"org-{number}/model", noise=0.002, seed=number)
 
 
@@ -114,7 +114,7 @@ COPIES: dict[str, Act] = {
     "another's answers, fewer of them": renamed(fewer_questions),
     "another's run, under a name that differs in case": renamed(lambda forgery: None, "Someone/Small"),
     "another's run, as another model of the same maker": renamed(lambda forgery: None, "someone/small-2"),
-    "ten copies with noise": beside(many),
+    "six copies with noise": beside(many),
 }
 
 # Entries that were asked other questions are not compared: in the standard division all are asked the same.
@@ -122,7 +122,7 @@ HARMLESS = {"another's answers, fewer of them"}
 ATTACKS = [
     Attack(
         "copies", name, act, rf"{SAID}|upper and lower case only" if "case" in name else SAID, name not in HARMLESS,
-        allowed=8.0 if "ten copies" in name else 3.0,
+        allowed=8.0 if "six copies" in name else 3.0,
     )
     for name, act in COPIES.items()
 ]  # fmt: skip

@@ -66,12 +66,6 @@ def built(board: Path, within: Path) -> Outcome:
     return in_time(within, build, lambda: [board / "README.md", *sorted((board / "site").glob("*.html"))])
 
 
-def checked_and_built(submission: Path, board: Path, within: Path) -> Outcome:
-    """Check, and if that finds nothing, build."""
-    found = checked(submission, within)
-    return found if found.code else built(board, within)
-
-
 def submitted(run: Path, *words: str | Path, within: Path, folder: Path | None = None) -> Outcome:
     """`submit`."""
     return command("submit", run, *words, within=within, folder=folder)
@@ -88,7 +82,7 @@ def served(pages: Path, request: bytes, within: Path) -> Outcome:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             try:
                 errors: list[str] = []
-                server.handle_error = lambda *of: errors.append("Traceback: the server failed")  # type: ignore
+                server.handle_error = lambda *of: errors.append("Traceback: the server failed")
                 status, text = _ask(server.server_port, request)
             finally:
                 server.shutdown()

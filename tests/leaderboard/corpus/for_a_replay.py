@@ -3,6 +3,7 @@
 In the standard division none of them is ranked.
 """
 
+from forged_runs import invent
 from forger import asked, end_curves, resample
 from settling import Forgery, Row, read
 
@@ -10,6 +11,7 @@ from corpus.attack import Attack, Bench
 from corpus.changes import Act, every_answer, every_point, forged, stage
 from corpus.doors import unranked
 from corpus.outcome import Outcome
+from ocl_bench.leaderboard import validate
 from ocl_bench.tasks.records import Record
 
 
@@ -54,6 +56,11 @@ def resampled(bench: Bench) -> Outcome:
     return unranked(resample(bench.accepted, bench.results), bench.folder)
 
 
+def invented(bench: Bench) -> Outcome:
+    with validate.Initial() as initial:
+        return unranked(invent(bench.accepted, bench.results, initial), bench.folder)
+
+
 FORGERIES: dict[str, Act] = {
     "every log-probability is the same": every_answer(
         lambda row: row.update(logprob=-2.5 if not row["em_forced"] else -0.5)
@@ -68,6 +75,7 @@ FORGERIES: dict[str, Act] = {
     ),
     "every answer is right, in the standard division": all_right,
     "answers drawn from another's, in the standard division": resampled,
+    "a model that never was, in the standard division": invented,
 }
 
 ATTACKS = [Attack("for a replay", name, act, ".", refused=False, allowed=6.0) for name, act in FORGERIES.items()]

@@ -78,7 +78,7 @@ def in_time(folder: Path, board: Callable[[], tuple[int, str]], shown: Callable[
             code, said = board()
         except TooLong:
             code, said = -1, f"stopped after {PATIENCE:g} s"
-    return Outcome(code, said, tuple(shown()) if code == 0 else (), **watch.found)  # type: ignore[arg-type]
+    return Outcome(code, said, tuple(shown()) if code == 0 else (), **watch.found)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
