@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import call
+from forger import copy
 from tampering import Copy
 
 from ocl_bench.errors import OclBenchError
@@ -26,7 +27,7 @@ from ocl_bench.leaderboard.records import (
     write_record,
 )  # fmt: skip
 from ocl_bench.leaderboard.table import load_entries
-from ocl_bench.leaderboard.validate import check
+from ocl_bench.leaderboard.validate import check, check_all
 from ocl_bench.runner.manifest import Manifest
 
 
@@ -163,3 +164,12 @@ def test_a_revoked_submission_keeps_its_line_and_loses_its_rank(submission: Path
     (after,) = load_entries(submission.parents[2])
     assert before.rank is not None and after.rank is None
     assert isinstance(after.revocation, Revocation) and after.revocation.reason == "made up"
+
+
+def test_a_revoked_copy_is_no_reason_against_what_it_was_copied_from(submission: Path) -> None:
+    results = submission.parents[2]
+    forged = copy(submission, results, "another/small", noise=0)  # before the other in order
+    assert [len(one.problems) for one in check_all([results])] == [0, 1]
+    write_record(forged, Revocation(content=content_of(manifest_of(forged)), by="A", date=now(), reason="a copy"))
+    assert [len(one.problems) for one in check_all([results])] == [0, 0]
+    assert [entry.revocation is None for entry in load_entries(results)] == [True, False]

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import Copy
 
+from ocl_bench.leaderboard.checks import answers
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_UNPACKED_BYTES
 from ocl_bench.leaderboard.validate import check, find_submissions
@@ -590,3 +591,14 @@ def test_checking_needs_no_torch(small_submission: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, []]
+
+
+def test_ranks_rest_on_the_standard_seeds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (accepted,) = (Path(__file__).parents[2] / "leaderboard/results/attributes/ocl-bench__gpt-neox-1x16").iterdir()
+    # As if two of its five seeds were the submitter's own choice.
+    monkeypatch.setattr(answers, "STANDARD_SEEDS", (0, 1, 2))
+    checked = check(accepted)
+    assert checked.problems == [] and checked.results is not None and checked.ranked is not None
+    submitted, ranked = (one.gaps["meta_ocl_gap"]["em"] for one in (checked.results, checked.ranked))
+    assert ranked.per_seed == {seed: submitted.per_seed[seed] for seed in ("0", "1", "2")}
+    assert checked.ranked.seeds == (0, 1, 2) and ranked.mean != submitted.mean
