@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import call
+from overfit_run import overfit
 from settling import Forgery, read
 
 from ocl_bench.errors import OclBenchError
@@ -19,6 +20,7 @@ from ocl_bench.leaderboard.replay import are_as_submitted, replay
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.table import load_entries
 from ocl_bench.leaderboard.validate import check
+from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import read_manifest
 
 CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few entities")
@@ -84,6 +86,20 @@ def test_an_honest_submission_that_is_replayed_rises_a_level(submission: Path, w
     assert len(record.new_seeds) == 1 and record.new_seeds[0] not in (0, 1)
     (entry,) = load_entries(submission.parents[2])
     assert entry.level == "replayed"
+
+
+def test_a_run_that_was_finetuned_on_the_test_passes_the_checks_but_no_replay(whole_run: Path, tmp_path: Path) -> None:
+    run, results = tmp_path / "run", tmp_path / "leaderboard" / "results"
+    submission = overfit(whole_run, run, results)
+    checked = check(submission)
+    assert checked.problems == [] and checked.results is not None
+    honest = read_results(whole_run)
+    forged, real = (one.metrics["d1_cons"]["em"].mean for one in (checked.results, honest))
+    assert forged > real + 0.3
+    challenged(submission)
+    done = replayed(submission, run, tmp_path)
+    assert done.returncode == 1 and "NO" in done.stdout and "does not agree" in done.stderr
+    assert not (records_of(submission) / VERIFICATION).exists()
 
 
 def better_x2(forgery: Forgery) -> None:
