@@ -14,18 +14,24 @@ from tampering import Copy
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard import verify as verifying
+from ocl_bench.leaderboard.agreement import seeds_compared
 from ocl_bench.leaderboard.isolated import environment, fetch, run_isolated
+from ocl_bench.leaderboard.table import load_entries
 from ocl_bench.leaderboard.validate import check
-from ocl_bench.leaderboard.verify import compare, model_of, verify
+from ocl_bench.leaderboard.verify import model_of, verify
 from ocl_bench.models.spec import ModelArgs
 from ocl_bench.score.result import Gap, Results
 
 
-def test_the_same_seeds_on_the_same_machine_agree(small_submission: Path, tmp_path: Path) -> None:
-    done = call("leaderboard", "verify", small_submission, "--output_path", tmp_path, folder=tmp_path)
+def test_the_same_seeds_on_the_same_machine_agree_and_raise_the_level(small_submission: Path, tmp_path: Path) -> None:
+    submission = Copy(small_submission, tmp_path / "leaderboard" / "results").path
+    done = call("leaderboard", "verify", submission, "--by", "A. Maintainer", "--output_path", "runs", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("ocl_gap")]
-    assert len(rows) == 3 and all(row[2] == row[3] and row[-1] == "yes" for row in rows)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("same seeds")]
+    assert ["ocl_gap", "em"] in [row[2:4] for row in rows]
+    assert all(row[4] == row[5] and row[-1] == "yes" for row in rows)
+    (entry,) = load_entries(tmp_path / "leaderboard" / "results")
+    assert entry.level == "re-run" and entry.verification is not None and entry.verification.seeds == (0, 1)
 
 
 def test_a_private_seed_trains_what_the_submitter_could_not_prepare(small_submission: Path, tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_even_past_the_checks_no_code_of_a_submission_is_run(
     if beside:  # even where the module lies beside what is loaded
         monkeypatch.setattr(verifying, "model_of", lambda *_: f"scratch:{copy.path}")
     if model_type == "gpt_neox":
-        assert verify(copy.path, 1, None, tmp_path / "runs")[1]
+        assert verify(copy.path, 1, None, tmp_path / "runs").comparisons
     else:
         with pytest.raises(OclBenchError):
             verify(copy.path, 1, None, tmp_path / "runs")
@@ -283,8 +289,8 @@ def test_the_same_seeds_are_compared_in_pairs(
     small_submission: Path, submitted: list[float], again: list[float], agrees: bool
 ) -> None:
     old, new = ({str(seed): value for seed, value in enumerate(values)} for values in (submitted, again))
-    (one,) = compare(results(small_submission, old), results(small_submission, new))
-    assert one.agrees == agrees and one.ci95 is not None
+    (one,) = seeds_compared(results(small_submission, old), results(small_submission, new), range(5))
+    assert one.what == "same seeds" and one.agrees == agrees and one.interval is not None
     assert one.difference == pytest.approx(one.again - one.submitted)
 
 
@@ -292,4 +298,5 @@ def test_other_seeds_are_compared_as_two_samples(small_submission: Path) -> None
     old = results(small_submission, {str(seed): 0.4 + 0.02 * seed for seed in range(5)})
     near = results(small_submission, {str(seed): 0.35 + 0.0003 * seed for seed in range(100, 300, 40)})
     far = results(small_submission, {str(seed): 0.0001 * seed for seed in range(100, 300, 40)})
-    assert [compare(old, new)[0].agrees for new in (near, far)] == [True, False]
+    again = range(100, 300, 40)
+    assert [seeds_compared(old, new, again)[0].agrees for new in (near, far)] == [True, False]
