@@ -221,7 +221,7 @@ def hardware() -> dict[str, str]:
     import torch
 
     found = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(available_cores()),
         "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "system": platform.platform(),
@@ -231,7 +231,8 @@ def hardware() -> dict[str, str]:
     return {name: fitted(value) for name, value in found.items()}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the system calls the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

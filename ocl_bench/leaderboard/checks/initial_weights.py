@@ -1,6 +1,5 @@
 """A model of random weights has the parameters and began with the weights that its configuration and seeds give."""
 
-import platform
 from collections.abc import Mapping
 
 from ocl_bench.leaderboard.checks.consistency import is_word_level
@@ -11,14 +10,16 @@ from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.manifest import Manifest, Provenance, versions
+from ocl_bench.runner.manifest import Manifest, Provenance, processor, versions
 from ocl_bench.tasks.records import texts
+from ocl_bench.text import fitted
 
 
 def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], initial: Initial) -> None:
     """Make the initial weights again and compare; only of models with the suite's own tokenizer.
 
-    Weights are compared with those of the same kind of processor and the same versions: others draw other digits.
+    Weights are compared with those of the same processor and the same versions. Normal and uniform numbers are the same
+    on every x86 processor that was tried, but Mamba's weights go through exp and log, whose last digits are not.
     """
     first = [cell for cell in manifest.config.cells if cell.shares is None]
     if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
@@ -50,4 +51,4 @@ def _draws_the_same(provenance: Provenance) -> bool:
         provenance.versions.get(package, "").partition("+")[0] == here.get(package, "").partition("+")[0]
         for package in ("torch", "transformers")
     )
-    return all(same) and platform.machine() in provenance.hardware.get("system", "")
+    return all(same) and provenance.hardware.get("processor") == fitted(processor())
