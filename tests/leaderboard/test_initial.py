@@ -71,9 +71,7 @@ def test_without_torch_nothing_is_said_of_them(
     assert check_new(forgery.write(tmp_path / "results")).problems == []
 
 
-@pytest.mark.parametrize(
-    "made_with", [{"versions": {"torch": "2.5.1"}}, {"hardware": {"processor": "Apple M5"}}]
-)
+@pytest.mark.parametrize("made_with", [{"versions": {"torch": "2.5.1"}}, {"hardware": {"processor": "Apple M5"}}])
 def test_other_versions_and_processors_may_draw_other_weights(
     made_with: dict[str, Any], small_submission: Path, tmp_path: Path, made: Initial
 ) -> None:
@@ -98,10 +96,10 @@ def test_a_configuration_of_any_size_costs_seconds_and_bounded_memory() -> None:
         buffers = made.of(neo, WORDS, "float32", None)
         honest = made.of(NEOX, WORDS, "float32", None)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert layers == {"error": "it takes more than 5 seconds"}
+    assert layers == {"error": "it takes more than 15 seconds"}
     assert buffers is not None and "can't allocate memory" in buffers["error"]
     assert honest is not None and len(set(honest["weights"].values())) == 5
-    assert after.ru_utime - before.ru_utime < 20  # of which torch takes up to six
+    assert after.ru_utime - before.ru_utime < 60  # of which torch takes six, and more on a busy machine
     assert after.ru_maxrss * 1024 < MAX_MEMORY
 
 
