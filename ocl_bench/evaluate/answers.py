@@ -27,9 +27,16 @@ class Answer(Contract):
         ge=LOWEST_LOGPROB, le=0, description="natural log-probability of the first answer and its end"
     )
     generated: str = Field(description="greedy answer, cut at the first newline")
+    choice: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda choice: choice is None,
+        description="number, from 0, of the question's most likely option, by the log-probability of it and its end; of "
+        "equally likely ones not the right one",
+    )
 
 
-def make_answer(id: str, forced: bool, logprob: float, generated: str) -> Answer:
+def make_answer(id: str, forced: bool, logprob: float, generated: str, choice: int | None = None) -> Answer:
     """One answer, as it is stored.
 
     Args:
@@ -37,6 +44,7 @@ def make_answer(id: str, forced: bool, logprob: float, generated: str) -> Answer
         forced: whether an accepted answer and its end is what greedy decoding would produce.
         logprob: natural log-probability of the first answer and its end.
         generated: the greedy answer.
+        choice: number of the most likely option; None where there are none.
 
     Raises:
         RunFailed: if the log-probability is none that a working model gives.
@@ -44,7 +52,7 @@ def make_answer(id: str, forced: bool, logprob: float, generated: str) -> Answer
     if not logprob >= LOWEST_LOGPROB:  # nor is NaN
         raise RunFailed(f"the answer to {id} has the log-probability {logprob:g}: the model's weights are broken.")
     rounded = round(logprob, LOGPROB_DIGITS) + 0.0  # no -0.0
-    return Answer(id=id, em_forced=int(forced), logprob=rounded, generated=generated)
+    return Answer(id=id, em_forced=int(forced), logprob=rounded, generated=generated, choice=choice)
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ocl_bench.evaluate.answers import Answer, make_answer
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.forced import Forced
+from ocl_bench.evaluate.options import choose
 from ocl_bench.evaluate.sampling import curve_sample, subset_sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import sha256
@@ -24,10 +25,12 @@ class Questions:
     Attributes:
         records: the test records.
         encoded: for each record, its prompt with each accepted answer; the first is the one trained on.
+        options: for each record, its prompt with each option; empty where it has none.
     """
 
     records: list[Record]
     encoded: list[list[Encoded]]
+    options: list[list[Encoded]]
 
     def subset_sample(self, per_subset: int, seed: int) -> "Questions":
         """A fixed random sample of at most `per_subset` questions of each subset and kind."""
@@ -38,20 +41,36 @@ class Questions:
         return self._only(curve_sample(self.records, per_subset))
 
     def _only(self, numbers: Sequence[int]) -> "Questions":
-        return Questions([self.records[n] for n in numbers], [self.encoded[n] for n in numbers])
+        columns = (self.records, self.encoded, self.options)
+        records, encoded, options = ([column[n] for n in numbers] for column in columns)  # type: ignore[index]
+        return Questions(records, encoded, options)  # type: ignore[arg-type]
 
 
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
     """Encode the test records of a dataset."""
     tests = [record for record in records if record.split == "test"]
-    pairs = [(record.prompt, answer_text(answer)) for record in tests for answer in record.answers]
-    encoded = iter(encoder(pairs))
-    return Questions(tests, [[next(encoded) for _ in record.answers] for record in tests])
+    texts = [(record.prompt, (*record.answers, *record.options)) for record in tests]
+    encoded = iter(encoder([(prompt, answer_text(text)) for prompt, own in texts for text in own]))
+    answers, options = [], []
+    for record in tests:
+        answers.append([next(encoded) for _ in record.answers])
+        options.append([next(encoded) for _ in record.options])
+    return Questions(tests, answers, options)
 
 
 def _forced(engine: TorchEngine, questions: Questions) -> list[list[Forced]]:
     flat = iter(engine.forced([one for answers in questions.encoded for one in answers]))
     return [[next(flat) for _ in answers] for answers in questions.encoded]
+
+
+def choices(engine: TorchEngine, questions: Questions) -> list[int | None]:
+    """Number of each question's most likely option; None where it has none."""
+    found: list[int | None] = [None] * len(questions.records)
+    asked = [number for number, options in enumerate(questions.options) if options]
+    for number, logprobs in zip(asked, engine.option_logprobs([questions.options[n] for n in asked]), strict=True):
+        record = questions.records[number]
+        found[number] = choose(logprobs, record.options.index(record.answers[0]))
+    return found
 
 
 class Generator(Protocol):
@@ -110,9 +129,13 @@ def ask(
         scored = _forced(engine, questions)
         tokens = generator.generate(prompts, limits, [_longest_begin(forced) for forced in scored], on_answered)
     answers = [
-        make_answer(record.id, any(one.greedy for one in forced), forced[0].logprob, text)
-        for record, forced, text in zip(
-            questions.records, scored, map(engine.encoder.decode_answer, tokens), strict=True
+        make_answer(record.id, any(one.greedy for one in forced), forced[0].logprob, text, choice)
+        for record, forced, text, choice in zip(
+            questions.records,
+            scored,
+            map(engine.encoder.decode_answer, tokens),
+            choices(engine, questions),
+            strict=True,
         )
     ]
     return Asked(
@@ -129,16 +152,21 @@ def _longest_begin(forced: Sequence[Forced]) -> tuple[int, ...]:
 
 
 def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> list[CurvePoint]:
-    """Each subset's mean `em_forced` and `logprob`: one forward pass, no generation. `where`: stage, epoch and loss."""
+    """Each subset's means, by teacher forcing, without generation. `where`: stage, epoch and loss."""
     by_subset: dict[tuple[str, str], list[list[Forced]]] = defaultdict(list)
-    for record, forced in zip(questions.records, _forced(engine, questions), strict=True):
+    right: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    columns = (questions.records, _forced(engine, questions), choices(engine, questions))
+    for record, forced, choice in zip(*columns, strict=True):
         by_subset[record.subset, record.set].append(forced)
+        if choice is not None:
+            right[record.subset, record.set].append(record.options[choice] == record.answers[0])
     return [
         CurvePoint(
             subset=subset,
             set=name,
             em_forced=fmean(any(one.greedy for one in forced) for forced in rows),
             logprob=fmean(forced[0].logprob for forced in rows),
+            choice=fmean(right[subset, name]) if right[subset, name] else None,
             n=len(rows),
             **where,
         )

@@ -1,13 +1,13 @@
 """The evaluator that draws learning curves: its rows are points."""
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
-from ocl_bench.evaluate.questions import within_memory
+from ocl_bench.evaluate.questions import asked_after, within_memory
 from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.tasks.records import Record, dataset_sha256
 
@@ -34,6 +34,9 @@ class CurvePoint(Contract):
     set: str = Field("qa", description="what was asked: the source's questions (qa), or an evaluation set")
     em_forced: float = Field(ge=0, le=1, description="mean em_forced")
     logprob: float = Field(le=0, description="mean log-probability of the answers")
+    choice: float | None = Field(
+        None, ge=0, le=1, exclude_if=lambda choice: choice is None, description="mean choice, of questions with options"
+    )
     n: int = Field(ge=1, description="questions asked")
 
 
@@ -50,39 +53,43 @@ class CurveEvaluator:
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self._questions: Questions | None = None
+        self._records: dict[str, list[Record]] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
+        self._questions: dict[str, Questions] = {}
 
     @classmethod
     def of(cls, wanted: Wanted) -> "CurveEvaluator | None":
         """Nothing if no curves are recorded."""
         return cls(wanted) if wanted.curves else None
 
-    @cached_property
-    def records(self) -> list[Record]:
-        """What is asked: a sample of all questions, so that another limit is no reason to train again."""
-        asked = [record for record in self.wanted.records if record.split == "test"]
-        return [asked[number] for number in curve_sample(asked, self.wanted.task.evaluate.curve_questions)]
+    def records(self, stage: str) -> list[Record]:
+        """What is asked in a stage: a sample of all questions, so that another limit is no reason to train again."""
+        if stage not in self._records:
+            wanted = self.wanted
+            asked = asked_after(wanted.task, stage, wanted.records, None, wanted.seed)
+            numbers = curve_sample(asked, wanted.task.evaluate.curve_questions)
+            self._records[stage] = [asked[number] for number in numbers]
+        return self._records[stage]
 
     def asks(self, moment: Moment) -> bool:
         """In each epoch."""
         return moment.when == "epoch"
 
-    @cached_property
-    def _settings(self) -> dict[str, Any]:
-        return {"questions": dataset_sha256(self.records), "precision": self.wanted.precision}
-
     def settings(self, moment: Moment) -> dict[str, Any]:
         """The questions, and what they are answered in."""
-        return self._settings
+        if moment.stage not in self._settings:
+            questions = dataset_sha256(self.records(moment.stage))
+            self._settings[moment.stage] = {"questions": questions, "precision": self.wanted.precision}
+        return self._settings[moment.stage]
 
     def run(self, loaded: Loaded, moment: Moment) -> Found:
         """The points of an epoch."""
         from ocl_bench.evaluate.ask import curve_points, encode_questions
         from ocl_bench.evaluate.torch_engine import TorchEngine
 
-        if self._questions is None:
-            self._questions = encode_questions(self.records, loaded.encoder)
-        questions = self._questions
+        if moment.stage not in self._questions:
+            self._questions[moment.stage] = encode_questions(self.records(moment.stage), loaded.encoder)
+        questions = self._questions[moment.stage]
         engine = TorchEngine(loaded.model, loaded.encoder, bf16=loaded.autocast)
         where = {"stage": moment.stage, "epoch": moment.epoch, "loss": moment.loss}
         return Found(within_memory(engine, lambda: curve_points(engine, questions, **where)))

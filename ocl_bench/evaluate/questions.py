@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ocl_bench.errors import RunFailed
@@ -32,33 +31,30 @@ class QuestionsEvaluator:
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
+        self._of_stage: dict[str, tuple[list[Record], dict[str, Any]]] = {}
 
     @classmethod
     def of(cls, wanted: Wanted) -> "QuestionsEvaluator":
         """Every run asks them."""
         return cls(wanted)
 
-    @cached_property
-    def records(self) -> list[Record]:
-        """What is asked."""
-        tests = [record for record in self.wanted.records if record.split == "test"]
-        if self.wanted.limit is None:
-            return tests
-        return [tests[number] for number in subset_sample(tests, self.wanted.limit, self.wanted.seed)]
-
     def asks(self, moment: Moment) -> bool:
         """After each stage."""
         return moment.when == "after"
 
-    @cached_property
-    def _settings(self) -> dict[str, Any]:
-        wanted = self.wanted
-        questions = dataset_sha256(self.records)
-        return question_settings(questions, wanted.task, wanted.precision, wanted.engine, wanted.engine_args)
+    def _after(self, stage: str) -> tuple[list[Record], dict[str, Any]]:
+        """What is asked after a stage, and the settings of that."""
+        if stage not in self._of_stage:
+            wanted = self.wanted
+            records = asked_after(wanted.task, stage, wanted.records, wanted.limit, wanted.seed)
+            questions = dataset_sha256(records)
+            settings = question_settings(questions, wanted.task, wanted.precision, wanted.engine, wanted.engine_args)
+            self._of_stage[stage] = records, settings
+        return self._of_stage[stage]
 
     def settings(self, moment: Moment) -> dict[str, Any]:
         """The questions, the engine, and what it computes in."""
-        return self._settings
+        return self._after(moment.stage)[1]
 
     def run(self, loaded: Loaded, moment: Moment) -> Found:
         """Answer every question."""
@@ -66,9 +62,10 @@ class QuestionsEvaluator:
         from ocl_bench.evaluate.torch_engine import TorchEngine
 
         engine = TorchEngine(loaded.model, loaded.encoder, bf16=loaded.autocast)
-        questions = encode_questions(self.records, loaded.encoder)
+        records, _ = self._after(moment.stage)
+        questions = encode_questions(records, loaded.encoder)
         generator = _Elsewhere(loaded, engine)
-        count = Count(loaded.on_answered, len(self.records))
+        count = Count(loaded.on_answered, len(records))
 
         def attempt() -> "Asked":
             return ask(
@@ -82,6 +79,20 @@ class QuestionsEvaluator:
         asked = within_memory(engine, attempt, count.reset)
         facts: dict[str, int | str] = {"prompts_sha256": asked.prompts_sha256, "differing": asked.differing}
         return Found(asked.answers, facts, generator.engine_record)
+
+
+def asked_after(task: Task, stage: str, records: Sequence[Record], limit: int | None, seed: int) -> list[Record]:
+    """The questions of a dataset that are asked after a stage.
+
+    Args:
+        task, stage: the task, and the name of one of its stages.
+        records: the dataset.
+        limit: questions per subset; None asks all.
+        seed: stage-1 seed, which decides the questions that a limit leaves.
+    """
+    number = [one.name for one in task.stages].index(stage)
+    tests = [record for record in records if record.split == "test" and task.asks(number, record.subset)]
+    return tests if limit is None else [tests[n] for n in subset_sample(tests, limit, seed)]
 
 
 def question_settings(

@@ -19,7 +19,14 @@ def subset_sample(records: Sequence[Record], per_subset: int, seed: int) -> list
 
 
 def curve_sample(records: Sequence[Record], per_subset: int) -> list[int]:
-    """What a learning curve shows: a sample of the source's questions, or without any, of the first other set."""
+    """What a learning curve shows: a sample of the source's questions, or without any, of the first other set.
+
+    Args:
+        records: the questions that are asked after the stage.
+        per_subset: questions of each subset.
+    """
+    if not records:
+        return []
     sets = [record.set for record in records]
     shown = "qa" if "qa" in sets else min(sets)
     numbers = [number for number, name in enumerate(sets) if name == shown]

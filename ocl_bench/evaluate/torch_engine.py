@@ -10,6 +10,7 @@ from ocl_bench.evaluate.batching import MAX_TOKENS, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
 from ocl_bench.evaluate.forced import Forced, plain_logits, score
 from ocl_bench.evaluate.generation import Greedy
+from ocl_bench.evaluate.options import cached_option_logprobs
 from ocl_bench.models.batches import Collator, decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -100,6 +101,34 @@ class TorchEngine:
         for number, ids in zip(later, generated, strict=True):
             answers[number] = ids
         return forced, answers
+
+    @torch.no_grad()
+    def option_logprobs(self, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
+        """Natural log-probability of each option of questions, with its end.
+
+        Args:
+            questions: each a prompt with every option.
+
+        Raises:
+            Diverged: if the logits are not numbers.
+        """
+        found: list[list[float]] = [[] for _ in questions]
+        if not self._caches:
+            for numbers, (scored, _) in self._passes(questions):
+                for number, forced in zip(numbers, scored, strict=True):
+                    found[number] = [one.logprob for one in forced]
+            return found
+        labelled = LabelledPositions(self.model)
+        try:
+            for numbers in self._batching.batches(questions, self.max_tokens):
+                batch = [questions[number] for number in numbers]
+                with self._autocast():
+                    logprobs = cached_option_logprobs(self.model, labelled, batch, self.encoder.pad_id)
+                for number, own in zip(numbers, logprobs, strict=True):
+                    found[number] = own
+        finally:
+            labelled.close()
+        return found
 
     def generate(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ocl_bench.contract import Contract, read_yaml
 from ocl_bench.errors import OclBenchError, did_you_mean
@@ -19,7 +19,6 @@ class Training(Contract):
     effective_batch_size: int = Field(
         ge=1, description="datapoints per optimizer step, over all devices and micro-batches"
     )
-    learning_rate: float = Field(gt=0, description="peak learning rate")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="learning-rate schedule within a stage"
     )
@@ -51,6 +50,7 @@ class StageRecipe(Training):
     """Everything about the training of one stage that is not data or model."""
 
     epochs: int = Field(ge=1, description="epochs of the stage")
+    learning_rate: float = Field(gt=0, description="peak learning rate")
 
 
 class Named(Contract):
@@ -63,9 +63,13 @@ class Named(Contract):
     )
 
 
+Rate = Annotated[float, Field(gt=0)]
+
+
 class Recipe(Training, Named):  # in this order the fields of Named come first, as in a recipe's file
     """Everything about training that is not data or model."""
 
+    learning_rate: Rate | tuple[Rate, ...] = Field(description="peak learning rate, of all stages or of each")
     learned_below: float | None = Field(
         None,
         gt=0,
@@ -73,10 +77,20 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
         "not learned its data, and results say so",
     )
 
+    @model_validator(mode="after")
+    def _a_rate_for_each_stage(self) -> "Recipe":
+        if isinstance(self.learning_rate, tuple) and len(self.learning_rate) != len(self.epochs):
+            raise ValueError(
+                f"learning_rate has {len(self.learning_rate)} values and epochs {len(self.epochs)}; give one for each "
+                "stage, or one for all"
+            )
+        return self
+
     def of_stage(self, number: int) -> StageRecipe:
         """What decides the training of the stage with this number, from 0."""
-        shared = self.model_dump(exclude={*Named.model_fields, "learned_below"})
-        return StageRecipe(**shared, epochs=self.epochs[number])
+        shared = self.model_dump(exclude={*Named.model_fields, "learned_below", "learning_rate"})
+        rate = self.learning_rate[number] if isinstance(self.learning_rate, tuple) else self.learning_rate
+        return StageRecipe(**shared, epochs=self.epochs[number], learning_rate=rate)
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:

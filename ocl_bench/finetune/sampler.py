@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from ocl_bench.finetune.epoch import Pool
+
 
 class EpochSampler(Sampler[int]):
     """Random order of the datapoints, sorted by length inside each effective batch.
@@ -15,9 +17,7 @@ class EpochSampler(Sampler[int]):
     Args:
         lengths: tokens of each datapoint.
         batch_size: datapoints per optimizer step on this process.
-        is_definition: which datapoints are definitions.
-        definitions_per_epoch: definitions in an epoch. If that is not all of them, each is used equally often (plus or
-            minus one) over the epochs; questions are used once an epoch.
+        pools: what an epoch has; together they are all datapoints.
         seed: decides the order of all epochs.
     """
 
@@ -25,23 +25,17 @@ class EpochSampler(Sampler[int]):
         self,
         lengths: Sequence[int],
         batch_size: int,
-        is_definition: Sequence[bool],
-        definitions_per_epoch: int,
+        pools: Sequence[Pool],
         seed: int,
     ) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
-        definitions = [number for number, flag in enumerate(is_definition) if flag]
-        questions = [number for number, flag in enumerate(is_definition) if not flag]
-        if definitions_per_epoch == len(definitions):
-            self._always, self._cycled, self._cycled_per_epoch = list(range(len(lengths))), [], 0
-        else:
-            self._always, self._cycled, self._cycled_per_epoch = questions, definitions, definitions_per_epoch
+        self._pools = pools
         self._generator = torch.Generator().manual_seed(seed)
-        self._deck: list[int] = []
+        self._decks: list[list[int]] = [[] for _ in pools]
 
     def __len__(self) -> int:
-        return len(self._always) + self._cycled_per_epoch
+        return sum(pool.per_epoch for pool in self._pools)
 
     def __iter__(self) -> Iterator[int]:
         epoch = self._epoch()
@@ -54,14 +48,17 @@ class EpochSampler(Sampler[int]):
             self._epoch()
 
     def _epoch(self) -> list[int]:
-        return self._shuffled(self._always + self._draw(self._cycled_per_epoch))
+        return self._shuffled([number for place in range(len(self._pools)) for number in self._draw(place)])
 
-    def _draw(self, count: int) -> list[int]:
-        while len(self._deck) < count:
-            self._deck += self._shuffled(self._cycled)
-        drawn, self._deck = self._deck[:count], self._deck[count:]
+    def _draw(self, place: int) -> Sequence[int]:
+        pool, deck = self._pools[place], self._decks[place]
+        if not pool.drawn:
+            return pool.numbers
+        while len(deck) < pool.per_epoch:
+            deck += self._shuffled(pool.numbers)
+        drawn, self._decks[place] = deck[: pool.per_epoch], deck[pool.per_epoch :]
         return drawn
 
-    def _shuffled(self, items: list[int]) -> list[int]:
+    def _shuffled(self, items: Sequence[int]) -> list[int]:
         order = torch.randperm(len(items), generator=self._generator).tolist()
         return [items[number] for number in order]

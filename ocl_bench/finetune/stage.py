@@ -17,6 +17,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from ocl_bench.errors import Diverged, RunFailed
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
+from ocl_bench.finetune.epoch import Pool
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.finetune.sampler import EpochSampler
 from ocl_bench.finetune.trainer import LossWatch, StageDataset, StageTrainer
@@ -157,7 +158,7 @@ def micro_batch_size(requested: int | None, effective: int, longest: int, device
 def train_stage(
     model_of: Callable[[], Any],
     datapoints: Sequence[Datapoint],
-    is_definition: Sequence[bool],
+    pools: Sequence[Pool],
     *,
     recipe: StageRecipe,
     seed: int,
@@ -178,7 +179,7 @@ def train_stage(
         model_of: gives a causal or seq2seq language model with the weights that the stage starts from, to train in
             place; asked again after memory ran out, so whoever asks should hold no other reference to it.
         datapoints: what to train on.
-        is_definition: which of them are definitions (for the recipe's `definition_share`).
+        pools: what an epoch has of them.
         recipe: how to train.
         seed: decides the order of the data and every random choice of the training.
         pad_id: id to pad with.
@@ -221,9 +222,8 @@ def train_stage(
         arguments = _arguments(recipe, size, seed, device, bf16, report_to, run_name, log_folder)
         dataset, watch = StageDataset(datapoints), LossWatch(arguments.device)
         recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
-        definitions = recipe.definitions_per_epoch(sum(is_definition), len(is_definition) - sum(is_definition))
         lengths = [one.length for one in datapoints]
-        sampler = EpochSampler(lengths, effective, is_definition, definitions, seed)
+        sampler = EpochSampler(lengths, effective, pools, seed)
         sampler.skip(before.epoch)
         trainer = StageTrainer(
             model=model,

@@ -26,7 +26,7 @@ from ocl_bench.leaderboard.submission import SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import read_bytes, unpack
 from ocl_bench.leaderboard.verify import Progress, Verified, passed, request_of
 from ocl_bench.models.spec import HUB_ID
-from ocl_bench.runner.cells import Cell, cells_of, stage_folder
+from ocl_bench.runner.cells import Cell, stage_folder
 from ocl_bench.runner.folder import read_data, read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.runner.store import is_weights
@@ -238,7 +238,7 @@ def equal_answers(folder: Path, checked: Checked, run: Path, seeds: Sequence[int
     stage = task.stages[task.first_x2_stage - 1].name
     new = {cell.seed: cell for cell in read_manifest(run).config.cells if cell.shares is None}
     found: dict[str, tuple[int, int]] = {}
-    for cell in cells_of(manifest.config.seeds, manifest.config.stage2_seeds):
+    for cell in manifest.config.cells:
         if cell.shares is not None or cell.seed not in seeds:
             continue
         submitted = _submitted(folder, cell, stage)

@@ -1,6 +1,7 @@
 """Learning curves of a run, as a picture."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,8 @@ from ocl_bench.tasks.subsets import ASKED
 
 # Colour-blind-safe (Okabe and Ito); reliable tag blue, unreliable red, fresh orange, no definition grey.
 COLOURS = {
+    "x0_facts": "#009E73",
+    "x0_aliases": "#CC79A7",
     "d1_cons_qa": "#0072B2",
     "d1_incons_qa": "#56B4E9",
     "d2_incons_qa": "#D55E00",
@@ -32,12 +35,14 @@ COLOURS = {
     "unseen": "#999999",
 }
 
-# Subsets trained in X1 are dashed, those of X2 solid, those never trained on dotted.
-STYLES = {"x1": "--", "x2": "-", "test": ":"}
+# Subsets trained in X1 are dashed, those of X2 solid, those of X0 dash-dotted, those never trained on dotted.
+STYLES = {"x0": "-.", "x1": "--", "x2": "-", "test": ":"}
 
 
 def plot_run(folder: Path, path: Path | None = None) -> Path:
-    """Draw the run's learning curves: em_forced of each subset by epoch, one panel a stage, mean and 95 % interval.
+    """Draw the run's learning curves: choice, or where nothing is chosen em_forced, of each subset by epoch.
+
+    One panel a stage, mean and 95 % interval.
 
     Args:
         folder: a run folder.
@@ -52,7 +57,9 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     from matplotlib import pyplot
 
     config = read_manifest(folder).config
-    curves = _read_curves(folder, config)
+    points = _read_points(folder, config)
+    chosen = all(point.choice is not None for _, point in points)
+    curves = _curves(points, chosen)
     path = path or folder / "curves.png"
     stages = [stage.name for stage in config.task.stages]
     shown = [name for name in ASKED if any((stage, name) in curves for stage in stages)]
@@ -62,13 +69,17 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
         1, len(stages), figsize=(4 * len(stages) + 1.8, 3.6), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, stage in zip(axes[0], stages, strict=True):
-        for subset in shown:
+        for subset in (name for name in shown if (stage, name) in curves):
             _draw(axis, subset, curves[stage, subset])
         axis.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
         axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("exact match (teacher-forced)")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
+    axes[0][0].set_ylabel("choice" if chosen else "exact match (teacher-forced)")
+    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    order = sorted(handles, key=[*shown, "chance"].index)
+    figure.legend(
+        [handles[label] for label in order], order, fontsize=8, frameon=False, loc="outside right center"
+    )
     seeds = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}"
     band = ", mean and 95 % interval" if len(config.seeds) > 1 else ""
     figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds}{band}", fontsize=10)
@@ -86,16 +97,25 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
 Curve = dict[int, dict[int, list[float]]]
 
 
-def _read_curves(folder: Path, config: RunConfig) -> dict[tuple[str, str], Curve]:
-    curves: dict[tuple[str, str], Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def _read_points(folder: Path, config: RunConfig) -> list[tuple[int, CurvePoint]]:
+    """Every point with the seed that it is of."""
+    points: list[tuple[int, CurvePoint]] = []
     for cell in config.cells:
         for stage in cell.owned(config.task):
             path = stage_folder(folder, cell, stage.name) / "curve.jsonl"
             for number, row in enumerate(read_json_lines(path) if path.is_file() else (), start=1):
-                point = CurvePoint.parse(row, f"{path} line {number}")
-                curves[point.stage, point.subset][point.epoch][cell.seed].append(point.em_forced)
-    if not curves:
+                points.append((cell.seed, CurvePoint.parse(row, f"{path} line {number}")))
+    if not points:
         raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
+    return points
+
+
+def _curves(points: Sequence[tuple[int, CurvePoint]], chosen: bool) -> dict[tuple[str, str], Curve]:
+    curves: dict[tuple[str, str], Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for seed, point in points:
+        value = point.choice if chosen else point.em_forced
+        assert value is not None
+        curves[point.stage, point.subset][point.epoch][seed].append(value)
     return curves
 
 

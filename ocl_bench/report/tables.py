@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from ocl_bench.score.metrics import EM, EM_FORCED, METRICS
+from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS, main_metric
 from ocl_bench.score.result import Change, Disagreement, Gap, Results, Value
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
@@ -18,43 +18,59 @@ if TYPE_CHECKING:
     from ocl_bench.study.run import StudyResults
 
 
+RECALL = "recall"  # the evaluation set that is a column of the tables
+
+
 def subset_table(results: Results, format: str = "simple") -> str:
-    """Subsets with the metrics that tables show (mean and 95 % interval), chance, stage and number of questions."""
-    shown = _shown(results.metrics)
+    """Subsets with the metrics that tables show (mean and 95 % interval), recall, chance, stage and questions."""
+    shown, recall = _shown(results.metrics), results.sets.get(RECALL)
     rows = [
         [
             subset,
             metrics[EM.name].stage,
             *(with_interval(metrics[name]) for name in shown),
+            *([] if recall is None else [_of_recall(recall.metrics.get(subset), sign=False)]),
             _chance(metrics[EM.name]),
             metrics[EM.name].n,
         ]
         for subset, metrics in results.metrics.items()
     ]
-    headers = ["subset", "after", *(f"{name} [95 %]" for name in shown), "chance", "n"]
+    asked = [*shown, *([] if recall is None else [RECALL])]
+    headers = ["subset", "after", *(f"{name} [95 %]" for name in asked), "chance", "n"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
 def gap_table(results: Results, format: str = "simple") -> str:
-    """Gaps on the metrics that tables show, with their intervals, p of em_forced and number of seeds."""
-    shown = _shown(results.gaps)
+    """Gaps on the metrics that tables show, with their intervals, p of the first and number of seeds."""
+    shown, recall = _shown(results.gaps), results.sets.get(RECALL)
     rows = [
         [
             gap,
             *(with_interval(metrics[name], sign=True) for name in shown),
-            _p(metrics[EM_FORCED.name]),
+            *([] if recall is None else [_of_recall(recall.gaps.get(gap), sign=True)]),
+            _p(metrics[shown[0]]),
             metrics[EM.name].seeds,
             metrics[EM.name].n,
         ]
         for gap, metrics in results.gaps.items()
     ]
-    headers = ["gap", *(f"{name} [95 %]" for name in shown), f"p ({EM_FORCED.name})", "seeds", "n"]
+    asked = [*shown, *([] if recall is None else [RECALL])]
+    headers = ["gap", *(f"{name} [95 %]" for name in asked), f"p ({shown[0]})", "seeds", "n"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
 def _shown(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """The metrics that tables show, as far as the result has them: it may be older than a metric."""
-    return [one.name for one in METRICS.values() if one.shown and all(one.name in row for row in rows.values())]
+    """The metrics that tables show, as far as the result has them, the one that counts first.
+
+    Where answers are chosen, em_forced is left out: a note says how often it differs from em.
+    """
+    found = [one.name for one in METRICS.values() if one.shown and all(one.name in row for row in rows.values())]
+    return [name for name in found if name != EM_FORCED.name or CHOICE.name not in found]
+
+
+def _of_recall(row: Mapping[str, Value] | Mapping[str, Gap] | None, sign: bool) -> str:
+    """What was trained on, asked again: by choice where its answers have options, else by em."""
+    return "" if row is None else with_interval(row[main_metric(row).name], sign)
 
 
 def set_tables(results: Results, format: str = "simple") -> list[str]:
@@ -64,7 +80,7 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
     variable's questions are about, instead of the one that its definition names.
     """
     kinds: dict[str, list[str]] = {}
-    for name in results.sets:
+    for name in (name for name in results.sets if name != RECALL):  # that is a column of the others
         kinds.setdefault(name.partition("/")[0].removesuffix("_qa"), []).append(name)
     tables = []
     for kind, names in kinds.items():
@@ -75,9 +91,9 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
             scores = results.sets[name]
             note = " (its questions' entity)" if scored.endswith("_qa") else ""
             for subset, metrics in scores.metrics.items():
-                rows.setdefault(subset + note, {})[column] = with_interval(metrics[EM_FORCED.name])
+                rows.setdefault(subset + note, {})[column] = with_interval(metrics.get(CHOICE.name, metrics[EM_FORCED.name]))
             for gap, gaps in scores.gaps.items():
-                rows.setdefault(gap, {})[column] = with_interval(gaps[EM_FORCED.name], sign=True)
+                rows.setdefault(gap, {})[column] = with_interval(gaps.get(CHOICE.name, gaps[EM_FORCED.name]), sign=True)
         body = [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
         headers = [f"{kind}: {EM_FORCED.name} [95 %]", *columns]
         tables.append(tabulate(body, headers=headers, tablefmt=format, disable_numparse=True))
@@ -158,12 +174,18 @@ def task_table(tasks: Sequence[Task]) -> str:
 
 
 def study_table(results: "StudyResults", format: str = "simple") -> str:
-    """A study's points with the OCL and meta-OCL gap on em_forced (mean, 95 % interval, p), questions and sets."""
+    """A study's points with the OCL and meta-OCL gap (mean, 95 % interval, p), questions and sets.
+
+    On choice, or on em_forced where nothing is chosen.
+    """
     rows = []
     for point in results.points:
         scored = {"questions": point.results.gaps} | {name: one.gaps for name, one in point.results.sets.items()}
         for name, gaps in scored.items():
-            shown = [gaps[gap][EM_FORCED.name] if gap in gaps else None for gap in ("ocl_gap", "meta_ocl_gap")]
+            shown = [
+                gaps[gap].get(CHOICE.name, gaps[gap][EM_FORCED.name]) if gap in gaps else None
+                for gap in ("ocl_gap", "meta_ocl_gap")
+            ]
             cells = ["" if gap is None else f"{with_interval(gap, sign=True)} p {_p(gap)}" for gap in shown]
             if any(cells):
                 rows.append([point.run.label, name, *cells, len(point.seeds)])

@@ -10,7 +10,6 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
+from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.files import folder_atomic, read_json_lines, sha256_of_file, write_atomic
 from ocl_bench.registry import load_attribute
 from ocl_bench.runner.cells import Cell, stage_folder
@@ -183,14 +183,14 @@ def _require_answers(folder: Path, manifest: Manifest) -> None:
     """Every question of every stage was answered once."""
     config = manifest.config
     for cell in config.cells:
-        tests = Counter((one.subset, one.kind) for one in read_data(folder, cell) if one.split == "test")
-        asked = Counter({what: n if config.limit is None else min(n, config.limit) for what, n in tests.items()})
+        records = read_data(folder, cell)
         for stage in cell.owned(config.task):
+            asked = asked_after(config.task, stage.name, records, config.limit, cell.seed)
             path = stage_folder(folder, cell, stage.name) / "answers.jsonl"
             answered = {row["id"] for row in read_json_lines(path)} if path.is_file() else set()
-            if len(answered) != asked.total():
+            if len(answered) != len(asked):
                 raise OclBenchError(
-                    f"{path}: stage {stage.name} has {len(answered)} answered questions of {asked.total()}; "
+                    f"{path}: stage {stage.name} has {len(answered)} answered questions of {len(asked)}; "
                     "the run has not finished or its files were changed."
                 )
 

@@ -19,6 +19,7 @@ from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.compute import Precision
 from ocl_bench.tasks.records import Record, texts
+from ocl_bench.tasks.schema import Selector
 from ocl_bench.text import HubName, Revision, Sha256, Word
 
 SHORT = 24  # hex digits of a key that name a folder
@@ -56,6 +57,9 @@ class StageIdentity(Contract):
     seed: int = Field(ge=0, description="training seed: order of the data and every random choice")
     precision: Precision = Field(description="what it computes in")
     world_size: int = Field(ge=1, description="processes that train it together")
+    replay: dict[Selector, float] = Field(
+        {}, exclude_if=lambda replay: not replay, description="what of its data is replayed → how many for each other"
+    )
 
 
 class EvaluationIdentity(Contract):

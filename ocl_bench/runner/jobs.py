@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ocl_bench.evaluate.evaluator import Evaluator, Moment, Wanted, evaluators
+from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import (
     BaseIdentity,
@@ -39,12 +40,8 @@ def stage_identity(
         seed=cell.training_seed(config.task, number),
         precision=config.compute.training,
         world_size=config.compute.processes,
+        replay=config.task.stages[number].replay,  # type: ignore[arg-type]
     )
-
-
-def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
-    """The records of a dataset that a stage trains on, in their order."""
-    return [record for record in records if stage.trains_on(record.split, record.kind)]
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from ocl_bench.evaluate.curve import curve_epochs
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Generated, Loaded
 from ocl_bench.files import folder_atomic, sha256
+from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.finetune.stage import Trained, train_stage
 from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
-from ocl_bench.runner.jobs import Asked, StageJob, trained_on
+from ocl_bench.runner.jobs import Asked, StageJob
 from ocl_bench.runner.manifest import (
     EvaluationRecord,
     Provenance,
@@ -174,7 +175,7 @@ class _Training:
         trained = train_stage(
             lambda: models.pop() if models else self._fresh(),
             [datapoint(one, encoder.seq2seq, job.identity.recipe.loss) for one in encoded],
-            [record.kind == "definition" for record in records],
+            epoch_pools(job.stage, job.identity.recipe, records),
             recipe=job.identity.recipe,
             seed=job.identity.seed,
             pad_id=encoder.pad_id,
@@ -202,7 +203,7 @@ class _Training:
             self.memory.forget()
             if parent is None:
                 self.tokenizer = load_tokenizer(job.config.model, texts(job.records))
-                model = self.memory.base.copy(job.config.model, self.tokenizer, job.cell.seed)
+                model = self.memory.base.copy(job.config.model, self.tokenizer, job.cell.init_seed(job.task))
             else:
                 model, self.tokenizer = load_checkpoint(job, self.store, parent)
         return model.to(torch_device(job.config.compute.device))
@@ -267,7 +268,7 @@ def _evaluate_again(job: StageJob, store: Store, memory: Memory, told: Told, rec
     """Ask something of a model that is trained already."""
     if asked.moment.when == "before":
         tokenizer = load_tokenizer(job.config.model, texts(job.records))
-        model = memory.base.copy(job.config.model, tokenizer, job.cell.seed)
+        model = memory.base.copy(job.config.model, tokenizer, job.cell.init_seed(job.task))
     elif (kept := memory.take(record.weights_after)) is not None:
         model, tokenizer = kept
     else:

@@ -1,7 +1,6 @@
 """Turn a request into a checked configuration. Everything that can be refused is refused here, before any training."""
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,8 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.ability import task_manager
 from ocl_bench.evaluate.engines import Work, choose_engine
+from ocl_bench.evaluate.questions import asked_after
+from ocl_bench.files import sha256
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
 from ocl_bench.runner.cells import Cell, cells_of
@@ -47,6 +48,7 @@ class RunIdentity(Contract):
     recipe: Recipe = Field(description="the recipe")
     seeds: tuple[int, ...] = Field(description="stage-1 seeds")
     stage2_seeds: tuple[int, ...] = Field(description="stage-2 seeds")
+    own_x0: bool = Field(False, exclude_if=lambda own: not own, description="whether each seed has an X0 of its own")
     precision: tuple[str, str] = Field(description="of training and of evaluation")
     engine: str = Field(description="what generates answers")
     engine_args: dict[str, Any] = Field(description="arguments of vLLM")
@@ -84,6 +86,7 @@ class Plan:
                 recipe=config.recipe,
                 seeds=config.seeds,
                 stage2_seeds=config.stage2_seeds,
+                own_x0=config.own_x0,
                 precision=(str(compute.training), str(compute.evaluation)),
                 engine=compute.engine,
                 engine_args=compute.engine_args,
@@ -179,16 +182,20 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     _check_trackers(request.report_to)
     if request.also_tasks:
         task_manager(request.also_tasks, request.include_path)
-    cells = cells_of(request.seeds, request.stage2_seeds)
+    cells = cells_of(request.seeds, request.stage2_seeds, request.own_x0)
     records = {}
     for cell in cells:
-        records[cell] = build(task, cell.seed, cell.stage2_seed)
+        records[cell] = build(task, cell.seed, cell.stage2_seed, cell.x0_seed)
         on_built()
     model = _check_model(choice.model, task, records)
     stages = sum(len(cell.owned(task)) for cell in cells)
     _check_disk(request, model.parameters, stages)
     slots = job_slots(device, len(request.seeds), model.parameters)
-    questions = sum(_asked(cell, limit) for cell in records.values()) * len(task.stages)
+    questions = sum(
+        len(asked_after(task, stage.name, records[cell], limit, cell.seed))
+        for cell in cells
+        for stage in cell.owned(task)
+    )
     work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens)
     chosen, reason = choose_engine(request.engine, work)
     if request.engine_args and request.engine == "torch":
@@ -200,6 +207,7 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         recipe=choice.recipe,
         seeds=request.seeds,
         stage2_seeds=request.stage2_seeds,
+        own_x0=request.own_x0,
         compute=Compute(
             slots=slots,
             threads=max(1, available_cores() // len(slots)),
@@ -235,12 +243,6 @@ def _check_disk(request: RunRequest, parameters: int, stages: int) -> None:
             f"--output_path {request.output_path}: the run may need {needed / 1e9:.3g} GB and the disk has "
             f"{free / 1e9:.3g} GB left; free some, choose another folder, or keep fewer weights with --keep last."
         )
-
-
-def _asked(records: Sequence[Record], limit: int | None) -> int:
-    """Questions that a stage of a cell is asked."""
-    by_subset = Counter((record.subset, record.kind) for record in records if record.split == "test")
-    return sum(count if limit is None else min(count, limit) for count in by_subset.values())
 
 
 def _engine_args(choice: Choice, longest: int, device: str) -> dict[str, Any]:
@@ -298,6 +300,7 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
     if revision is not None:
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
     sizes, longest = set(), 0
+    vocabularies: set[str] = set()
     for cell in records.values():
         tokenizer = load_tokenizer(spec, texts(cell))
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
@@ -306,8 +309,15 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
         asked = encoder([(one.prompt, answer_text(answer)) for one in tests for answer in one.answers])
         answer = task.evaluate.max_new_tokens
         check_fit(spec, config, encoder.pad_id, asked, trained, answer)
+        if spec.source == "scratch" and task.shared_stages:
+            vocabularies.add(sha256("\n".join(sorted(tokenizer.get_vocab()))))
         sizes.add(len(tokenizer) if spec.source == "scratch" else config.get_text_config().vocab_size)
         longest = max(longest, *(len(one.prompt) + max(len(one.completion), answer) for one in asked))
+    if len(vocabularies) > 1:
+        raise OclBenchError(
+            f"task '{task.task}': the seeds' datasets have different words, so no X0 fits them all; let every variable "
+            "occur in each, as by leaving qa_unreplaced out of design.fractions, or pass --own_x0."
+        )
     return CheckedModel(
         spec, revision, parameter_count(spec, config, tokenizer), config.is_encoder_decoder, frozenset(sizes), longest
     )

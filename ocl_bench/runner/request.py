@@ -129,6 +129,9 @@ class RunRequest(Contract):
     stage2_seeds: Annotated[tuple[int, ...], *_seeds("stage2_seeds", "1")] = Field(
         (0,), description="stage-2 seeds of each: which, or how many"
     )
+    own_x0: Annotated[bool, Option(flag=True)] = Field(
+        False, description="train an X0 of its own for each seed, where a task has one, instead of one for all"
+    )
     model_args: Annotated[ModelArgs, Option(("--model_args", "-a"), parse_model_args, "KEY=VALUE,…", shown="")] = Field(
         ModelArgs(), description="how to load it: revision, dtype, tokenizer, …"
     )

@@ -56,6 +56,11 @@ class Scores:
         """Subsets that have samples, in the order of the design."""
         return [name for name in ASKED if name in self.samples]
 
+    def need(self, metric: Metric) -> bool:
+        """Whether any question gives reason to report a metric."""
+        by_stage2 = (own for by_seed in self.samples.values() for by in by_seed.values() for own in by.values())
+        return any(metric.needs(one.record) for own in by_stage2 for one in own)
+
     def seeds(self, *subsets: str) -> list[int]:
         """Seeds that have samples of all the given subsets."""
         return sorted(set.intersection(*(set(self.samples[name]) for name in subsets)))
@@ -80,18 +85,24 @@ class Scores:
         which = metric.name, subset
         if which not in self._per_seed:
             self._per_seed[which] = {
-                seed: fmean(fmean([metric.of(one.answer, one.record) for one in own]) for own in by_stage2.values())
+                seed: fmean(fmean(self._measured(metric, own)) for own in by_stage2.values())
                 for seed, by_stage2 in self.samples[subset].items()
+                if all(self._measured(metric, own) for own in by_stage2.values())
             }
         return self._per_seed[which]
+
+    @staticmethod
+    def _measured(metric: Metric, samples: Iterable[Sample]) -> list[float]:
+        values = (metric.of(one.answer, one.record, one.values) for one in samples)
+        return [value for value in values if value is not None]
 
     def per_entity(self, metric: Metric, subset: str, seed: int) -> dict[str, float]:
         """Entity → mean over questions and stage-2 seeds, for one seed."""
         merged: dict[str, list[float]] = defaultdict(list)
         for own in self.samples[subset][seed].values():
             for one in own:
-                merged[one.record.entity].append(metric.of(one.answer, one.record))
-        return {entity: fmean(values) for entity, values in merged.items()}
+                merged[one.record.entity] += self._measured(metric, [one])
+        return {entity: fmean(values) for entity, values in merged.items() if values}
 
 
 def score_set(samples: Iterable[Sample], task: Task) -> SetScores:
@@ -101,10 +112,13 @@ def score_set(samples: Iterable[Sample], task: Task) -> SetScores:
     metrics: dict[str, dict[str, Value]] = defaultdict(dict)
     gaps: dict[str, dict[str, Gap]] = defaultdict(dict)
     for metric in METRICS.values():
-        for subset in scores.subsets:
+        if not scores.need(metric):
+            continue
+        measured = [subset for subset in scores.subsets if scores.per_seed(metric, subset)]
+        for subset in measured:
             metrics[subset][metric.name] = _value(scores, metric, subset, stages[subset])
         for name, pair in GAPS.items():
-            if set(pair) <= set(scores.subsets):
+            if set(pair) <= set(measured):
                 gaps[name][metric.name] = _gap(scores, metric, pair)
     return SetScores(metrics=dict(metrics), gaps=dict(gaps))
 

@@ -4,17 +4,18 @@ A further metric is one call of `register`. If it is of the generated text alone
 travels with exported tasks, and so may use nothing but Python's builtins, what it imports itself, and `score/text.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.answers import Answer
-from ocl_bench.score.text import exact_match, f1
+from ocl_bench.score.text import exact_match, exact_match_first, f1, normalize
 from ocl_bench.tasks.records import Record
 
 TextFunction = Callable[[str, Sequence[str]], float]
+Values = Collection[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,28 +25,35 @@ class Metric:
     Attributes:
         name: as results call it.
         description: one line.
-        of: an answer and its question → the value.
+        measure: an answer, its question and the values that answers of its group have → the value; None where the
+            metric does not apply.
         low, high: bounds of the value and so of every interval of its mean; None where there is none.
         accuracy: whether it counts right answers, so that chance stands beside it.
         better: which values are.
         shown: whether tables have a column of it.
+        needs: whether a question gives reason to report it; it is reported where any question of a set does.
         text: the generated answer and the accepted ones → the value, if that is all it is computed from.
     """
 
     name: str
     description: str
-    of: Callable[[Answer, Record], float]
+    measure: Callable[[Answer, Record, Values], float | None]
     low: float | None = None
     high: float | None = None
     accuracy: bool = False
     better: Literal["higher", "lower"] = "higher"
     shown: bool = True
+    needs: Callable[[Record], bool] = lambda record: True
     text: TextFunction | None = None
+
+    def of(self, answer: Answer, record: Record, values: Values = frozenset()) -> float | None:
+        """The value for one answer; `values` are those of `group_values`, normalised."""
+        return self.measure(answer, record, values)
 
     @classmethod
     def of_text(cls, text: TextFunction, **fields: Any) -> "Metric":
         """A metric of the generated text alone."""
-        return cls(of=lambda answer, record: text(answer.generated, record.answers), text=text, **fields)
+        return cls(measure=lambda answer, record, _: text(answer.generated, record.answers), text=text, **fields)
 
     @property
     def text_only(self) -> bool:
@@ -78,11 +86,44 @@ def unregister(name: str) -> None:
     del _REGISTERED[name]
 
 
+def _choice(answer: Answer, record: Record, values: Values) -> float | None:
+    return None if answer.choice is None else float(record.options[answer.choice] == record.answers[0])
+
+
+def _form(answer: Answer, record: Record, values: Values) -> float | None:
+    return float(normalize(answer.generated) in values) if record.options else None
+
+
+def group_values(records: Iterable[Record]) -> dict[str, frozenset[str]]:
+    """Group of a question with options → all that answers to it may be, normalised: what `form` looks at."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        if record.options:
+            found.setdefault(record.group, set()).update(record.options, record.answers)
+    return {group: frozenset(map(normalize, values)) for group, values in found.items()}
+
+
+def main_metric(reported: Collection[str]) -> Metric:
+    """What ranks, notes and curves go by, of the metrics that a result has: choice, or em where nothing is chosen."""
+    return CHOICE if CHOICE.name in reported else EM
+
+
+CHOICE = register(
+    Metric(
+        name="choice",
+        description="the right answer is the most likely of the question's options, by its log-probability with its end",
+        measure=_choice,
+        needs=lambda record: bool(record.options),
+        low=0.0,
+        high=1.0,
+        accuracy=True,
+    )
+)
 EM_FORCED = register(
     Metric(
         name="em_forced",
         description="an accepted answer, and its end, is what greedy decoding gives, by teacher forcing",
-        of=lambda answer, record: float(answer.em_forced),
+        measure=lambda answer, record, _: float(answer.em_forced),
         low=0.0,
         high=1.0,
         accuracy=True,
@@ -93,6 +134,17 @@ EM = register(
         exact_match,
         name="em",
         description="exact match of the generated answer with an accepted one, normalised",
+        low=0.0,
+        high=1.0,
+        accuracy=True,
+    )
+)
+register(
+    Metric.of_text(
+        exact_match_first,
+        name="em_first",
+        description="exact match with the first accepted answer, the one trained on; where questions have several",
+        needs=lambda record: len(record.answers) > 1,
         low=0.0,
         high=1.0,
         accuracy=True,
@@ -113,7 +165,17 @@ register(
     Metric(
         name="logprob",
         description="natural log-probability of the first accepted answer and its end",
-        of=lambda answer, record: answer.logprob,
+        measure=lambda answer, record, _: answer.logprob,
         high=0.0,
+    )
+)
+FORM = register(
+    Metric(
+        name="form",
+        description="the generated answer is a value of the question's group, right or wrong",
+        measure=_form,
+        needs=lambda record: bool(record.options),
+        low=0.0,
+        high=1.0,
     )
 )

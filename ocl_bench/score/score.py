@@ -8,7 +8,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import score_set
-from ocl_bench.score.metrics import EM, EM_FORCED
+from ocl_bench.score.metrics import EM, EM_FORCED, group_values
 from ocl_bench.score.result import Disagreement, Results, Unlearned
 from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.score.statistics import FEW_SEEDS
@@ -89,9 +89,13 @@ def summarise_answers(
     """What the answers of a run give; see `ocl_bench.evaluate.evaluator.Summary`."""
     chance, samples = chance_levels(task), []
     by_id = {seeds: {record.id: record for record in own} for seeds, own in records.items()}
+    values = {seeds: group_values(own) for seeds, own in records.items()}
     for one in observed:
         asked = by_id[one.seed, one.stage2_seed]
-        samples += samples_of(one.rows, asked, chance, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed)
+        own = values[one.seed, one.stage2_seed]
+        samples += samples_of(
+            one.rows, asked, chance, own, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed
+        )
     return score_samples(samples, task)
 
 

@@ -25,6 +25,11 @@ def exact_match(generated: str, answers: Sequence[str]) -> float:
     return float(any(said == normalize(answer) for answer in answers))
 
 
+def exact_match_first(generated: str, answers: Sequence[str]) -> float:
+    """1.0 if the generated text equals the first of the accepted answers after normalisation, else 0.0."""
+    return exact_match(generated, answers[:1])
+
+
 def f1(generated: str, answers: Sequence[str]) -> float:
     """Harmonic mean of word precision and recall, the best over the accepted answers."""
     return max(_f1(generated, answer) for answer in answers)

@@ -10,7 +10,7 @@ from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
 if TYPE_CHECKING:
-    from ocl_bench.tasks.build import Member
+    from ocl_bench.tasks.members import Member
 
 
 def asked_about(task: Task, member: "Member") -> Iterator[Record]:
@@ -28,6 +28,10 @@ def asked_about(task: Task, member: "Member") -> Iterator[Record]:
                 yield member.record("attribution_qa", prompt, answer_text(own), (own,), name, "test")
     if "bare_variable" in task.evaluate.sets:
         yield member.record("bare_variable", member.variable, answer_text(named), (named,), split="test")
+    if "recall" in task.evaluate.sets and member.subset.id in SUBSETS:
+        for number, (prompt, completion) in enumerate(member.definitions):
+            suffix = f"/{number}" if len(member.definitions) > 1 else ""
+            yield member.record("recall", prompt, completion, (completion.strip(),), split="test", suffix=suffix)
     if "cloze" in task.evaluate.sets:
         yield from _cloze(task, member)
 

@@ -1,23 +1,35 @@
 """The task file: a study as data, readable by someone who knows no Python."""
 
 import math
-from typing import Any, Literal
+from itertools import takewhile
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
 from ocl_bench.tasks.names import TagStyle, VariableStyle
-from ocl_bench.tasks.subsets import CROSSED, SUBSETS
+from ocl_bench.tasks.subsets import CROSSED, SUBSETS, X0_SUBSETS
 from ocl_bench.tasks.wording import Wording, tag_wording
 
-SELECTORS = ("x1", "x1/definition", "x1/qa", "x2")
+Selector = Literal["x0", "x0/definition", "x0/qa", "x1", "x1/definition", "x1/qa", "x2"]
+SELECTORS: tuple[str, ...] = get_args(Selector)
 
 Order = Literal["tve", "tev", "vte", "vet", "evt", "etv"]
 
 
 # Define tag → its key in `design.wording`; random tags differ from tag 1 in nothing but the tag.
 WORDED_AS: dict[Literal[1, 2, 3, "random"], Literal["d1", "d2", "d3"]] = {1: "d1", 2: "d2", 3: "d3", "random": "d1"}
+
+
+class X0(Contract):
+    """What a model learns before X1: each entity's facts under its name, and under aliases that definitions introduce."""
+
+    aliases: int = Field(ge=1, description="aliases of each entity; all their questions but one are trained on")
+    definitions: int = Field(1, ge=1, description="definitions of each alias, each behind a tag of its own")
+    tags: int = Field(ge=1, description="define tags of X0, none of which X1 or X2 uses")
+    facts_bar: float = Field(ge=0, le=1, description="share of the facts that a model has to know after X0")
+    aliases_bar: float = Field(ge=0, le=1, description="share of the untrained alias questions that it has to answer")
 
 
 class Design(Contract):
@@ -35,6 +47,12 @@ class Design(Contract):
         False, description="put definitions in front of their questions instead of training on them by themselves"
     )
     question_format: str = Field("Q: {question}\nA:", description="the prompt of a question")
+    variables_per_entity: int = Field(
+        1, ge=1, exclude_if=lambda count: count == 1, description="variables of each entity, dealt independently"
+    )
+    x0: X0 | None = Field(
+        None, exclude_if=lambda x0: x0 is None, description="what is learned before X1; variables come from one pool then"
+    )
     variable_style: VariableStyle = Field(
         "brackets", description="variables: brackets (<|abcde|>), letters (abc), or names of fictitious people"
     )
@@ -105,22 +123,41 @@ class Stage(Contract):
     """One finetuning stage."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="folder name of the stage's checkpoint")
-    train: tuple[str, ...] = Field(min_length=1, description="what is trained on: x1, x1/definition, x1/qa or x2")
+    train: tuple[str, ...] = Field(
+        min_length=1, description="what is trained on: x0, x1, x1/definition, x1/qa or x2, and the like"
+    )
+    replay: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        exclude_if=lambda replay: not replay,
+        description="earlier data of which each epoch draws some: what → so many datapoints for each of `train`",
+    )
 
-    @field_validator("train")
+    @field_validator("train", "replay")
     @classmethod
-    def _selectors(cls, train: tuple[str, ...]) -> tuple[str, ...]:
-        for selector in train:
+    def _selectors(cls, selectors: Any) -> Any:
+        for selector in selectors:
             if selector not in SELECTORS:
                 raise ValueError(f"unknown training data '{selector}'; {did_you_mean(selector, SELECTORS)}")
-        return train
+        return selectors
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "Stage":
+        chosen = (*self.train, *self.replay)
+        for one in chosen:
+            if chosen.count(one) > 1 or ("/" in one and one.partition("/")[0] in chosen):
+                raise ValueError(f"'{one}' is in train or replay twice; leave one out")
+        return self
 
     def trains_on(self, split: str, kind: str) -> bool:
-        """Whether records of a split and a kind are trained on."""
+        """Whether records of a split and a kind are trained on, not counting replay."""
         return split in self.train or f"{split}/{kind}" in self.train
 
+    def replays(self, split: str, kind: str) -> str | None:
+        """The key of `replay` that records of a split and a kind are drawn by; None if they are not."""
+        return next((selector for selector in self.replay if selector in (split, f"{split}/{kind}")), None)
 
-EvaluationSet = Literal["attribution", "bare_variable", "cloze", "swapped"]
+
+EvaluationSet = Literal["attribution", "bare_variable", "cloze", "recall", "swapped"]
 
 # The paper's four phrasings (experiment 2).
 ATTRIBUTION = {
@@ -137,8 +174,16 @@ class Evaluate(Contract):
     sets: tuple[EvaluationSet, ...] = Field(
         (),
         description="attribution: which entity a variable stands for; bare_variable: the same, prompted with the "
-        "variable alone; cloze: each tag's wording up to its last element; swapped: everything asked of the X2 "
+        "variable alone; cloze: each tag's wording up to its last element; recall: each definition of the variable, up to "
+        "its last element; swapped: everything asked of the X2 "
         "subsets again with variables swapped in pairs",
+    )
+    options: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=lambda options: options is None,
+        description="most options of a question, from which an answer is chosen: the values that its group has, or "
+        "the right one and others drawn by seed; null for none",
     )
     attribution: dict[str, str] = Field(ATTRIBUTION, description="name → question of the set attribution")
     max_new_tokens: int = Field(8, ge=1, description="longest answer that greedy generation may give, in tokens")
@@ -204,13 +249,30 @@ class Task(Contract):
         if not self.design.in_context:
             provided |= {f"{subset.split}/definition" for subset in used if subset.tag is not None}
         provided |= {f"{subset.split}/qa" for subset in used if subset.qa}
+        if self.design.x0 is not None:
+            if self.design.in_context:
+                raise ValueError("design.x0: what is learned before is not put in context; remove it or in_context")
+            provided |= {"x0", "x0/definition", "x0/qa"}
         for stage in self.stages:
-            for selector in stage.train:
+            for selector in (*stage.train, *stage.replay):
                 if selector not in provided:
                     raise ValueError(
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
         return self
+
+    @property
+    def shared_stages(self) -> int:
+        """How many stages, from the first, train on X0 alone: all seeds share them, as the paper's share one model."""
+        x0_alone = (all(one.startswith("x0") for one in (*stage.train, *stage.replay)) for stage in self.stages)
+        return sum(1 for _ in takewhile(bool, x0_alone))
+
+    def asks(self, number: int, subset: str) -> bool:
+        """Whether questions of a subset are asked after the stage of this number.
+
+        What X0 teaches is asked after the stages that all seeds share, everything else after the others.
+        """
+        return (subset in X0_SUBSETS) == (number < self.shared_stages)
 
     @property
     def first_x2_stage(self) -> int:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ocl_bench.errors import OclBenchError
 
-Split = Literal["x1", "x2", "test"]
+Split = Literal["x0", "x1", "x2", "test"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Subset:
     Attributes:
         id: the suite's name.
         split: where its training records go; `test` means that nothing about it is trained on.
-        tag: which define tag introduces its definitions: 1, 2, 3, `random` (one tag each), or None for no definition.
+        tag: which define tag introduces its definitions: 1, 2, 3, `random` (one tag each; in X0, one of a few), or None
+            for no definition.
         consistent: whether a definition names the entity that the questions are about.
         qa: whether questions about its variables are trained on (all but one, which is the test).
         replaced: whether the variable stands for the entity in the questions.
@@ -53,6 +54,16 @@ SUBSETS: dict[str, Subset] = {
     )
 }
 
+# What X0 teaches before: the source's entities under their own names, and under aliases, each defined behind one of a
+# few tags. Their questions about aliases that are not trained on ask for two steps: alias to name, name to fact.
+X0_SUBSETS: dict[str, Subset] = {
+    subset.id: subset
+    for subset in (
+        Subset("x0_facts", "x0", qa=True, replaced=False),
+        Subset("x0_aliases", "x0", tag="random", qa=True),
+    )
+}
+
 # Controls: the left subset is asked again with the variables of its members swapped. They have no data of their own.
 SWAPPED: dict[str, Subset] = {
     "d1_cons": Subset("d1_swapped", "x2", tag=1),
@@ -61,7 +72,7 @@ SWAPPED: dict[str, Subset] = {
 }
 
 # Everything that a question may be of.
-ASKED: dict[str, Subset] = SUBSETS | {control.id: control for control in SWAPPED.values()}
+ASKED: dict[str, Subset] = X0_SUBSETS | SUBSETS | {control.id: control for control in SWAPPED.values()}
 
 # With correlation alpha, a share 1 - alpha of the left subset moves to the right one: same tag, crossed consistency.
 CROSSED = {"d1_cons_qa": "d1_incons_qa", "d2_incons_qa": "d2_cons_qa"}

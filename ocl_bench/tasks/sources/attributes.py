@@ -1,18 +1,22 @@
 """A made-up world: an entity is one value for each attribute, and a question asks for one of them.
 
 Nothing has to be known beforehand, so the phenomenon can be seen in a model trained from random weights
-(the paper's section 3.1 has the same aim).
+(the paper's section 3.1 has the same aim). An entity is called by its values, so that a definition lists the answers; or
+it has a name of its own, so that a definition only names it.
 """
 
 import math
 import random
 import sys
+from dataclasses import replace
 
 from pydantic import Field, field_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources import Entity, Question
+
+MAX_NAMED = 100_000  # there are 343,000 names of three syllables
 
 
 class AttributesSource:
@@ -23,6 +27,8 @@ class AttributesSource:
         attributes: dict[str, tuple[str, ...]] = Field(
             min_length=2, description="attribute → its values, each one word"
         )
+
+        named: bool = Field(False, description="call entities by invented names instead of by their values")
 
         @field_validator("attributes")
         @classmethod
@@ -45,13 +51,22 @@ class AttributesSource:
         combinations = math.prod(len(options) for options in values)
         if combinations > sys.maxsize:
             raise OclBenchError("source_args.attributes have more combinations than can be numbered; leave some out.")
+        if args.named and args.num_entities > MAX_NAMED:
+            raise OclBenchError(f"source_args.num_entities is {args.num_entities}; at most {MAX_NAMED} have names.")
         if args.num_entities > combinations:
             raise OclBenchError(
                 f"source_args.num_entities is {args.num_entities}, but the attributes have only {combinations} "
                 "combinations; lower it or add values."
             )
         drawn = random.Random("attributes").sample(range(combinations), args.num_entities)
-        return [self._entity(names, self._combination(number, values)) for number in drawn]
+        entities = [self._entity(names, self._combination(number, values)) for number in drawn]
+        if not args.named:
+            return entities
+        taken = {*names, *(value for options in values for value in options)}
+        return [
+            replace(entity, name=name)
+            for entity, name in zip(entities, _invented_names(len(entities), taken), strict=True)
+        ]
 
     @staticmethod
     def _combination(number: int, values: list[tuple[str, ...]]) -> list[tuple[str, float]]:
@@ -69,3 +84,14 @@ class AttributesSource:
             for name, (value, chance) in zip(names, chosen, strict=True)
         )
         return Entity(" ".join(value for value, _ in chosen), questions)
+
+
+def _invented_names(count: int, taken: set[str]) -> list[str]:
+    """Different names such as `Bekiro`, none of which is one of the words taken."""
+    rng = random.Random("names of entities")
+    found: dict[str, None] = {}
+    while len(found) < count:
+        name = "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3)).capitalize()
+        if name.lower() not in taken:
+            found[name] = None
+    return list(found)

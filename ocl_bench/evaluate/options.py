@@ -1,0 +1,72 @@
+"""What a model says of the options of a question: the log-probability of each, from one pass over the prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocl_bench.models.encoding import Encoded
+from ocl_bench.models.labelled_positions import LabelledPositions
+
+
+def cached_option_logprobs(
+    model: Any, labelled: LabelledPositions, questions: Sequence[Sequence[Encoded]], pad_id: int
+) -> list[list[float]]:
+    """Natural log-probability of each option and its end, of one batch of questions.
+
+    The prompt of a question is computed once; what it left in the cache is repeated for each of its options.
+
+    Args:
+        model: a causal model whose cache is a plain one (see `cached.keeps_plain_cache`).
+        labelled: what sends only some positions through its output layer.
+        questions: each its prompt with every option.
+        pad_id: fills up the shorter ones.
+    """
+    from transformers.cache_utils import DynamicCache
+
+    prompts = [list(options[0].prompt) for options in questions]
+    ids, mask = _padded(prompts, pad_id, model.device)
+    places = torch.arange(ids.shape[1], device=model.device).expand_as(ids)
+    last = torch.tensor([row * ids.shape[1] + len(prompt) - 1 for row, prompt in enumerate(prompts)])
+    cache = DynamicCache()
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    inputs |= {"past_key_values": cache, "use_cache": True}
+    begins = torch.log_softmax(labelled.logits(model, inputs, last.to(model.device)), dim=-1).cpu()
+    found = [[float(begins[row, one.completion[0]]) for one in options] for row, options in enumerate(questions)]
+
+    longer = [(row, n) for row, options in enumerate(questions) for n, one in enumerate(options) if len(one.completion) > 1]
+    if not longer:
+        return found
+    rows = torch.tensor([row for row, _ in longer], device=model.device)
+    cache.batch_select_indices(rows)
+    rests = [list(questions[row][n].completion) for row, n in longer]
+    ids, own = _padded([rest[:-1] for rest in rests], pad_id, model.device)
+    starts = torch.tensor([len(prompts[row]) for row, _ in longer], device=model.device)
+    positions = [place * ids.shape[1] + at for place, rest in enumerate(rests) for at in range(len(rest) - 1)]
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.cat([mask[rows], own], dim=1),
+        "position_ids": starts[:, None] + torch.arange(ids.shape[1], device=model.device),
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    logits = labelled.logits(model, inputs, torch.tensor(positions, device=model.device))
+    targets = torch.tensor([token for rest in rests for token in rest[1:]], device=model.device)
+    logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1).cpu()
+    for (row, n), part in zip(longer, torch.split(logprobs, [len(rest) - 1 for rest in rests]), strict=True):
+        found[row][n] += float(part.sum())
+    return found
+
+
+def _padded(rows: Sequence[list[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of rows, each filled up on the right."""
+    width = max(map(len, rows))
+    ids = [[*row, *[pad_id] * (width - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def choose(logprobs: Sequence[float], right: int) -> int:
+    """The number of the most likely option; of several equally likely ones, not the right one."""
+    return max(range(len(logprobs)), key=lambda n: (logprobs[n], n != right))

@@ -1,0 +1,57 @@
+"""What an epoch of a stage is made of. Needs no torch, so that a check of a run can count what it trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ocl_bench.finetune.recipe import StageRecipe
+from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Stage
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Some of a stage's datapoints, and how many of them an epoch has.
+
+    Attributes:
+        numbers: which datapoints.
+        per_epoch: how many an epoch has; if that is not all of them, each is used equally often over the epochs, plus
+            or minus one.
+    """
+
+    numbers: tuple[int, ...]
+    per_epoch: int
+
+    @property
+    def drawn(self) -> bool:
+        """Whether an epoch has another number of them than there are."""
+        return self.per_epoch != len(self.numbers)
+
+
+def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
+    """The records of a dataset that a stage trains on, what it replays included, in their order."""
+    return [
+        record
+        for record in records
+        if stage.trains_on(record.split, record.kind) or stage.replays(record.split, record.kind)
+    ]
+
+
+def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) -> list[Pool]:
+    """What an epoch of a stage has of the records that `trained_on` gives.
+
+    All own datapoints, or with a `definition_share` all questions and a number of definitions; and for each that it has
+    of these, as many replayed ones as the stage's `replay` says.
+    """
+    own = [number for number, one in enumerate(records) if stage.trains_on(one.split, one.kind)]
+    definitions = tuple(number for number in own if records[number].kind == "definition")
+    questions = tuple(number for number in own if records[number].kind != "definition")
+    share = recipe.definitions_per_epoch(len(definitions), len(questions))
+    if share == len(definitions):
+        pools = [Pool(tuple(own), len(own))]
+    else:
+        pools = [Pool(questions, len(questions)), Pool(definitions, share)]
+    total = sum(pool.per_epoch for pool in pools)
+    for selector, each in stage.replay.items():
+        numbers = tuple(n for n, one in enumerate(records) if stage.replays(one.split, one.kind) == selector)
+        pools.append(Pool(numbers, round(each * total)))
+    return pools
