@@ -31,8 +31,8 @@ class Answer(Contract):
         None,
         ge=0,
         exclude_if=lambda choice: choice is None,
-        description="number, from 0, of the question's most likely option, by the log-probability of it and its end; of "
-        "equally likely ones not the right one",
+        description="number, from 0, of the question's most likely option, by the log-probability of it and its end; "
+        "of equally likely ones not the right one",
     )
 
 

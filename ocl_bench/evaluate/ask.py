@@ -41,9 +41,9 @@ class Questions:
         return self._only(curve_sample(self.records, per_subset))
 
     def _only(self, numbers: Sequence[int]) -> "Questions":
-        columns = (self.records, self.encoded, self.options)
-        records, encoded, options = ([column[n] for n in numbers] for column in columns)  # type: ignore[index]
-        return Questions(records, encoded, options)  # type: ignore[arg-type]
+        return Questions(
+            [self.records[n] for n in numbers], [self.encoded[n] for n in numbers], [self.options[n] for n in numbers]
+        )
 
 
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:

@@ -30,12 +30,13 @@ def cached_option_logprobs(
     places = torch.arange(ids.shape[1], device=model.device).expand_as(ids)
     last = torch.tensor([row * ids.shape[1] + len(prompt) - 1 for row, prompt in enumerate(prompts)])
     cache = DynamicCache()
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
     inputs |= {"past_key_values": cache, "use_cache": True}
     begins = torch.log_softmax(labelled.logits(model, inputs, last.to(model.device)), dim=-1).cpu()
     found = [[float(begins[row, one.completion[0]]) for one in options] for row, options in enumerate(questions)]
 
-    longer = [(row, n) for row, options in enumerate(questions) for n, one in enumerate(options) if len(one.completion) > 1]
+    numbered = [(row, n, one) for row, options in enumerate(questions) for n, one in enumerate(options)]
+    longer = [(row, n) for row, n, one in numbered if len(one.completion) > 1]
     if not longer:
         return found
     rows = torch.tensor([row for row, _ in longer], device=model.device)

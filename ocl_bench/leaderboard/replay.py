@@ -31,7 +31,7 @@ from ocl_bench.runner.folder import read_data, read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.runner.store import is_weights
 from ocl_bench.score.gaps import GAPS, Scores, final_stages
-from ocl_bench.score.metrics import METRICS
+from ocl_bench.score.metrics import METRICS, group_values
 from ocl_bench.score.samples import samples_of
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.schema import Task
@@ -203,11 +203,12 @@ def gaps_after_x2(run: Path, task: Task) -> dict[str, dict[str, dict[int, dict[i
     found: dict[str, dict[str, dict[int, dict[int, float]]]] = {}
     for cell in read_manifest(run).config.cells:
         asked = {record.id: record for record in read_data(run, cell)}
+        values = group_values(asked.values())
         samples = [
             sample
             for stage in cell.owned(task)
             for sample in samples_of(
-                read_answers(stage_folder(run, cell, stage.name) / ANSWERS), asked, chance,
+                read_answers(stage_folder(run, cell, stage.name) / ANSWERS), asked, chance, values,
                 stage=stage.name, seed=cell.seed, stage2_seed=cell.stage2_seed,
             )
             if sample.record.set == "qa"

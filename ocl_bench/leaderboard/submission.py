@@ -90,12 +90,13 @@ class SubmittedAnswer(Answer):
 
 def answer_lines(answers: Iterable[SubmittedAnswer]) -> bytes:
     """The lines of samples.jsonl.gz: the same bytes for the same answers."""
-    keys = ("id", "stage", "em_forced", "logprob", "generated")
-    return to_json_lines({key: _compact(getattr(one, key)) for key in keys} for one in answers).encode()
+    return to_json_lines(map(_line, answers)).encode()
 
 
-def _compact(value: Any) -> Any:
-    return 0 if value == 0.0 else value
+def _line(one: SubmittedAnswer) -> dict[str, Any]:
+    line = {"id": one.id, "stage": one.stage, "em_forced": one.em_forced, "logprob": one.logprob or 0}
+    line["generated"] = one.generated
+    return line if one.choice is None else line | {"choice": one.choice}
 
 
 def write_submission(run: Path, folder: Path, division: Division, name: str | None, card: Card) -> Submission:

@@ -30,8 +30,8 @@ from ocl_bench.leaderboard.records import REVOCATION, Revocation, content_of, re
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.score.gaps import final_stages
-from ocl_bench.score.metrics import EM
 from ocl_bench.score.samples import Sample
+from ocl_bench.score.text import exact_match
 
 EXAMPLES = 2  # right and wrong answers kept of each subset
 MAX_CELLS = 20  # a standard submission has 5
@@ -147,7 +147,7 @@ def _examples(checked: Checked) -> list[Sample]:
     for sample in checked.samples:
         record = sample.record
         if (sample.seed, sample.stage2_seed) == first and sample.stage == scored[record.subset] and record.kind == "qa":
-            which = record.subset, EM.of(sample.answer, record)
+            which = record.subset, exact_match(sample.answer.generated, record.answers)
             found[which] += 1
             if found[which] <= EXAMPLES:
                 kept.append(sample)

@@ -75,11 +75,10 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
         axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("choice" if chosen else "exact match (teacher-forced)")
-    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    drawn = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
+    handles = {label: handle for pairs in drawn for handle, label in pairs}
     order = sorted(handles, key=[*shown, "chance"].index)
-    figure.legend(
-        [handles[label] for label in order], order, fontsize=8, frameon=False, loc="outside right center"
-    )
+    figure.legend([handles[label] for label in order], order, fontsize=8, frameon=False, loc="outside right center")
     seeds = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}"
     band = ", mean and 95 % interval" if len(config.seeds) > 1 else ""
     figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds}{band}", fontsize=10)

@@ -10,6 +10,7 @@ from ocl_bench.score.result import Change, Disagreement, Gap, Results, Value
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_source
+from ocl_bench.tasks.subsets import ASKED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,17 +25,21 @@ RECALL = "recall"  # the evaluation set that is a column of the tables
 def subset_table(results: Results, format: str = "simple") -> str:
     """Subsets with the metrics that tables show (mean and 95 % interval), recall, chance, stage and questions."""
     shown, recall = _shown(results.metrics), results.sets.get(RECALL)
-    rows = [
-        [
-            subset,
-            metrics[EM.name].stage,
-            *(with_interval(metrics[name]) for name in shown),
-            *([] if recall is None else [_of_recall(recall.metrics.get(subset), sign=False)]),
-            _chance(metrics[EM.name]),
-            metrics[EM.name].n,
-        ]
-        for subset, metrics in results.metrics.items()
-    ]
+    own = {} if recall is None else recall.metrics  # some subsets are asked again what they taught, and nothing else
+    rows = []
+    for subset in sorted({**own, **results.metrics}, key=list(ASKED).index):
+        metrics = results.metrics.get(subset, {})
+        first = (metrics or own[subset])[EM.name]
+        rows.append(
+            [
+                subset,
+                first.stage,
+                *(with_interval(metrics[name]) if metrics else "" for name in shown),
+                *([] if recall is None else [_of_recall(own.get(subset), sign=False)]),
+                _chance(first),
+                first.n,
+            ]
+        )
     asked = [*shown, *([] if recall is None else [RECALL])]
     headers = ["subset", "after", *(f"{name} [95 %]" for name in asked), "chance", "n"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
@@ -91,7 +96,8 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
             scores = results.sets[name]
             note = " (its questions' entity)" if scored.endswith("_qa") else ""
             for subset, metrics in scores.metrics.items():
-                rows.setdefault(subset + note, {})[column] = with_interval(metrics.get(CHOICE.name, metrics[EM_FORCED.name]))
+                shown = metrics.get(CHOICE.name, metrics[EM_FORCED.name])
+                rows.setdefault(subset + note, {})[column] = with_interval(shown)
             for gap, gaps in scores.gaps.items():
                 rows.setdefault(gap, {})[column] = with_interval(gaps.get(CHOICE.name, gaps[EM_FORCED.name]), sign=True)
         body = [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]

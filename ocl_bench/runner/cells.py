@@ -20,7 +20,7 @@ class Cell:
     Attributes:
         seed, stage2_seed: the two seeds.
         shares: the seed's first cell, whose stages before X2 this one goes on from; None if this is the first.
-        x0: the run's first cell, whose stages of X0 this one goes on from; None if it is the first, or all train their own.
+        x0: the run's first cell, whose stages of X0 this one goes on from; None if it is that, or all train their own.
         x0_seed: the seed of X0.
     """
 

@@ -12,6 +12,7 @@ from ocl_bench.evaluate.sampling import subset_sample
 from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import write_results
 from ocl_bench.score.gaps import final_stages
+from ocl_bench.score.metrics import group_values
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score, score_samples
@@ -70,7 +71,15 @@ def evaluate_checkpoint(
     model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, pick_device(device))
     answers = model.ask(asked, loaded.evaluate.max_new_tokens)
     questions = {record.id: record for record in asked}
-    samples = samples_of(answers, questions, chance_levels(loaded), stage=stage, seed=seed, stage2_seed=stage2_seed)
+    samples = samples_of(
+        answers,
+        questions,
+        chance_levels(loaded),
+        group_values(asked),
+        stage=stage,
+        seed=seed,
+        stage2_seed=stage2_seed,
+    )
     results = score(
         score_samples(samples, loaded),
         loaded,

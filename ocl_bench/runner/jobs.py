@@ -40,7 +40,7 @@ def stage_identity(
         seed=cell.training_seed(config.task, number),
         precision=config.compute.training,
         world_size=config.compute.processes,
-        replay=config.task.stages[number].replay,  # type: ignore[arg-type]
+        replay=config.task.stages[number].replay,
     )
 
 

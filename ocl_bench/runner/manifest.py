@@ -51,9 +51,7 @@ class RunConfig(Contract):
     recipe: Recipe = Field(description="the recipe, with overrides applied")
     seeds: tuple[Count, ...] = Field(min_length=1, description="stage-1 seeds")
     stage2_seeds: tuple[Count, ...] = Field(min_length=1, description="stage-2 seeds of each stage-1 seed")
-    own_x0: bool = Field(
-        False, exclude_if=lambda own: not own, description="whether each seed trains an X0 of its own"
-    )
+    own_x0: bool = Field(False, exclude_if=lambda own: not own, description="whether each seed trains an X0 of its own")
     compute: Compute = Field(description="what it computes on and in")
     batch_size: int | None = Field(ge=1, description="datapoints per forward pass; null: chosen per stage")
     also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval, asked before the first stage and after the last")

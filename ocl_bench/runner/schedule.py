@@ -66,9 +66,7 @@ class Schedule:
         (cell, number), config = place, self.plan.config
         records, first = self.plan.records[cell], cell.owner(config.task, 0)
         if first not in self._bases:
-            self._bases[first] = base_identity(
-                config.model, self.plan.records[first], first.init_seed(config.task)
-            )
+            self._bases[first] = base_identity(config.model, self.plan.records[first], first.init_seed(config.task))
         base = self._bases[first]
         if cell not in self._evaluators:
             self._evaluators[cell] = cell_evaluators(config, cell, records, base)

@@ -111,7 +111,7 @@ def main_metric(reported: Collection[str]) -> Metric:
 CHOICE = register(
     Metric(
         name="choice",
-        description="the right answer is the most likely of the question's options, by its log-probability with its end",
+        description="the right answer, with its end, is the most likely of the question's options",
         measure=_choice,
         needs=lambda record: bool(record.options),
         low=0.0,

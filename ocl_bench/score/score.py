@@ -93,9 +93,7 @@ def summarise_answers(
     for one in observed:
         asked = by_id[one.seed, one.stage2_seed]
         own = values[one.seed, one.stage2_seed]
-        samples += samples_of(
-            one.rows, asked, chance, own, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed
-        )
+        samples += samples_of(one.rows, asked, chance, own, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed)
     return score_samples(samples, task)
 
 

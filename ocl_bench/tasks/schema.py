@@ -23,7 +23,7 @@ WORDED_AS: dict[Literal[1, 2, 3, "random"], Literal["d1", "d2", "d3"]] = {1: "d1
 
 
 class X0(Contract):
-    """What a model learns before X1: each entity's facts under its name, and under aliases that definitions introduce."""
+    """What a model learns before X1: each entity's facts under its name, and under aliases that are defined."""
 
     aliases: int = Field(ge=1, description="aliases of each entity; all their questions but one are trained on")
     definitions: int = Field(1, ge=1, description="definitions of each alias, each behind a tag of its own")
@@ -51,7 +51,9 @@ class Design(Contract):
         1, ge=1, exclude_if=lambda count: count == 1, description="variables of each entity, dealt independently"
     )
     x0: X0 | None = Field(
-        None, exclude_if=lambda x0: x0 is None, description="what is learned before X1; variables come from one pool then"
+        None,
+        exclude_if=lambda x0: x0 is None,
+        description="what is learned before X1; all seeds then draw their names from one pool",
     )
     variable_style: VariableStyle = Field(
         "brackets", description="variables: brackets (<|abcde|>), letters (abc), or names of fictitious people"
@@ -174,9 +176,8 @@ class Evaluate(Contract):
     sets: tuple[EvaluationSet, ...] = Field(
         (),
         description="attribution: which entity a variable stands for; bare_variable: the same, prompted with the "
-        "variable alone; cloze: each tag's wording up to its last element; recall: each definition of the variable, up to "
-        "its last element; swapped: everything asked of the X2 "
-        "subsets again with variables swapped in pairs",
+        "variable alone; cloze: each tag's wording up to its last element; recall: each definition of the variable, up "
+        "to its last element; swapped: everything asked of the X2 subsets again with variables swapped in pairs",
     )
     options: int | None = Field(
         None,

@@ -12,6 +12,7 @@ from typing import Any
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
 from ocl_bench.evaluate.evaluator import Loaded
 from ocl_bench.files import sha256
+from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.leaderboard.submission import Card, Division, write_submission
 from ocl_bench.models.batches import datapoint
@@ -20,7 +21,7 @@ from ocl_bench.models.load import checkpoint_spec, load_model, load_tokenizer, w
 from ocl_bench.runner.cells import Cell, stage_folder
 from ocl_bench.runner.folder import read_data
 from ocl_bench.runner.identity import BaseIdentity
-from ocl_bench.runner.jobs import Asked, StageJob, cell_evaluators, trained_on
+from ocl_bench.runner.jobs import Asked, StageJob, cell_evaluators
 from ocl_bench.runner.manifest import EvaluationRecord, Manifest, StageRecord, read_manifest, torch_record
 from ocl_bench.runner.perform import provenance
 from ocl_bench.runner.store import STAGE_FILE, list_files, rows_text

@@ -14,6 +14,7 @@ from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.evaluate.sampling import curve_sample, subset_sample
 from ocl_bench.files import sha256
+from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.leaderboard.submission import (
     CONFIG,
     CURVES,
@@ -30,7 +31,7 @@ from ocl_bench.registry import load_attribute
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
 from ocl_bench.runner.identity import BaseIdentity, EvaluationIdentity, content_key, vocabulary_sha256
-from ocl_bench.runner.jobs import stage_identity, trained_on
+from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.runner.store import rows_text
 from ocl_bench.tasks.build import build

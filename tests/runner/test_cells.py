@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.runner.cells import Cell, cells_of
 from ocl_bench.runner.identity import base_identity, content_key
-from ocl_bench.runner.jobs import stage_identity, trained_on
+from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import RunConfig
 from ocl_bench.runner.plan import choose, make_plan
 from ocl_bench.runner.request import RunRequest

@@ -23,6 +23,7 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
 from ocl_bench.runner.identity import EvaluationIdentity, content_key
 from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.metrics import group_values
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score_samples
@@ -39,8 +40,8 @@ MAX_ODD = 200
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
 # What matches has no key twice, no NaN and no endless number.
 _REGULAR = re.compile(
-    rb'\{"id": %b, "stage": %b, "em_forced": [01], "logprob": -?\d{1,8}(?:\.\d{1,20})?(?:e-\d\d)?, "generated": %b\}'
-    % (_STRING, _STRING, _STRING)
+    rb'\{"id": %b, "stage": %b, "em_forced": [01], "logprob": -?\d{1,8}(?:\.\d{1,20})?(?:e-\d\d)?, "generated": %b'
+    rb'(?:, "choice": \d{1,6})?\}' % (_STRING, _STRING, _STRING)
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ROWS = TypeAdapter(list[SubmittedAnswer])
@@ -56,30 +57,34 @@ def check_answers(
     for cell in manifest.config.cells:
         name = f"{cell.name}/{SAMPLES}"
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        questions = questions_of(datasets[cell], manifest, cell)
-        left -= len(stages) * len(questions)
+        asked = {
+            stage: {one.id: one for one in questions_of(datasets[cell], manifest, cell, stage)} for stage in stages
+        }
+        wanted = sum(map(len, asked.values()))
+        left -= wanted
         if left < 0:
             checked.add(MANIFEST, "config.task", f"asks for more than {MAX_ANSWERS} answers in all")
             return
-        if name not in contents or not _fits(checked, name, contents[name], len(stages) * len(questions)):
+        if name not in contents or not _fits(checked, name, contents[name], wanted):
             complete = False
             continue
         answers = _answers(checked, name, contents[name])
-        asked = {record.id: record for record in questions}
-        settings = _settings(manifest, datasets[cell].sha256(questions))
-        complete &= _all_answered(checked, name, answers, asked, stages)
+        values = group_values(datasets[cell])
+        complete &= _all_answered(checked, name, answers, asked)
         by_stage: dict[str, list[SubmittedAnswer]] = {stage: [] for stage in stages}
         for one in answers:
-            if one.stage in by_stage and one.id in asked:
+            if one.id in asked.get(one.stage, {}):
                 by_stage[one.stage].append(one)
         for stage, own in by_stage.items():
             checked.fingerprint[cell.name, stage] = _fingerprint(own)
             where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed}
-            checked.samples += samples_of(own, asked, chance, stage=stage, **where)
+            checked.samples += samples_of(own, asked[stage], chance, values, stage=stage, **where)
+            settings = _settings(manifest, datasets[cell].sha256(asked[stage].values()))
             _check_record(checked, manifest, cell, stage, own, settings)
         word_level = is_word_level(manifest, cell, datasets[cell])
+        every = {id: record for questions in asked.values() for id, record in questions.items()}
         checked.problems += few(
-            name, [*inconsistent_answers(name, answers, asked, manifest, cell, checked.config, word_level)]
+            name, [*inconsistent_answers(name, answers, every, manifest, cell, checked.config, word_level)]
         )
     checked.problems += few(SAMPLES, untold_trainings(checked, manifest))
     if complete and checked.results is not None:
@@ -118,7 +123,7 @@ def _check_record(
     prompts = {
         one["answers"].facts.get("prompts_sha256")
         for one in manifest.evaluations[cell.name].values()
-        if "answers" in one
+        if "answers" in one and one["answers"].identity.settings.get("questions") == settings["questions"]
     }
     if len(prompts) > 1:
         checked.add(MANIFEST, f"{where}.facts.prompts_sha256", "differs from stage to stage")
@@ -139,9 +144,13 @@ def _stored(answers: Iterable[Answer]) -> str:
     """The lines that the run stored, which have no stage: what `to_json_lines` gives, in a third of the time."""
     return "".join(
         f'{{"id": {json_text(one.id)}, "em_forced": {one.em_forced}, "logprob": {one.logprob!r}, '
-        f'"generated": {json_text(one.generated)}}}\n'
+        f'"generated": {json_text(one.generated)}{_stored_choice(one)}}}\n'
         for one in answers
     )
+
+
+def _stored_choice(one: Answer) -> str:
+    return "" if one.choice is None else f', "choice": {one.choice}'
 
 
 def _fingerprint(answers: Iterable[Answer]) -> tuple[Floats, Hashes]:
@@ -201,10 +210,10 @@ def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswe
 
 
 def _all_answered(
-    checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Record], stages: Sequence[str]
+    checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Mapping[str, Record]]
 ) -> bool:
     given = Counter((one.stage, one.id) for one in answers)
-    wanted = {(stage, id) for stage in stages for id in asked}
+    wanted = {(stage, id) for stage, questions in asked.items() for id in questions}
     faults = {
         "has no answer": wanted - set(given),
         "was not asked": set(given) - wanted,

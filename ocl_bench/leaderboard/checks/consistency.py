@@ -23,8 +23,9 @@ from ocl_bench.models.word_level import WORD
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.score.metrics import EM
+from ocl_bench.score.metrics import CHOICE
 from ocl_bench.score.samples import Sample
+from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.records import Record
 
 # A token that is not the most likely one has at most half of the probability. Log-probabilities are of 32-bit sums.
@@ -88,6 +89,11 @@ def inconsistent_answers(
             yield Problem(name, f"{where}: generated", "is not cut at the newline and stripped")
         if one.logprob != round(one.logprob, LOGPROB_DIGITS):
             yield Problem(name, f"{where}: logprob", f"has more than {LOGPROB_DIGITS} decimals")
+        if (one.choice is not None) != bool(record.options) or (one.choice or 0) >= max(1, len(record.options)):
+            yield Problem(name, f"{where}: choice", f"is {one.choice}; the question has {len(record.options)} options")
+        elif one.choice is not None and one.logprob > NOT_GREEDY and record.options[one.choice] != record.answers[0]:
+            text = f"is not the right one, though that has more than half of the probability ({one.logprob:g})"
+            yield Problem(name, f"{where}: choice", text)
         if not one.em_forced:
             if one.logprob > NOT_GREEDY:
                 text = f"is {one.logprob:g}, more than half of the probability, but em_forced is 0"
@@ -101,7 +107,7 @@ def inconsistent_answers(
                 yield Problem(name, f"{where}: logprob", text)
             elif one.logprob < UNLIKELY * (1 if word_level else max(1, words(record.completion))):
                 unlikely.append(Problem(name, f"{where}: logprob", f"is {one.logprob:g}, but em_forced is 1"))
-            if not EM.of(one, record):
+            if not exact_match(one.generated, record.answers):
                 text = "is 1, but the generated answer is not an accepted one"
                 differing.append(Problem(name, f"{where}: em_forced", text))
     if len(unlikely) > UNLIKELY_SHARE * len(answers):
@@ -137,6 +143,12 @@ def ends_at_samples(point: CurvePoint, samples: Sequence[Sample], manifest: Mani
     em_forced, logprob = (
         fmean(values) for values in zip(*((one.answer.em_forced, one.answer.logprob) for one in samples), strict=True)
     )
+    told = (CHOICE.of(one.answer, one.record) for one in samples)
+    chosen = [right for right in told if right is not None]
+    if (point.choice is None) != (not chosen):
+        return False
+    if point.choice is not None and abs(point.choice - fmean(chosen)) > tolerance + one_answer:
+        return False
     return abs(point.em_forced - em_forced) <= tolerance + one_answer and abs(
         point.logprob - logprob
     ) <= tolerance * max(1.0, abs(point.logprob))
@@ -180,7 +192,7 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
         untaught = record.subset == "unseen" or (record.subset in LATE_SUBSETS and sample.stage not in late)
         if untaught and record.set == "qa":
             key = Cell(sample.seed, sample.stage2_seed).name, sample.stage, record.subset
-            right.setdefault(key, []).append((EM.of(sample.answer, record), sample.chance))
+            right.setdefault(key, []).append((exact_match(sample.answer.generated, record.answers), sample.chance))
     for (name, stage, subset), found in right.items():
         em, chance = (fmean(values) for values in zip(*found, strict=True))
         most = chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
+from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.leaderboard.checks.consistency import ends_at_samples, is_possible, wrong_losses
 from ocl_bench.leaderboard.checks.reading import Checked, few
@@ -36,10 +37,12 @@ def check_curves(
         points = _points(checked, name, contents[name], left)
         left -= len(points)
         checked.curves[cell] = points
-        questions = [record for record in datasets[cell] if record.split == "test"]
-        shown = [questions[n] for n in curve_sample(questions, manifest.config.task.evaluate.curve_questions)]
-        stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        _check_cell_curves(checked, name, points, shown, stages, manifest, cell, by_cell[cell.name])
+        task, shown = manifest.config.task, {}
+        for stage in cell.owned(task):
+            questions = asked_after(task, stage.name, datasets[cell], None, cell.seed)
+            numbers = curve_sample(questions, task.evaluate.curve_questions)
+            shown[stage.name] = [questions[n] for n in numbers]
+        _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.name])
 
 
 def _points(checked: Checked, name: str, content: bytes, most: int) -> list[CurvePoint]:
@@ -61,15 +64,15 @@ def _check_cell_curves(
     checked: Checked,
     name: str,
     points: Sequence[CurvePoint],
-    shown: Sequence[Record],
-    stages: Sequence[str],
+    shown: Mapping[str, Sequence[Record]],
     manifest: Manifest,
     cell: Cell,
     samples: Mapping[tuple[str, str], Sample],
 ) -> None:
-    asked: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in shown:
-        asked[record.subset, record.set].append(record)
+    asked: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for stage, records in shown.items():
+        for record in records:
+            asked[stage, record.subset, record.set].append(record)
     wrong: list[Problem] = []
     seen = Counter((point.stage, point.epoch, point.subset, point.set) for point in points)
     epochs = dict(
@@ -77,8 +80,8 @@ def _check_cell_curves(
     )
     for point in points:
         where = printable(f"{point.stage} epoch {point.epoch} {point.subset}")
-        own = asked.get((point.subset, point.set), [])
-        fits = point.stage in stages and point.epoch in curve_epochs(epochs.get(point.stage, 1)) and point.n == len(own)
+        own = asked.get((point.stage, point.subset, point.set), [])
+        fits = point.stage in shown and point.epoch in curve_epochs(epochs.get(point.stage, 1)) and point.n == len(own)
         if not fits or seen[point.stage, point.epoch, point.subset, point.set] > 1:
             wrong.append(Problem(name, where, "is not a point of this run's learning curves"))
         elif not is_possible(point):
@@ -87,10 +90,10 @@ def _check_cell_curves(
             at_end = [samples[point.stage, record.id] for record in own if (point.stage, record.id) in samples]
             if len(at_end) == len(own) and not ends_at_samples(point, at_end, manifest, cell):
                 wrong.append(Problem(name, where, "the curve does not end where the samples are"))
-    expected = {(stage, epoch) for stage in stages for epoch in curve_epochs(epochs.get(stage, 1))}
+    expected = {(stage, epoch) for stage in shown for epoch in curve_epochs(epochs.get(stage, 1))}
     for stage, epoch in sorted(expected):
-        for subset, of in asked:
-            if (stage, epoch, subset, of) not in seen:
+        for where_asked, subset, of in asked:
+            if where_asked == stage and (stage, epoch, subset, of) not in seen:
                 wrong.append(Problem(name, f"{stage} epoch {epoch} {subset}", "is missing from the learning curve"))
     wrong += wrong_losses(name, points, manifest, cell)
     checked.problems += few(name, wrong)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.sampling import subset_sample
+from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.files import json_text, sha256
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
@@ -57,11 +57,12 @@ class Dataset(list[Record]):
 def line_of(one: Record) -> str:
     """What `serialize` gives for a record, in a third of the time."""
     answers = ", ".join(map(json_text, one.answers))
+    options = f', "options": [{", ".join(map(json_text, one.options))}]' if one.options else ""
     return (
         f'{{"id": {json_text(one.id)}, "subset": {json_text(one.subset)}, "split": {json_text(one.split)}, '
         f'"kind": {json_text(one.kind)}, "prompt": {json_text(one.prompt)}, "completion": {json_text(one.completion)}, '
         f'"answers": [{answers}], "entity": {json_text(one.entity)}, "variable": {json_text(one.variable)}, '
-        f'"group": {json_text(one.group)}}}\n'
+        f'"group": {json_text(one.group)}{options}}}\n'
     )
 
 
@@ -72,8 +73,8 @@ def suite_task(name: str) -> Task | None:
 
 
 @lru_cache(maxsize=5)  # the standard seeds, which most submissions share
-def _built(task: str, seed: int, stage2_seed: int) -> tuple[Dataset, str]:
-    dataset = Dataset(build(Task.model_validate_json(task), seed, stage2_seed))
+def _built(task: str, seed: int, stage2_seed: int, x0_seed: int) -> tuple[Dataset, str]:
+    dataset = Dataset(build(Task.model_validate_json(task), seed, stage2_seed, x0_seed))
     return dataset, dataset.sha256(dataset)
 
 
@@ -90,7 +91,7 @@ def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
             datasets: dict[Cell, Dataset] = {}
             text = config.task.model_dump_json()
             for cell in config.cells:
-                datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed)
+                datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed, cell.x0_seed)
                 if manifest.datasets.get(cell.name) != digest:
                     checked.add(MANIFEST, f"datasets.{cell.name}", "is not what the task builds for this seed")
                     if not own or len(datasets[cell]) * len(config.cells) > MAX_RECORDS:
@@ -134,6 +135,7 @@ def expected_records(task: Task) -> int:
     few = args.model_copy(update={"num_entities": 2})
     questions = max(len(entity.questions) for entity in SOURCES.load(task.source)().entities(few))
     design, sets = task.design, task.evaluate.sets
+    recall = design.phrasings * ("recall" in sets)
     tags = {SUBSETS[name].tag for name, share in design.fractions.items() if share > 0} & {1, 2, 3}
     total = 0.0
     for name, share in design.fractions.items():
@@ -141,9 +143,12 @@ def expected_records(task: Task) -> int:
         if subset.replaced:
             asked += len(task.evaluate.attribution) * (1 if subset.consistent else 2) * ("attribution" in sets)
             asked += ("bare_variable" in sets) + len(tags) * ("cloze" in sets)
+            asked += recall * (subset.tag is not None)
         told = design.phrasings if subset.tag is not None and not design.in_context else 0
         total += share * (told + asked * (2 if name in SWAPPED and "swapped" in sets else 1))
-    return round(total * int(args.num_entities))
+    x0 = design.x0
+    before = 0 if x0 is None else 2 * questions + x0.aliases * (questions + x0.definitions)
+    return round((total * design.variables_per_entity + before) * int(args.num_entities))
 
 
 @contextmanager
@@ -176,9 +181,6 @@ def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[Cel
         checked.add(CONFIG, "vocab_size", f"is {printable(str(tokens))}; the task's own tokenizer has {words} tokens")
 
 
-def questions_of(records: Sequence[Record], manifest: Manifest, cell: Cell) -> list[Record]:
-    """The questions that a cell was asked at the end of each of its stages."""
-    tests = [one for one in records if one.split == "test"]
-    if manifest.config.limit is None:
-        return tests
-    return [tests[n] for n in subset_sample(tests, manifest.config.limit, cell.seed)]
+def questions_of(records: Sequence[Record], manifest: Manifest, cell: Cell, stage: str) -> list[Record]:
+    """The questions that a cell was asked at the end of one of its stages."""
+    return asked_after(manifest.config.task, stage, records, manifest.config.limit, cell.seed)

@@ -21,10 +21,12 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     Weights are compared with those of the same processor and the same versions. Normal and uniform numbers are the same
     on every x86 processor that was tried, but Mamba's weights go through exp and log, whose last digits are not.
     """
-    first = [cell for cell in manifest.config.cells if cell.shares is None]
+    task = manifest.config.task
+    first = [cell for cell in manifest.config.cells if cell.owner(task, 0) == cell]
     if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
         return
-    words = {cell.seed: vocabulary(texts(datasets[cell]))[3:] for cell in first}  # without pad, unknown and end
+    # Without pad, unknown and end.
+    words = {cell.init_seed(task): vocabulary(texts(datasets[cell]))[3:] for cell in first}
     args = manifest.config.model.args
     made = initial.of(checked.config, words, args.dtype, args.attn_implementation)
     if made is None:
@@ -34,9 +36,9 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
         return
     if made["parameters"] != manifest.parameters:
         checked.add(MANIFEST, "parameters", f"is {manifest.parameters}; the configuration gives {made['parameters']}")
-    name = manifest.config.task.stages[0].name
+    name = task.stages[0].name
     for cell in first:
-        again = made["weights"].get(str(cell.seed))
+        again = made["weights"].get(str(cell.init_seed(task)))
         if not _draws_the_same(manifest.stages[cell.name][name].provenance):
             continue
         if again is not None and manifest.stages[cell.name][name].weights_before != again:

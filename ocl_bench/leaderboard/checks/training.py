@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from ocl_bench.finetune.recipe import Recipe
+from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
+from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.leaderboard.checks.consistency import is_word_level, words
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
@@ -12,7 +13,7 @@ from ocl_bench.leaderboard.submission import MANIFEST
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.compute import training_precision
 from ocl_bench.runner.identity import BaseIdentity, content_key
-from ocl_bench.runner.jobs import stage_identity, trained_on
+from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import Manifest, StageRecord
 from ocl_bench.runner.store import is_weights
 from ocl_bench.tasks.records import Record
@@ -107,7 +108,7 @@ def _check_base(
         "revision": manifest.model_revision if hub else None,
         "dtype": spec.args.dtype,
         "attn_implementation": spec.args.attn_implementation,
-        "init_seed": cell.seed if scratch else None,
+        "init_seed": cell.init_seed(manifest.config.task) if scratch else None,
     }
     if scratch and checked.submission is not None and checked.submission.division == "standard":
         expected["tokenizer"] = records.vocabulary
@@ -122,18 +123,18 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
     for cell, number, record in stages_of(manifest):
         stage, where = config.task.stages[number], f"stages.{cell.name}.{config.task.stages[number].name}"
         records = trained_on(stage, datasets[cell])
-        definitions = sum(one.kind == "definition" for one in records)
-        questions = len(records) - definitions
-        drawn = questions + recipe.definitions_per_epoch(definitions, questions)
+        if number >= len(recipe.epochs):
+            continue  # said already
+        own = recipe.of_stage(number)
+        pools = epoch_pools(stage, own, records)
         expected = {"records": len(records), "effective_batch_size": recipe.effective_batch_size}
-        if number < len(recipe.epochs):
-            expected["epochs"] = recipe.epochs[number]
-            expected["optimizer_steps"] = recipe.epochs[number] * _steps(drawn, record)
+        expected["epochs"] = own.epochs
+        expected["optimizer_steps"] = own.epochs * _steps(sum(pool.per_epoch for pool in pools), record)
         for key, value in expected.items():
             if getattr(record, key) != value:
                 checked.add(MANIFEST, f"{where}.{key}", f"is {getattr(record, key)}; data and recipe give {value}")
-        _check_rates(checked, recipe, record, where)
-        least, most = _tokens(records, drawn - questions, record.epochs, is_word_level(manifest, cell, datasets[cell]))
+        _check_rates(checked, own, record, where)
+        least, most = _tokens(records, pools, record.epochs, is_word_level(manifest, cell, datasets[cell]))
         if not least <= record.real_tokens <= most:
             range_text = f"{least}" if least == most else f"{least} to {most}"
             checked.add(MANIFEST, f"{where}.real_tokens", f"is {record.real_tokens}; the data have {range_text}")
@@ -145,33 +146,33 @@ def _steps(drawn: int, record: StageRecord) -> int:
     return math.ceil(math.ceil(drawn / micro) / max(1, record.effective_batch_size // micro))
 
 
-def _tokens(records: Sequence[Record], drawn: int, epochs: int, word_level: bool) -> tuple[int, int]:
+def _tokens(records: Sequence[Record], pools: Sequence[Pool], epochs: int, word_level: bool) -> tuple[int, int]:
     """Least and most tokens that a stage gives its model.
 
     Args:
         records: what it trains on.
-        drawn: definitions of an epoch; over all epochs each is used equally often, plus or minus one.
+        pools: what an epoch has of them; over all epochs each of a pool is used equally often, plus or minus one.
         epochs: epochs.
         word_level: whether each word is a token; other tokenizers have at most one for a byte, and three special ones.
     """
-    lengths: dict[str, list[tuple[int, int]]] = {"definition": [], "question": []}
+    lengths: list[tuple[int, int]] = []
     for record in records:
         if word_level:
             count = words(record.prompt) + words(record.completion.strip()) + 1  # and what ends it
             bounds = count, count
         else:
             bounds = 1, len(record.prompt.encode()) + len(record.completion.encode()) + 3
-        lengths["definition" if record.kind == "definition" else "question"].append(bounds)
-    times, left = divmod(epochs * drawn, max(1, len(lengths["definition"])))
-    found = []
-    for end in (0, 1):
-        definitions = sorted((one[end] for one in lengths["definition"]), reverse=end == 1)
-        questions = epochs * sum(one[end] for one in lengths["question"])
-        found.append(questions + times * sum(definitions) + sum(definitions[:left]))
+        lengths.append(bounds)
+    found = [0, 0]
+    for pool in pools:
+        times, left = divmod(epochs * pool.per_epoch, max(1, len(pool.numbers)))
+        for end in (0, 1):
+            own = sorted((lengths[number][end] for number in pool.numbers), reverse=end == 1)
+            found[end] += times * sum(own) + sum(own[:left])
     return found[0], found[1]
 
 
-def _check_rates(checked: Checked, recipe: Recipe, record: StageRecord, where: str) -> None:
+def _check_rates(checked: Checked, recipe: StageRecipe, record: StageRecord, where: str) -> None:
     """The learning rates are those of the recipe's schedule over the stage's steps."""
     if record.micro_batch_size < 1 or recipe.effective_batch_size % max(1, record.micro_batch_size):
         checked.add(MANIFEST, f"{where}.micro_batch_size", "does not divide the effective batch size")
@@ -185,7 +186,7 @@ def _check_rates(checked: Checked, recipe: Recipe, record: StageRecord, where: s
             checked.add(MANIFEST, f"{where}.learning_rate_{name}", f"is {given:g}; the recipe gives {rate:g}")
 
 
-def _factor(recipe: Recipe, step: int, steps: int) -> float:
+def _factor(recipe: StageRecipe, step: int, steps: int) -> float:
     """Learning rate of a step, from 0, as a share of the recipe's: transformers' schedules of these names."""
     kind, warmup = recipe.lr_scheduler_type, recipe.warmup_steps
     if kind == "constant":

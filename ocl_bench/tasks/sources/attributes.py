@@ -1,8 +1,8 @@
 """A made-up world: an entity is one value for each attribute, and a question asks for one of them.
 
 Nothing has to be known beforehand, so the phenomenon can be seen in a model trained from random weights
-(the paper's section 3.1 has the same aim). An entity is called by its values, so that a definition lists the answers; or
-it has a name of its own, so that a definition only names it.
+(the paper's section 3.1 has the same aim). An entity is called by its values, so that a definition lists the answers,
+or it has a name of its own, so that a definition only names it.
 """
 
 import math
