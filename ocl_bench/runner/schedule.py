@@ -13,6 +13,7 @@ from ocl_bench.runner.manifest import StageRecord, checkout_state, versions
 from ocl_bench.runner.messages import JobFailed, Where
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.store import Store
+from ocl_bench.tasks.release import released_stage
 
 Place = tuple[Cell, int]
 TRIES = 2  # of a job whose process dies: what the system kills for its memory may fit a second time
@@ -79,6 +80,8 @@ class Schedule:
             if before is not None and before not in self._records:
                 continue
             job = self.job(place)
+            if (released := released_stage(job.task.task, job.stage.name)) is not None:
+                self.store.adopt(job.key, released)
             record, _ = job.trained(self.store)  # of damage its worker will tell
             if record is None:
                 continue

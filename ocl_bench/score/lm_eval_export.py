@@ -31,7 +31,7 @@ _Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar(
 
 
 def export(task: Task, records: Sequence[Record], folder: Path, relative: bool = False) -> dict[str, int]:
-    """Write a task file for each subset of each evaluation set, and a group of them all.
+    """Write a task file for each subset of each evaluation set, another where there are options, and a group of all.
 
     `lm-eval run --include_path FOLDER --tasks ocl_TASK` asks them. The metrics that are of the
     generated text alone are computed by a copy of their functions, so lm-eval needs nothing of the suite.
@@ -52,16 +52,28 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
     for record in records:
         if record.split == "test":
             by_task[_task_name(task, record)].append(record)
+    counts: dict[str, int] = {}
     for name, asked in by_task.items():
+        counts[name] = len(asked)
         data = Path("data", f"{name}.jsonl")
-        rows = ({"id": one.id, "prompt": one.prompt, "answers": one.answers, "entity": one.entity} for one in asked)
-        write_atomic(folder / data, to_json_lines(rows))
+        write_atomic(folder / data, to_json_lines(map(_row, asked)))
         location = data if relative else (folder / data).absolute()
         _write(folder / f"{name}.yaml", _task(task, name, asked, location))
+        if all(one.options for one in asked):
+            counts[f"{name}_choice"] = len(asked)
+            _write(folder / f"{name}_choice.yaml", _choice_task(task, f"{name}_choice", asked, location))
     group = f"ocl_{task.task}"
-    _write(folder / f"_{group}.yaml", {"group": group, "task": list(by_task), "metadata": {"version": task.version}})
-    write_atomic(folder / f"{SCORING}.py", _scoring())
-    return {name: len(asked) for name, asked in by_task.items()}
+    _write(folder / f"_{group}.yaml", {"group": group, "task": list(counts), "metadata": {"version": task.version}})
+    write_atomic(folder / f"{SCORING}.py", _scoring(records))
+    return counts
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = {"id": record.id, "prompt": record.prompt, "answers": record.answers, "entity": record.entity}
+    if record.options:  # with their end, whose probability counts as it does here
+        row["choices"] = [f"{option}\n" for option in record.options]
+        row["right"] = record.options.index(record.answers[0])
+    return row
 
 
 def _task_name(task: Task, record: Record) -> str:
@@ -70,40 +82,57 @@ def _task_name(task: Task, record: Record) -> str:
 
 
 def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
-    return {
-        "task": name,
-        "tag": ["ocl", f"ocl_{asked[0].kind}"],
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}},
-        "test_split": "test",
+    return _of_data(task, name, asked, data) | {
         "output_type": "generate_until",
-        "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{answers[0]}}",
-        "target_delimiter": " ",
         "generation_kwargs": {
             "until": ["\n"],
             "max_gen_toks": task.evaluate.max_new_tokens,
             "do_sample": False,
             "temperature": 0.0,
         },
-        "num_fewshot": 0,
         "process_results": _Function(f"{SCORING}.process_results"),
         "metric_list": [
             {"metric": name, "aggregation": "mean", "higher_is_better": metric.better == "higher"}
-            for name, (metric, _) in _text_metrics().items()
+            for name, (metric, _) in _text_metrics(asked).items()
         ],
+    }
+
+
+def _choice_task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
+    """The same questions, answered by the most likely option: lm-eval's `acc` is the metric `choice`."""
+    return _of_data(task, name, asked, data) | {
+        "output_type": "multiple_choice",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "right",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _of_data(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
+    """What a task says of its data."""
+    return {
+        "task": name,
+        "tag": ["ocl", f"ocl_{asked[0].kind}"],
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+        "doc_to_text": "{{prompt}}",
+        "target_delimiter": " ",
+        "num_fewshot": 0,
         "metadata": {"version": task.version},
     }
 
 
-def _text_metrics() -> dict[str, tuple[Metric, TextFunction]]:
-    """lm-eval's name, which is the function's, → a metric of the generated text alone."""
-    return {one.text.__name__: (one, one.text) for one in METRICS.values() if one.text is not None}
+def _text_metrics(records: Sequence[Record]) -> dict[str, tuple[Metric, TextFunction]]:
+    """lm-eval's name, which is the function's, → a metric of the generated text alone that the questions need."""
+    needed = (one for one in METRICS.values() if any(one.needs(record) for record in records))
+    return {one.text.__name__: (one, one.text) for one in needed if one.text is not None}
 
 
-def _scoring() -> str:
+def _scoring(records: Sequence[Record]) -> str:
     """The module that computes them: the suite's own functions, further ones, and what lm-eval calls."""
-    functions = {name: function for name, (_, function) in _text_metrics().items()}
+    functions = {name: function for name, (_, function) in _text_metrics(records).items()}
     parts = [inspect.getsource(text)]
     parts += [_source(function) for function in functions.values() if inspect.getmodule(function) is not text]
     calls = "".join(f'        "{name}": {name}(results[0], doc["answers"]),\n' for name in functions)

@@ -13,8 +13,8 @@ from pydantic import Field
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256, write_atomic
-from ocl_bench.tasks.build import build
-from ocl_bench.tasks.load import load_task, task_files
+from ocl_bench.tasks.build import ORDER, build
+from ocl_bench.tasks.load import TASK_FOLDER, load_task, task_files
 from ocl_bench.tasks.records import Record, serialize
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import Split
@@ -34,13 +34,15 @@ class Checksums(Contract):
 
 def splits(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by split, in file order."""
-    return {name: [one for one in records if one.split == name] for name in ("x1", "x2", "test")}
+    return {name: [one for one in records if one.split == name] for name in ORDER}
 
 
 def write_splits(task: Task, seed: int, stage2_seed: int, folder: Path) -> dict[Path, int]:
-    """Write x1.jsonl, x2.jsonl and test.jsonl; returns each file's number of records."""
+    """Write x1.jsonl, x2.jsonl and test.jsonl, and x0.jsonl if there is one; returns each file's number of records."""
     counts = {}
     for name, records in splits(build(task, seed, stage2_seed)).items():
+        if name == "x0" and not records:
+            continue
         write_atomic(folder / f"{name}.jsonl", serialize(records))
         counts[folder / f"{name}.jsonl"] = len(records)
     return counts
@@ -71,6 +73,15 @@ def release(name: str, with_data: bool = True) -> Path:
     checksums = Checksums(version=task.version, seeds=seeds)
     write_atomic(folder / CHECKSUMS, checksums.model_dump_json(indent=2) + "\n")
     return folder / CHECKSUMS
+
+
+def released_stage(task: str, stage: str) -> Path | None:
+    """The folder with a finished stage that comes with one of the suite's tasks; None if none does.
+
+    A run takes it instead of training the same: one whose data, recipe, model and seed have just its key.
+    """
+    path = TASK_FOLDER / task / stage
+    return path if path.is_dir() else None
 
 
 @dataclass(frozen=True)

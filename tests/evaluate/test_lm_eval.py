@@ -22,7 +22,7 @@ from ocl_bench.files import read_json_lines
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.runner.messages import EpochDone
 from ocl_bench.score.ability import score_changes
-from ocl_bench.score.metrics import METRICS
+from ocl_bench.score.metrics import METRICS, group_values
 from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import read_records
@@ -37,7 +37,8 @@ def samples(run: Path, seed: int, stage: str) -> dict[str, Sample]:
     config = read_manifest(run).config
     records = {record.id: record for record in read_records(run / f"seed-{seed}" / "data.jsonl")}
     answers = read_answers(run / f"seed-{seed}" / stage / "answers.jsonl")
-    found = samples_of(answers, records, chance_levels(config.task), stage=stage, seed=seed, stage2_seed=0)
+    values, chance = group_values(records.values()), chance_levels(config.task)
+    found = samples_of(answers, records, chance, values, stage=stage, seed=seed, stage2_seed=0)
     return {one.record.id: one for one in found}
 
 

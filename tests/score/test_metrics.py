@@ -93,4 +93,4 @@ def test_a_function_that_cannot_travel_to_lm_eval_is_refused(tmp_path: Path) -> 
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(OclBenchError, match="metric 'em' is registered twice"):
         register(EM)
-    assert list(METRICS) == ["em_forced", "em", "f1", "logprob"]
+    assert list(METRICS) == ["choice", "em_forced", "em", "em_first", "f1", "logprob", "form"]

@@ -1,0 +1,42 @@
+"""An epoch has what its stage trains on, and as much of earlier data as it replays."""
+
+from collections import Counter
+
+from ocl_bench.finetune.epoch import epoch_pools, trained_on
+from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.finetune.sampler import EpochSampler
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import load_task
+
+TASK = load_task("world", ["source_args.num_entities=20"])
+RECORDS = build(TASK, 0)
+
+
+def test_an_epoch_of_x2_has_every_definition_once_and_as_many_replayed_as_the_task_says() -> None:
+    stage = TASK.stages[2].model_copy(update={"replay": {"x0": 4.0, "x1/qa": 0.5}})
+    records = trained_on(stage, RECORDS)
+    own = sum(record.split == "x2" for record in records)
+    pools = epoch_pools(stage, load_recipe("world").of_stage(2), records)
+    sampler = EpochSampler([1] * len(records), 16, pools, seed=0)
+    epochs = [list(sampler) for _ in range(3)]
+    for epoch in epochs:
+        drawn = [records[number] for number in epoch]
+        assert Counter(record.id for record in drawn if record.split == "x2").most_common(1)[0][1] == 1
+        assert Counter(record.split for record in drawn) == {"x0": 4 * own, "x1": round(own / 2), "x2": own}
+        assert {record.kind for record in drawn if record.split == "x1"} == {"qa"}
+    uses = Counter(number for epoch in epochs for number in epoch if records[number].split == "x1")
+    assert max(uses.values()) - min(uses.values()) <= 1 or len(uses) < len([r for r in records if r.split == "x1"])
+    assert epochs[0] != epochs[1]
+
+
+def test_the_share_of_definitions_is_one_of_what_the_stage_itself_trains_on() -> None:
+    stage = TASK.stages[1]
+    records = trained_on(stage, RECORDS)
+    pools = epoch_pools(stage, load_recipe("world").of_stage(1), records)
+    drawn = Counter()
+    for pool in pools:
+        drawn[records[pool.numbers[0]].split, records[pool.numbers[0]].kind] += pool.per_epoch
+    questions = drawn["x1", "qa"]
+    assert drawn["x1", "definition"] == round(questions * 0.2 / 0.8)
+    assert drawn["x0", "qa"] == round(0.3 * (questions + drawn["x1", "definition"]))
+    assert sorted(number for pool in pools for number in pool.numbers) == list(range(len(records)))
