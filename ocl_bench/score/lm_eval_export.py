@@ -3,7 +3,7 @@
 import inspect
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,19 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
         if record.split == "test":
             by_task[_task_name(task, record)].append(record)
     counts: dict[str, int] = {}
+    metrics = _text_metrics([record for asked in by_task.values() for record in asked])
     for name, asked in by_task.items():
         counts[name] = len(asked)
         data = Path("data", f"{name}.jsonl")
         write_atomic(folder / data, to_json_lines(map(_row, asked)))
         location = data if relative else (folder / data).absolute()
-        _write(folder / f"{name}.yaml", _task(task, name, asked, location))
+        _write(folder / f"{name}.yaml", _task(task, name, asked, location, metrics))
         if all(one.options for one in asked):
             counts[f"{name}_choice"] = len(asked)
             _write(folder / f"{name}_choice.yaml", _choice_task(task, f"{name}_choice", asked, location))
     group = f"ocl_{task.task}"
     _write(folder / f"_{group}.yaml", {"group": group, "task": list(counts), "metadata": {"version": task.version}})
-    write_atomic(folder / f"{SCORING}.py", _scoring(records))
+    write_atomic(folder / f"{SCORING}.py", _scoring(metrics))
     return counts
 
 
@@ -81,7 +82,9 @@ def _task_name(task: Task, record: Record) -> str:
     return "_".join(["ocl", task.task, record.subset, *asked])
 
 
-def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[str, Any]:
+def _task(
+    task: Task, name: str, asked: Sequence[Record], data: Path, metrics: Mapping[str, tuple[Metric, TextFunction]]
+) -> dict[str, Any]:
     return _of_data(task, name, asked, data) | {
         "output_type": "generate_until",
         "doc_to_target": "{{answers[0]}}",
@@ -94,7 +97,7 @@ def _task(task: Task, name: str, asked: Sequence[Record], data: Path) -> dict[st
         "process_results": _Function(f"{SCORING}.process_results"),
         "metric_list": [
             {"metric": name, "aggregation": "mean", "higher_is_better": metric.better == "higher"}
-            for name, (metric, _) in _text_metrics(asked).items()
+            for name, (metric, _) in metrics.items()
         ],
     }
 
@@ -130,9 +133,9 @@ def _text_metrics(records: Sequence[Record]) -> dict[str, tuple[Metric, TextFunc
     return {one.text.__name__: (one, one.text) for one in needed if one.text is not None}
 
 
-def _scoring(records: Sequence[Record]) -> str:
+def _scoring(metrics: Mapping[str, tuple[Metric, TextFunction]]) -> str:
     """The module that computes them: the suite's own functions, further ones, and what lm-eval calls."""
-    functions = {name: function for name, (_, function) in _text_metrics(records).items()}
+    functions = {name: function for name, (_, function) in metrics.items()}
     parts = [inspect.getsource(text)]
     parts += [_source(function) for function in functions.values() if inspect.getmodule(function) is not text]
     calls = "".join(f'        "{name}": {name}(results[0], doc["answers"]),\n' for name in functions)
