@@ -70,7 +70,7 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
 
 
 def _row(record: Record) -> dict[str, Any]:
-    row = {"id": record.id, "prompt": record.prompt, "answers": record.answers, "entity": record.entity}
+    row: dict[str, Any] = {"id": record.id, "prompt": record.prompt, "answers": record.answers, "entity": record.entity}
     if record.options:  # with their end, whose probability counts as it does here
         row["choices"] = [f"{option}\n" for option in record.options]
         row["right"] = record.options.index(record.answers[0])
