@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install test lint format bench torture release-data clean
+.PHONY: run install test lint format bench torture release-data release-model clean
 
 run: install
 	.venv/bin/ocl-bench run
@@ -31,6 +31,10 @@ bench: .venv/installed-test
 # small disk. TORTURE=--short takes one or two minutes and writes nothing.
 torture: .venv/installed-test
 	cd benchmarks && ../.venv/bin/python -m torture $(TORTURE)
+
+# Trains the model of `world` that comes with the package, and keeps it where runs look for it.
+release-model: install
+	.venv/bin/python -c "from ocl_bench.runner.released import release_stage; print(release_stage('$(or $(TASK),world)'))"
 
 # Writes a task's released data and checksums again; only after a change that raised the task's version.
 # DATA=False writes the checksums alone, for data too large to ship.

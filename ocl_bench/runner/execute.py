@@ -85,7 +85,7 @@ class _Execution:
     ) -> None:
         self.plan, self.request, self.store, self.folder = plan, request, store, folder
         self.workers, self.on_message = workers, on_message
-        self.schedule = Schedule(plan, store)
+        self.schedule = Schedule(plan, store, adopts=not request.fresh)
         self.keeper = Keeper(self.schedule, store, folder, request.keep)
         self.hardware: dict[str, str] = {}
 

@@ -26,12 +26,14 @@ class Schedule:
     Attributes:
         plan: the run.
         store: where stages lie.
+        adopts: whether a finished stage that comes with the task is taken.
         jobs: every stage of every cell that owns it, in order.
         failed: place → why its job failed.
     """
 
     plan: Plan
     store: Store
+    adopts: bool = True
     jobs: list[Place] = field(init=False)
     failed: dict[Place, JobFailed] = field(default_factory=dict)
     # What is trained, and what is evaluated too.
@@ -80,7 +82,7 @@ class Schedule:
             if before is not None and before not in self._records:
                 continue
             job = self.job(place)
-            if (released := released_stage(job.task.task, job.stage.name)) is not None:
+            if self.adopts and (released := released_stage(job.task.task, job.stage.name)) is not None:
                 self.store.adopt(job.key, released)
             record, _ = job.trained(self.store)  # of damage its worker will tell
             if record is None:

@@ -1,14 +1,14 @@
 """Score a run: samples in, results out. Needs no model and no torch."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import score_set
-from ocl_bench.score.metrics import EM, EM_FORCED, group_values
+from ocl_bench.score.metrics import EM, EM_FORCED, group_values, main_metric
 from ocl_bench.score.result import Disagreement, Results, Unlearned
 from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.score.statistics import FEW_SEEDS
@@ -53,7 +53,7 @@ def score(
         submittable=limit is None and not modified and recipe is not None,
         engine_check=engine_check,
         unlearned=tuple(unlearned),
-        notes=tuple(_notes(len(seeds), recipe, limit, modified)),
+        notes=(*_notes(len(seeds), recipe, limit, modified), *_below_bars(found, task)),
         **found,
     )
 
@@ -95,6 +95,24 @@ def summarise_answers(
         own = values[one.seed, one.stage2_seed]
         samples += samples_of(one.rows, asked, chance, own, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed)
     return score_samples(samples, task)
+
+
+def _below_bars(found: Mapping[str, Any], task: Task) -> Iterator[str]:
+    """What a model does not know after X0 that the task expects it to."""
+    x0, recall = task.design.x0, found["sets"].get("recall")
+    if x0 is None:
+        return
+    bars = {"x0_facts": (x0.facts_bar, recall.metrics if recall else {}), "x0_aliases": (x0.aliases_bar, found["metrics"])}
+    for subset, (bar, scores) in bars.items():
+        of = scores.get(subset, {})
+        own = of[main_metric(of).name].per_seed if of else {}
+        below = {seed: value for seed, value in own.items() if value < bar}
+        if below:
+            worst = min(below.values())
+            yield (
+                f"after X0 {subset} is below its bar of {bar:g} (down to {worst:.3f}, seeds {', '.join(below)}): "
+                "definitions that only name can teach such a model little"
+            )
 
 
 def _notes(seeds: int, recipe: str | None, limit: int | None, modified: bool) -> list[str]:
