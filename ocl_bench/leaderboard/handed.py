@@ -14,6 +14,7 @@ import msgspec
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import folder_atomic
+from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import StageRecord
 
 INDEX = "model.safetensors.index.json"
@@ -40,7 +41,7 @@ def take_in(request: dict[str, Any], handed: Sequence[Handed]) -> None:
 
     Args:
         request: arguments of `ocl_bench.run`, its model arguments among them.
-        handed: for each seed, every stage before X2, in order.
+        handed: every stage before X2 of each seed, in order; those that seeds share, once.
 
     Raises:
         OclBenchError: if weights cannot be loaded, or are not those of the submission.
@@ -54,15 +55,18 @@ def take_in(request: dict[str, Any], handed: Sequence[Handed]) -> None:
     run = RunRequest.from_options(**request)
     plan = make_plan(choose(run), run, lambda: None)
     store = Store(run.output_path.absolute())
-    first = {cell.seed: cell for cell in plan.config.cells if cell.shares is None}
-    left: dict[int, StageRecord] = {}
+    config, task = plan.config, plan.config.task
+    first = {cell.seed: cell for cell in config.cells if cell.shares is None}
+    left: dict[tuple[Cell, int], StageRecord] = {}
     for one in handed:
-        cell = first[one.seed]
-        records = plan.records[cell]
-        base = base_identity(plan.config.model, records, cell.seed)
-        evaluators = cell_evaluators(plan.config, cell, records, base)
-        job = StageJob(plan.config, cell, one.stage, records, base, evaluators, left.get(one.seed))
-        left[one.seed] = _write(job, store, one)
+        # What seeds share was trained by a seed that need not be one of those challenged.
+        shared = one.stage < task.shared_stages and not config.own_x0
+        cell = config.cells[0] if shared else first[one.seed]
+        begun, before = cell.owner(task, 0), (cell.owner(task, max(0, one.stage - 1)), one.stage - 1)
+        base = base_identity(config.model, plan.records[begun], begun.init_seed(task))
+        evaluators = cell_evaluators(config, cell, plan.records[cell], base)
+        job = StageJob(config, cell, one.stage, plan.records[cell], base, evaluators, left.get(before))
+        left[cell, one.stage] = _write(job, store, one)
 
 
 def _write(job: Any, store: Any, handed: Handed) -> StageRecord:

@@ -126,12 +126,14 @@ def challenge_of(folder: Path, manifest: Manifest) -> Challenge:
 def places(manifest: Manifest, challenge: Challenge) -> list[tuple[Cell, int, str]]:
     """Cell, number and folder of each stage whose weights are to be handed over."""
     config = manifest.config
-    owners = {cell.seed: cell for cell in config.cells if cell.shares is None}
-    return [
-        (owners[seed], number, f"{owners[seed].name}/{config.task.stages[number].name}")
+    first = {cell.seed: cell for cell in config.cells if cell.shares is None}
+    # Seeds may share the first stages: each once.
+    owners = dict.fromkeys(
+        (first[seed].owner(config.task, number), number)
         for seed in challenge.seeds
         for number in range(config.task.first_x2_stage)
-    ]
+    )
+    return [(cell, number, f"{cell.name}/{config.task.stages[number].name}") for cell, number in owners]
 
 
 def _unknown(known: set[int], count: int) -> list[int]:

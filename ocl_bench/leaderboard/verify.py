@@ -159,6 +159,7 @@ def request_of(
             "recipe": str(recipe),
             "seeds": list(seeds),
             "stage2_seeds": list(stage2_seeds),
+            "own_x0": config.own_x0,
             "model_args": args.model_dump(mode="json"),
             "limit": config.limit,
             "curves": False,
