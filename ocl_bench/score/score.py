@@ -102,7 +102,8 @@ def _below_bars(found: Mapping[str, Any], task: Task) -> Iterator[str]:
     x0, recall = task.design.x0, found["sets"].get("recall")
     if x0 is None:
         return
-    bars = {"x0_facts": (x0.facts_bar, recall.metrics if recall else {}), "x0_aliases": (x0.aliases_bar, found["metrics"])}
+    facts: Mapping[str, Any] = recall.metrics if recall else {}
+    bars = {"x0_facts": (x0.facts_bar, facts), "x0_aliases": (x0.aliases_bar, found["metrics"])}
     for subset, (bar, scores) in bars.items():
         of = scores.get(subset, {})
         own = of[main_metric(of).name].per_seed if of else {}
