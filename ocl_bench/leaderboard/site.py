@@ -143,7 +143,9 @@ def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _standing(standing: Standing | None, positions: Mapping[str, int]) -> dict[str, Any] | None:
     """As JSON, where the others are named by their position: they are many."""
-    return standing and {
+    if standing is None:
+        return None
+    return {
         "clear": standing.clear,
         "place": standing.place,
         "above": [positions[slug] for slug in standing.above if slug in positions],

@@ -218,7 +218,19 @@ def markdown(entries: Sequence[Entry]) -> str:
             ]
             for entry in own
         ]
-        headers = ["rank", "model", "level", "family", "parameters", *SHOWN_GAPS, "detectable", "n", "seeds", "engine", "date"]
+        headers = [
+            "rank",
+            "model",
+            "level",
+            "family",
+            "parameters",
+            *SHOWN_GAPS,
+            "detectable",
+            "n",
+            "seeds",
+            "engine",
+            "date",
+        ]
         table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
         parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
         parts += [
@@ -248,11 +260,10 @@ def escaped(text: str) -> str:
 HEADER = """# Leaderboard
 
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
-interval over seeds; [what they mean](../README.md#what-the-numbers-mean), and
-[what they can show](../docs/validity.md). A rank is the range of places that is left when all ranked entries are
-compared at once by `meta_ocl_gap` (Welch's t-test of each pair, Holm's correction at 5 %): it has nothing to do with
-whether two intervals overlap. detectable: the true `meta_ocl_gap` that an entry's seeds would tell from 0 in 80 % of runs.
-n: questions behind `meta_ocl_gap`.
+interval over seeds; [what they mean](../README.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is
+the range of places that is left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each
+pair, Holm's correction at 5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap`
+that an entry's seeds would tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`.
 †: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
 than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
 Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with

@@ -23,8 +23,8 @@ class Standing:
 
     Attributes:
         clear: whether it is told from 0, corrected for all that were tested.
-        above: names of those that it is clearly above.
-        below: names of those that it is clearly below.
+        above: names of those that it is clearly above, the largest mean first.
+        below: names of those that it is clearly below, likewise.
         rank: best and worst place that this leaves it.
     """
 
@@ -46,17 +46,15 @@ def standings(results: Mapping[str, Sequence[float]]) -> dict[str, Standing]:
     Args:
         results: name → one number per seed (at least two).
     """
-    means = np.array([np.mean(own) for own in results.values()])
-    spreads = np.array([np.std(own, ddof=1) for own in results.values()])
-    seeds = np.array([len(own) for own in results.values()])
-    clear = dict(zip(results, holm(_from_zero(means, spreads, seeds)), strict=True))
-    pairs = list(combinations(results, 2))
-    adjusted = holm(_welch(means, spreads, seeds))
-    above: dict[str, list[str]] = {name: [] for name in results}
-    below: dict[str, list[str]] = {name: [] for name in results}
-    for pair, p in zip(pairs, adjusted, strict=True):
+    names = sorted(results, key=lambda name: -float(np.mean(results[name])))
+    means = np.array([np.mean(results[name]) for name in names])
+    spreads = np.array([np.std(results[name], ddof=1) for name in names])
+    seeds = np.array([len(results[name]) for name in names])
+    clear = dict(zip(names, holm(_from_zero(means, spreads, seeds)), strict=True))
+    above: dict[str, list[str]] = {name: [] for name in names}
+    below: dict[str, list[str]] = {name: [] for name in names}
+    for (upper, lower), p in zip(combinations(names, 2), holm(_welch(means, spreads, seeds)), strict=True):
         if p <= 1 - CONFIDENCE:
-            lower, upper = sorted(pair, key=lambda name: np.mean(results[name]))
             above[upper].append(lower)
             below[lower].append(upper)
     return {
@@ -85,7 +83,8 @@ def _welch(means: np.ndarray, spreads: np.ndarray, seeds: np.ndarray) -> np.ndar
 
     first, second = np.triu_indices(len(means), 1)
     described = means[first], spreads[first], seeds[first], means[second], spreads[second], seeds[second]
-    return np.nan_to_num(ttest_ind_from_stats(*described, equal_var=False).pvalue, nan=1.0)
+    p_values: np.ndarray = ttest_ind_from_stats(*described, equal_var=False).pvalue
+    return np.where(np.isnan(p_values), 1.0, p_values)
 
 
 def _from_zero(means: np.ndarray, spreads: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -94,4 +93,5 @@ def _from_zero(means: np.ndarray, spreads: np.ndarray, seeds: np.ndarray) -> np.
 
     with np.errstate(divide="ignore", invalid="ignore"):
         t = means / (spreads / np.sqrt(seeds))
-    return np.nan_to_num(2 * stdtr(seeds - 1, -np.abs(t)), nan=1.0)
+    p_values: np.ndarray = 2 * stdtr(seeds - 1, -np.abs(t))
+    return np.where(np.isnan(p_values), 1.0, p_values)

@@ -52,7 +52,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 def least_detectable(values: Sequence[float]) -> float | None:
     """The true mean that as many new seeds, spread like these, would tell from 0 with 80 % power; None for one seed.
 
-    Told from 0: the two-sided t-test of level .05, which is the paired one, as each value is a difference within a seed.
+    Told from 0: by the two-sided t-test of level .05, the paired one where each value is a difference within a seed.
     The spread is the one seen, so it is as uncertain as that: over five seeds, the true one may be .6 to 2.9 times it.
     """
     from scipy.special import nctdtrinc, stdtrit
@@ -60,10 +60,11 @@ def least_detectable(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     freedom = len(values) - 1
-    sem = float(np.std(np.asarray(values, float), ddof=1)) / len(values) ** 0.5
+    sem = np.std(np.asarray(values, float), ddof=1) / len(values) ** 0.5
     # In units of sem: the noncentrality at which t falls below its critical value in the remaining 20 %. The other
     # tail adds less than a millionth to the power.
-    return sem * float(nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, (1 + CONFIDENCE) / 2)))
+    critical = stdtrit(freedom, (1 + CONFIDENCE) / 2)
+    return float(sem * nctdtrinc(freedom, 1 - POWER, critical))
 
 
 def over_entities(

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ocl_bench.score.comparisons import Standing, holm, standings
 
-BOARDS, MODELS, SEEDS = 1000, 8, 5
+BOARDS, MODELS, SEEDS = 500, 8, 5
 LEVEL = 0.05
 ALLOWED = LEVEL + 3 * (LEVEL * (1 - LEVEL) / BOARDS) ** 0.5  # what simulations of an exact level stay below
 
@@ -53,13 +53,10 @@ def test_a_board_has_a_wrong_difference_a_wrong_rank_or_a_wrong_zero_at_most_5_p
 
 def test_without_correction_equal_models_would_differ_on_most_boards() -> None:
     """The level above is kept by the correction, and not because the tests find nothing."""
-    drawn = np.random.default_rng(0).standard_normal((200, MODELS, SEEDS))
-    pairs = list(combinations(range(MODELS), 2))
-    wrong = [
-        min(stats.ttest_ind(board[one], board[other], equal_var=False).pvalue for one, other in pairs) <= LEVEL
-        for board in drawn
-    ]
-    assert np.mean(wrong) > 0.4
+    drawn = np.random.default_rng(0).standard_normal((BOARDS, MODELS, SEEDS))
+    first, second = np.triu_indices(MODELS, 1)
+    p_values = stats.ttest_ind(drawn[:, first], drawn[:, second], axis=-1, equal_var=False).pvalue
+    assert np.mean(p_values.min(axis=-1) <= LEVEL) > 0.4
 
 
 def test_models_that_are_far_apart_have_ranks_of_their_own() -> None:
@@ -70,7 +67,7 @@ def test_models_that_are_far_apart_have_ranks_of_their_own() -> None:
 
 def test_one_that_differs_from_neither_neighbour_shares_the_places_of_both() -> None:
     spread = np.array([-0.05, -0.02, 0.0, 0.02, 0.05])
-    found = standings({name: (mean + spread).tolist() for name, mean in (("a", 0.3), ("b", 0.22), ("c", 0.14))})
+    found = standings({name: (mean + spread).tolist() for name, mean in (("a", 0.3), ("b", 0.24), ("c", 0.18))})
     assert [one.place for one in found.values()] == ["1–2", "1–3", "2–3"]
 
 

@@ -42,14 +42,14 @@ function drawForest(rows, gap, title) {
   const y = { field: "label", type: "nominal", sort: rows.map((row) => row.label), title: null };
   const family = { field: "family", type: "nominal", scale: { range: palette() }, legend: null };
   // The entry that is pointed at, and those that clearly differ from it, stay; one that was not compared fades nothing.
-  const alike = "chosen.position && isValid(chosen.place[0]) && chosen.position[0] !== datum.position && indexof(datum.differs || [], chosen.position[0]) < 0";
-  const opacity = { condition: [{ test: alike, value: 0.15 }, { test: "!datum.place", value: 0.45 }], value: 1 };
+  const alike = "chosen.position && chosen.ranked[0] && chosen.position[0] !== datum.position && indexof(datum.differs, chosen.position[0]) < 0";
+  const opacity = { condition: [{ test: alike, value: 0.15 }, { test: "!datum.ranked", value: 0.45 }], value: 1 };
   return draw("forest", {
     data: { values: rows }, width: "container", height: 24 * rows.length,
     layer: [
       { ...ZERO, encoding: { x: { datum: 0 }, color: { value: "#8a929c" } } },
       { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, opacity, x: { field: "low", type: "quantitative", title }, x2: { field: "high" } } },
-      { params: [{ name: "chosen", select: { type: "point", fields: ["position", "place"], on: "pointerover", clear: "pointerout" } }],
+      { params: [{ name: "chosen", select: { type: "point", fields: ["position", "ranked"], on: "pointerover", clear: "pointerout" } }],
         mark: { type: "point", size: 70, strokeWidth: 2 }, encoding: { y, opacity, x: { field: "mean", type: "quantitative", title }, tooltip: interval,
           fill: { condition: { test: "datum.clear", ...family }, value: isDark() ? "#14171c" : "#ffffff" } } },
     ],

@@ -108,12 +108,11 @@
     const names = (positions) => positions.map((position) => rows[position].model).join(", ") || "none";
     const drawn = list.filter((row) => cell(row, state.gap) && row.level !== "revoked").map((row) => {
       const { standing, ...numbers } = cell(row, state.gap);
-      const compared = standing && {
-        place: standing.place, clear: standing.clear, differs: [...standing.above, ...standing.below],
-        above: names(standing.above), below: names(standing.below),
-      };
+      const compared = standing
+        ? { place: standing.place, clear: standing.clear, differs: [...standing.above, ...standing.below], above: names(standing.above), below: names(standing.below) }
+        : { place: "not ranked", clear: false, differs: [], above: "not compared", below: "not compared" };
       return {
-        ...numbers, ...compared, position: row.position, model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
+        ...numbers, ...compared, ranked: Boolean(standing), position: row.position, model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
         label: [standing && standing.place, row.model, ...(several ? [row.task, row.division] : [])].filter(Boolean).join(" · "),
       };
     });
