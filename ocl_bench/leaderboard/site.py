@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +13,12 @@ from markupsafe import Markup
 
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.agreement import comparison_table
-from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, page_rows, parameters
+from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
+from ocl_bench.score.comparisons import Standing
 from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import EM, METRICS
-from ocl_bench.score.statistics import over_seeds
+from ocl_bench.score.statistics import least_detectable, over_seeds
 from ocl_bench.text import spelled_out
 
 PAGE = Path(__file__).parent / "page"
@@ -60,8 +61,9 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
         shown = {"gaps": list(GAPS), "metrics": sorted(METRICS, key=lambda name: name != RANKED_BY[1])}
         write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), **shown))
         page = environment.get_template("submission.html")
+        names = {entry.slug: entry.name for entry in entries}
         for entry in entries:
-            write_atomic(inside / f"{entry.slug}.html", page.render(**_details(entry)))
+            write_atomic(inside / f"{entry.slug}.html", page.render(names=names, **_details(entry)))
     return folder / "index.html"
 
 
@@ -98,6 +100,57 @@ def embedded(value: Any) -> str:
     """JSON that can stand inside a script element, whatever texts it holds."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What the page shows of each entry, as JSON."""
+    positions = {entry.slug: position for position, entry in enumerate(entries)}
+    return [
+        {
+            "slug": entry.slug,
+            "rank": entry.rank_text,
+            "level": entry.level if entry.revocation is None else "revoked",
+            "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
+            "model": entry.name,
+            "mark": entry.mark,
+            "task": f"{entry.submission.task} v{entry.results.task_version}",
+            "division": entry.submission.division,
+            "family": entry.family,
+            "parameters": entry.manifest.parameters,
+            "parameters_text": parameters(entry.manifest.parameters),
+            "engine": f"{entry.results.engine.name} {entry.results.engine.version}",
+            "date": entry.manifest.started[:10],
+            "seeds": len(entry.results.seeds),
+            "gaps": {
+                gap: {
+                    metric: {
+                        "mean": one.mean,
+                        "low": one.ci95[0],
+                        "high": one.ci95[1],
+                        "n": one.n,
+                        "p": one.p,
+                        "detectable": least_detectable(list(one.per_seed.values())),
+                        "standing": _standing(entry.standings.get((gap, metric)), positions),
+                    }
+                    for metric, one in metrics.items()
+                }
+                for gap, metrics in entry.results.gaps.items()
+            },
+        }
+        for entry in entries
+    ]
+
+
+def _standing(standing: Standing | None, positions: Mapping[str, int]) -> dict[str, Any] | None:
+    """As JSON, where the others are named by their position: they are many."""
+    if standing is None:
+        return None
+    return {
+        "clear": standing.clear,
+        "place": standing.place,
+        "above": [positions[slug] for slug in standing.above if slug in positions],
+        "below": [positions[slug] for slug in standing.below if slug in positions],
+    }
 
 
 def _details(entry: Entry) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""The table: accepted submissions, ranked no finer than their intervals allow."""
+"""The table: accepted submissions, ranked no finer than comparing all of them at once allows."""
 
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from tabulate import tabulate
@@ -19,8 +18,9 @@ from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
 from ocl_bench.leaderboard.validate import check_all
 from ocl_bench.leaderboard.verify import model_of
-from ocl_bench.report.tables import with_interval
+from ocl_bench.report.tables import detectable, with_interval
 from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.comparisons import Standing, standings
 from ocl_bench.score.metrics import EM
 from ocl_bench.score.result import Gap, Results
 from ocl_bench.text import spelled_out
@@ -41,7 +41,7 @@ class Entry:
         verification, revocation: what the board's records say of it; None where there is none.
         checked: all that was read and derived.
         family: its architecture, as transformers calls it.
-        rank: best and worst place that the intervals allow, among entries of its task, version and division; None if
+        standings: (gap, metric) → where it stands among the ranked entries of its task, version and division; empty if
             it is not ranked.
     """
 
@@ -53,7 +53,7 @@ class Entry:
     revocation: Revocation | None
     checked: Checked
     family: str
-    rank: tuple[int, int] | None
+    standings: Mapping[tuple[str, str], Standing] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -85,12 +85,14 @@ class Entry:
         return verified and self.revocation is None and self.gap is not None and self.gap.interval == "seeds"
 
     @property
+    def standing(self) -> Standing | None:
+        """Where it stands by the gap that entries are ranked by; None if it is not ranked."""
+        return self.standings.get(RANKED_BY)
+
+    @property
     def rank_text(self) -> str:
-        """Such as 1, or 2–4 where intervals overlap."""
-        if self.rank is None:
-            return ""
-        best, worst = self.rank
-        return str(best) if best == worst else f"{best}–{worst}"
+        """Such as 1, or 2–4 where others do not clearly differ."""
+        return "" if self.standing is None else self.standing.place
 
     @property
     def mark(self) -> str:
@@ -160,8 +162,8 @@ def ranked(checked: Sequence[Checked]) -> list[Entry]:
         by_competition[entry.competition].append(entry)
     found = []
     for _, own in sorted(by_competition.items(), key=lambda pair: (pair[0][2] != "standard", pair[0])):
-        known = [entry.gap for entry in own if entry.counts and entry.gap is not None]
-        placed = [replace(entry, rank=rank_range(entry.gap, known)) if entry.counts else entry for entry in own]
+        compared = _compared([entry for entry in own if entry.counts])
+        placed = [replace(entry, standings=compared.get(entry.slug, {})) for entry in own]
         found += sorted(placed, key=_order)
     return found
 
@@ -171,16 +173,19 @@ def _order(entry: Entry) -> tuple[bool, bool, float]:
     return entry.revocation is not None, not entry.counts, -entry.gap.mean if entry.gap else float("inf")
 
 
-def rank_range(own: Gap | None, all_gaps: Sequence[Gap]) -> tuple[int, int] | None:
-    """Best and worst place: only entries whose interval lies wholly above or below count as better or worse.
-
-    None without a gap, or with a single seed.
-    """
-    if own is None or own.interval != "seeds":
-        return None
-    above = sum(gap.ci95[0] > own.ci95[1] for gap in all_gaps)
-    below = sum(gap.ci95[1] < own.ci95[0] for gap in all_gaps)
-    return above + 1, len(all_gaps) - below
+def _compared(entries: Sequence[Entry]) -> dict[str, dict[tuple[str, str], Standing]]:
+    """Slug → (gap, metric) → where it stands; each gap in each metric is a family of comparisons of its own."""
+    per_seed: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+    for entry in entries:
+        for gap, metrics in entry.results.gaps.items():
+            for metric, one in metrics.items():
+                if one.interval == "seeds":
+                    per_seed[gap, metric][entry.slug] = list(one.per_seed.values())
+    found: dict[str, dict[tuple[str, str], Standing]] = defaultdict(dict)
+    for which, results in per_seed.items():
+        for slug, standing in standings(results).items():
+            found[slug][which] = standing
+    return found
 
 
 def _entry(checked: Checked) -> Entry:
@@ -188,7 +193,7 @@ def _entry(checked: Checked) -> Entry:
     assert submission and manifest and results, "a checked submission without problems has all"
     level, verification, revocation = level_of(checked.folder, manifest)
     family = str(checked.config["model_type"])
-    return Entry(submission, manifest, results, level, verification, revocation, checked, family, None)
+    return Entry(submission, manifest, results, level, verification, revocation, checked, family)
 
 
 def markdown(entries: Sequence[Entry]) -> str:
@@ -205,6 +210,7 @@ def markdown(entries: Sequence[Entry]) -> str:
                 escaped(entry.family),
                 parameters(entry.manifest.parameters),
                 *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
+                detectable(entry.gap) if entry.gap else "",
                 entry.gap.n if entry.gap else 0,
                 len(entry.results.seeds),
                 escaped(f"{entry.results.engine.name} {entry.results.engine.version}"),
@@ -212,7 +218,19 @@ def markdown(entries: Sequence[Entry]) -> str:
             ]
             for entry in own
         ]
-        headers = ["rank", "model", "level", "family", "parameters", *SHOWN_GAPS, "n", "seeds", "engine", "date"]
+        headers = [
+            "rank",
+            "model",
+            "level",
+            "family",
+            "parameters",
+            *SHOWN_GAPS,
+            "detectable",
+            "n",
+            "seeds",
+            "engine",
+            "date",
+        ]
         table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
         parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
         parts += [
@@ -242,8 +260,10 @@ def escaped(text: str) -> str:
 HEADER = """# Leaderboard
 
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
-interval over seeds; [what they mean](../README.md#what-the-numbers-mean). A rank is the range of places that the
-intervals of `meta_ocl_gap` allow: entries whose intervals overlap are tied. n: questions behind `meta_ocl_gap`.
+interval over seeds; [what they mean](../README.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is
+the range of places that is left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each
+pair, Holm's correction at 5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap`
+that an entry's seeds would tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`.
 †: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
 than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
 Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with
@@ -263,33 +283,3 @@ def parameters(count: int) -> str:
 def _gap(results: Results, gap: str) -> str:
     found = results.gaps.get(gap, {}).get(RANKED_BY[1])
     return "" if found is None else with_interval(found, sign=True)
-
-
-def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What the page shows of each entry, as JSON."""
-    return [
-        {
-            "slug": entry.slug,
-            "rank": entry.rank_text,
-            "level": entry.level if entry.revocation is None else "revoked",
-            "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
-            "model": entry.name,
-            "mark": entry.mark,
-            "task": f"{entry.submission.task} v{entry.results.task_version}",
-            "division": entry.submission.division,
-            "family": entry.family,
-            "parameters": entry.manifest.parameters,
-            "parameters_text": parameters(entry.manifest.parameters),
-            "engine": f"{entry.results.engine.name} {entry.results.engine.version}",
-            "date": entry.manifest.started[:10],
-            "seeds": len(entry.results.seeds),
-            "gaps": {
-                gap: {
-                    metric: {"mean": one.mean, "low": one.ci95[0], "high": one.ci95[1], "n": one.n, "p": one.p}
-                    for metric, one in metrics.items()
-                }
-                for gap, metrics in entry.results.gaps.items()
-            },
-        }
-        for entry in entries
-    ]

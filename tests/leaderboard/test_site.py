@@ -18,8 +18,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ocl_bench.leaderboard.preview import serve
 from ocl_bench.leaderboard.site import embedded, publish, write_site
-from ocl_bench.leaderboard.table import Entry, load_entries, markdown, rank_range
-from ocl_bench.score.result import Gap
+from ocl_bench.leaderboard.table import Entry, load_entries, markdown
+from ocl_bench.score.comparisons import standings
+from ocl_bench.score.statistics import least_detectable
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "leaderboard" / "results"
@@ -162,6 +163,35 @@ def test_a_submission_opens_with_curves_examples_and_its_command(board: Watched,
 
 
 @needs_browser
+def test_the_forest_plot_says_which_are_clear_of_zero_and_which_differ(board: Watched, entries: list[Entry]) -> None:
+    ordered = sorted(entries, key=lambda entry: -entry.gap.mean if entry.gap else 0)
+    points = board.page.locator("#forest .mark-symbol path")
+    expect(points).to_have_count(len(ordered))
+    clear = [points.nth(place).get_attribute("fill") != "#ffffff" for place in range(len(ordered))]
+    assert clear == [entry.standing is not None and entry.standing.clear for entry in ordered]
+    assert any(clear) and not all(clear)
+    first = ordered[0].standing
+    assert first is not None
+    expect(board.page.locator("#forest")).to_contain_text(f"{first.place} · {ordered[0].name}")
+    points.first.hover()
+    for place, entry in enumerate(ordered):
+        stays = place == 0 or entry.slug in (*first.above, *first.below)
+        expect(points.nth(place)).to_have_attribute("opacity", "1" if stays else "0.15")
+
+
+@needs_browser
+def test_a_submissions_page_names_those_that_it_differs_from(board: Watched, entries: list[Entry]) -> None:
+    names = {entry.slug: entry.name for entry in entries}
+    entry = next(one for one in entries if one.standing and one.standing.above and one.standing.below)
+    assert entry.standing is not None
+    board.page.get_by_role("link", name=entry.name, exact=True).click()
+    linked = board.page.locator("#standing a").all_inner_texts()
+    assert linked == [names[slug] for slug in (*entry.standing.above, *entry.standing.below)]
+    board.page.locator("#standing a").first.click()
+    expect(board.page.locator("h1")).to_have_text(linked[0])
+
+
+@needs_browser
 @pytest.mark.parametrize("kind", ["markdown", "latex", "csv"])
 def test_the_table_is_copied(browser: Browser, index: Path, entries: list[Entry], kind: str) -> None:
     watched = Watched(browser, index.as_uri(), permissions=["clipboard-read", "clipboard-write"])
@@ -209,17 +239,33 @@ def test_the_first_content_is_standard_and_of_several_architectures(entries: lis
     assert all(entry.results.submittable and len(entry.results.seeds) >= 5 for entry in standard)
 
 
-def gap(low: float, high: float, interval: Any = "seeds") -> Gap:
-    return Gap(mean=(low + high) / 2, ci95=(low, high), interval=interval, p=None, n=10, seeds=5, per_seed={})
+def test_only_ranked_entries_are_compared_and_ranks_leave_no_finer_places(entries: list[Entry]) -> None:
+    compared = [entry for entry in entries if entry.level != "checked"]
+    assert 0 < len(compared) < len(entries)
+    assert [entry.standing is not None for entry in entries] == [entry in compared for entry in entries]
+    for entry in compared:
+        assert entry.standing is not None and set(entry.standings) == {
+            (gap, metric) for gap, metrics in entry.results.gaps.items() for metric in metrics
+        }
+        others = {one.slug: one.gap.mean for one in compared if one.gap and one is not entry}
+        assert entry.gap is not None and {*entry.standing.above, *entry.standing.below} <= set(others)
+        assert all(others[slug] < entry.gap.mean for slug in entry.standing.above)
+        assert all(others[slug] > entry.gap.mean for slug in entry.standing.below)
+        assert entry.standing.rank == (1 + len(entry.standing.below), len(compared) - len(entry.standing.above))
+        assert entry.rank_text == entry.standing.place
+    # It is what comparing their seeds gives, and no entry that was only checked changes it.
+    again = standings({one.slug: list(one.gap.per_seed.values()) for one in compared if one.gap})
+    assert again == {entry.slug: entry.standing for entry in compared}
 
 
-def test_a_rank_is_no_finer_than_the_intervals() -> None:
-    gaps = [gap(0.7, 0.9), gap(0.3, 0.5), gap(0.4, 0.6), gap(0.0, 0.1)]
-    assert [rank_range(one, gaps) for one in gaps] == [(1, 1), (2, 3), (2, 3), (4, 4)]
-    # Overlap is no equivalence: the middle one is tied with both, which are not tied with each other.
-    chain = [gap(0.5, 0.7), gap(0.3, 0.55), gap(0.1, 0.35)]
-    assert [rank_range(one, chain) for one in chain] == [(1, 2), (1, 3), (2, 3)]
-    assert rank_range(gap(0.7, 0.9, "entities"), gaps) is None
+def test_a_table_shows_what_each_entry_could_have_detected(entries: list[Entry]) -> None:
+    table = markdown(entries).splitlines()
+    column = next(line for line in table if line.startswith("| rank")).split("|").index(" detectable   ")
+    for entry in entries:
+        assert entry.gap is not None
+        (line,) = [line for line in table if f"[{entry.name}]" in line]
+        least = least_detectable(list(entry.gap.per_seed.values()))
+        assert float(line.split("|")[column]) == pytest.approx(least, abs=0.0005)
 
 
 def test_data_in_a_page_cannot_end_its_script() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ocl_bench.score.statistics import over_entities, over_seeds, sign_flip_p
+from ocl_bench.score.statistics import least_detectable, over_entities, over_seeds, sign_flip_p
 
 SEEDS, ENTITIES, SIMULATIONS = 5, 200, 3000
 EFFECT = 0.1
@@ -72,6 +72,33 @@ def test_p_is_uniform_under_no_effect(seeds: int) -> None:
 @pytest.mark.parametrize(("values", "p"), [([0.1] * 5, 2 / 32), ([0.3, 0.2], 2 / 4), ([0.2, -0.2], 1.0), ([0.1], None)])
 def test_p_of_small_cases_by_hand(values: list[float], p: float | None) -> None:
     assert sign_flip_p(values) == (None if p is None else pytest.approx(p))
+
+
+def seeds_with_spread(spread: float, seeds: int) -> list[float]:
+    """Values of just this standard deviation."""
+    values = np.arange(seeds, dtype=float)
+    return list(0.7 + spread * (values - values.mean()) / values.std(ddof=1))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 20])
+def test_the_least_detectable_effect_is_detected_in_80_percent_of_runs(seeds: int) -> None:
+    least = least_detectable(seeds_with_spread(0.1, seeds))
+    assert least is not None
+    drawn = np.random.default_rng(0).normal(least, 0.1, size=(4000, seeds))
+    assert np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue <= 0.05) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 50])
+def test_the_least_detectable_effect_has_the_power_that_scipys_noncentral_t_gives(seeds: int) -> None:
+    least = least_detectable(seeds_with_spread(0.1, seeds))
+    assert least is not None
+    critical = stats.t.ppf(0.975, seeds - 1)
+    assert stats.nct(seeds - 1, least / (0.1 / seeds**0.5)).sf(critical) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_a_single_seed_has_no_least_detectable_effect_and_seeds_without_spread_have_0() -> None:
+    assert least_detectable([0.3]) is None
+    assert least_detectable([0.3, 0.3, 0.3]) == 0
 
 
 def test_interval_of_a_single_seed_is_over_entities_and_says_so() -> None:

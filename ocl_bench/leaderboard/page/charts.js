@@ -35,17 +35,25 @@ function drawForest(rows, gap, title) {
   const interval = [
     { field: "model", title: "model" }, { field: "mean", format: "+.3f", title: gap },
     { field: "low", format: "+.3f", title: "from" }, { field: "high", format: "+.3f", title: "to" },
+    { field: "detectable", format: ".3f", title: "detectable" }, { field: "place", title: "place" },
+    { field: "above", title: "clearly above" }, { field: "below", title: "clearly below" },
     { field: "seeds", title: "seeds" }, { field: "n", title: "questions" },
   ];
   const y = { field: "label", type: "nominal", sort: rows.map((row) => row.label), title: null };
+  const family = { field: "family", type: "nominal", scale: { range: palette() }, legend: null };
+  // The entry that is pointed at, and those that clearly differ from it, stay; one that was not compared fades nothing.
+  const alike = "chosen.position && chosen.ranked[0] && chosen.position[0] !== datum.position && indexof(datum.differs, chosen.position[0]) < 0";
+  const opacity = { condition: [{ test: alike, value: 0.15 }, { test: "!datum.ranked", value: 0.45 }], value: 1 };
   return draw("forest", {
     data: { values: rows }, width: "container", height: 24 * rows.length,
     layer: [
       { ...ZERO, encoding: { x: { datum: 0 }, color: { value: "#8a929c" } } },
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { field: "low", type: "quantitative", title }, x2: { field: "high" } } },
-      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { y, x: { field: "mean", type: "quantitative", title }, tooltip: interval } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, opacity, x: { field: "low", type: "quantitative", title }, x2: { field: "high" } } },
+      { params: [{ name: "chosen", select: { type: "point", fields: ["position", "ranked"], on: "pointerover", clear: "pointerout" } }],
+        mark: { type: "point", size: 70, strokeWidth: 2 }, encoding: { y, opacity, x: { field: "mean", type: "quantitative", title }, tooltip: interval,
+          fill: { condition: { test: "datum.clear", ...family }, value: isDark() ? "#14171c" : "#ffffff" } } },
     ],
-    encoding: { color: { field: "family", type: "nominal", title: null, scale: { range: palette() }, legend: null } },
+    encoding: { color: { ...family, title: null } },
   });
 }
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (function () {
-  const rows = JSON.parse(document.getElementById("rows").textContent);
+  const rows = JSON.parse(document.getElementById("rows").textContent).map((row, position) => ({ ...row, position }));
   const GAPS = ["meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation"];
   const DEFAULTS = { q: "", task: "", division: "", family: "", engine: "", size: "", since: "", metric: document.getElementById("metric").value, gap: "meta_ocl_gap", sort: "meta_ocl_gap", dir: "desc" };
   const SELECTS = ["task", "division", "family", "engine"];
@@ -16,6 +16,7 @@
     { key: "family", value: (row) => row.family, text: (row) => row.family },
     { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
     ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
+    { key: "detectable", value: (row) => least(row) ?? -Infinity, text: (row) => (least(row) == null ? "" : plain(least(row))), title: "the true meta_ocl_gap that its seeds would tell from 0 in 80 % of runs" },
     { key: "n", value: (row) => number(row), text: (row) => String(number(row)), title: "questions behind meta_ocl_gap" },
     { key: "seeds", value: (row) => row.seeds, text: (row) => String(row.seeds) },
     { key: "task", value: (row) => row.task, text: (row) => row.task },
@@ -26,6 +27,8 @@
 
   const cell = (row, gap) => (row.gaps[gap] || {})[state.metric];
   const number = (row) => (cell(row, "meta_ocl_gap") || { n: 0 }).n;
+  const least = (row) => (cell(row, "meta_ocl_gap") || {}).detectable;
+  const plain = (value) => value.toFixed(3).replace(/^0\./, ".");
   const signed = (value) => ((value < 0 ? "−" : "+") + Math.abs(value).toFixed(3)).replace("0.", ".");
   const gapText = (one) => (one ? `${signed(one.mean)} [${signed(one.low)}, ${signed(one.high)}]` : "");
 
@@ -60,7 +63,7 @@
       if (column.title) button.title = column.title;
       if (column.key === state.sort) head.setAttribute("aria-sort", state.dir === "asc" ? "ascending" : "descending");
       button.addEventListener("click", () => {
-        const down = column.gap || ["parameters", "n", "seeds", "date"].includes(column.key);
+        const down = column.gap || ["parameters", "detectable", "n", "seeds", "date"].includes(column.key);
         const first = down ? "desc" : "asc";
         const again = state.sort === column.key;
         change({ sort: column.key, dir: again ? (state.dir === "asc" ? "desc" : "asc") : first });
@@ -102,10 +105,17 @@
 
   function charts(list) {
     const several = new Set(list.map((row) => row.task + row.division)).size > 1;
-    const drawn = list.filter((row) => cell(row, state.gap) && row.level !== "revoked").map((row) => ({
-      ...cell(row, state.gap), model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
-      label: several ? `${row.model} · ${row.task} · ${row.division}` : row.model,
-    }));
+    const names = (positions) => positions.map((position) => rows[position].model).join(", ") || "none";
+    const drawn = list.filter((row) => cell(row, state.gap) && row.level !== "revoked").map((row) => {
+      const { standing, ...numbers } = cell(row, state.gap);
+      const compared = standing
+        ? { place: standing.place, clear: standing.clear, differs: [...standing.above, ...standing.below], above: names(standing.above), below: names(standing.below) }
+        : { place: "not ranked", clear: false, differs: [], above: "not compared", below: "not compared" };
+      return {
+        ...numbers, ...compared, ranked: Boolean(standing), position: row.position, model: row.model, family: row.family, seeds: row.seeds, parameters: row.parameters,
+        label: [standing && standing.place, row.model, ...(several ? [row.task, row.division] : [])].filter(Boolean).join(" · "),
+      };
+    });
     const title = `${state.gap} (${state.metric})`;
     if (!drawn.length) {
       for (const id of ["forest", "scaling"]) byId(id).textContent = "Nothing to draw.";

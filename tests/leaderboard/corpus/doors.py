@@ -36,7 +36,7 @@ def unranked(submission: Path, within: Path) -> Outcome:
         if found.problems:
             return 1, "\n".join(problem_lines(submission, found.problems)).replace(f"{submission}/", "")
         (entry,) = ranked([found])
-        return (0, "is not ranked") if entry.rank is None else (70, f"is ranked {entry.rank_text}")
+        return (0, "is not ranked") if entry.standing is None else (70, f"is ranked {entry.rank_text}")
 
     return in_time(within, board)
 
