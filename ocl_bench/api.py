@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
 
-DEFAULT_TASK = "attributes"
+DEFAULT_TASK = "world"
 STANDARD = "standard"
 
 

@@ -255,9 +255,14 @@ def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
-WHOLE = {"seeds": 2, "stage2_seeds": 2, "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]")}
+WHOLE = {
+    "task": "attributes",
+    "seeds": 2,
+    "stage2_seeds": 2,
+    "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]"),
+}
 WHOLE_COMMAND = (
-    "run", "--seeds", "2", "--stage2-seeds", "2", "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
+    "run", "--task", "attributes", "--seeds", "2", "--stage2-seeds", "2", "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
     "--output-path", "out",
 )  # fmt: skip
 
@@ -288,7 +293,14 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     import ocl_bench
 
     def make(folder: Path) -> None:
-        ocl_bench.run("scratch:tiny-16", seeds=2, limit=12, overrides=["recipe.epochs=[3,2]"], output_path=folder)
+        ocl_bench.run(
+            "scratch:tiny-16",
+            task="attributes",
+            seeds=2,
+            limit=12,
+            overrides=["recipe.epochs=[3,2]"],
+            output_path=folder,
+        )
 
     made = once(tmp_path_factory, worker_id, "small_run", make)
     (results,) = made.rglob("results.json")

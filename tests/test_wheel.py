@@ -27,5 +27,16 @@ def test_the_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
     assert str(site) in call("ls")
     verified = call("data", "verify", "attributes").splitlines()
     assert len(verified) == 15 and all(line.startswith("ok") for line in verified)
-    small = ["--set", "source_args.num_entities=60", "--set", "recipe.epochs=[1,1]", "--seeds", "1", "--limit", "3"]
+    small = [
+        "--task",
+        "attributes",
+        "--set",
+        "source_args.num_entities=60",
+        "--set",
+        "recipe.epochs=[1,1]",
+        "--seeds",
+        "1",
+        "--limit",
+        "3",
+    ]
     assert "meta_ocl_gap" in call("run", *small)

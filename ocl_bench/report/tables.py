@@ -81,7 +81,7 @@ def _of_recall(row: Mapping[str, Value] | Mapping[str, Gap] | None, sign: bool) 
 
 
 def set_tables(results: Results, format: str = "simple") -> list[str]:
-    """For each kind of evaluation set, em_forced of its sets (mean and 95 % interval), by subset and by gap.
+    """For each kind of evaluation set, choice or else em_forced of its sets (mean, 95 % interval), by subset and gap.
 
     `attribution` has a second row for subsets with inconsistent definitions: scored against the entity that the
     variable's questions are about, instead of the one that its definition names.
@@ -92,18 +92,19 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
     tables = []
     for kind, names in kinds.items():
         columns = list(dict.fromkeys(name.partition("/")[2] for name in names))
+        chosen = all(CHOICE.name in row for name in names for row in results.sets[name].metrics.values())
+        metric = CHOICE.name if chosen else EM_FORCED.name
         rows: dict[str, dict[str, str]] = {}
         for name in names:
             scored, _, column = name.partition("/")
             scores = results.sets[name]
             note = " (its questions' entity)" if scored.endswith("_qa") else ""
             for subset, metrics in scores.metrics.items():
-                shown = metrics.get(CHOICE.name, metrics[EM_FORCED.name])
-                rows.setdefault(subset + note, {})[column] = with_interval(shown)
+                rows.setdefault(subset + note, {})[column] = with_interval(metrics[metric])
             for gap, gaps in scores.gaps.items():
-                rows.setdefault(gap, {})[column] = with_interval(gaps.get(CHOICE.name, gaps[EM_FORCED.name]), sign=True)
+                rows.setdefault(gap, {})[column] = with_interval(gaps[metric], sign=True)
         body = [[row, *(cells.get(column, "") for column in columns)] for row, cells in rows.items()]
-        headers = [f"{kind}: {EM_FORCED.name} [95 %]", *columns]
+        headers = [f"{kind}: {metric} [95 %]", *columns]
         tables.append(tabulate(body, headers=headers, tablefmt=format, disable_numparse=True))
     return tables
 
@@ -146,10 +147,10 @@ def reading_notes(results: Results) -> list[str]:
     ]
     if check is not None:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
-    if any(gap[EM_FORCED.name].seeds > 1 for gap in results.gaps.values()):
+    if any(gap[EM.name].seeds > 1 for gap in results.gaps.values()):
         notes.append(
-            f"detectable: the true gap in {EM_FORCED.name} that a paired t-test over as many seeds, as far apart as "
-            "these, finds in 80 % of runs"
+            f"detectable: the true gap in {_shown(results.gaps)[0]} that a paired t-test over as many seeds, as far apart "
+            "as these, finds in 80 % of runs"
         )
     for stage in dict.fromkeys(one.stage for one in results.unlearned):
         own = [one for one in results.unlearned if one.stage == stage]

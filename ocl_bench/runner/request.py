@@ -16,7 +16,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import check_engine_args, parse_engine_args
 from ocl_bench.models.spec import ModelArgs, parse_model_args
 
-DEFAULT_TASK = "attributes"
+DEFAULT_TASK = "world"
 MAX_SEEDS = 1000
 AUTO_BYTES = 2 * 10**9  # of weights that --keep auto keeps
 Keep = Literal["auto", "all", "last", "none"]

@@ -52,7 +52,7 @@ def finished(model_folder: Any, own_tasks: Path, tmp_path_factory: pytest.TempPa
     common = {"output_path": tmp_path_factory.mktemp("runs"), "curves": False}
     llama = ["recipe.learning_rate=5e-3", "recipe.optim=adamw_torch", "recipe.effective_batch_size=32"]
     return {
-        "scratch": ocl_bench.run(
+        "scratch": ocl_bench.run(task="attributes", 
             seeds=2, overrides=SCRATCH, also_tasks=["own_colours"], include_path=[own_tasks],
             **common,
         ),
@@ -183,14 +183,14 @@ def test_a_run_tells_what_finetuning_did_to_other_tasks_and_is_the_same_without_
     assert change.ci95 is not None and change.ci95[0] <= change.difference <= change.ci95[1]
     assert (change.n, change.seeds) == (60, 2)
     assert "own_colours" in run.table() and "difference [95 %]" in run.table()
-    plain = ocl_bench.run(seeds=2, overrides=SCRATCH, output_path=tmp_path, curves=False)
+    plain = ocl_bench.run(task="attributes", seeds=2, overrides=SCRATCH, output_path=tmp_path, curves=False)
     answers: list[list[Answer]] = [
         read_answers(folder / "seed-1" / "x2" / "answers.jsonl") for folder in (plain.folder, run.folder)
     ]
     assert answers[0] == answers[1]
     # Of a run that is finished, they are asked without any training, and find the same.
     heard = Heard()
-    again = ocl_bench.run(
+    again = ocl_bench.run(task="attributes", 
         seeds=1, overrides=SCRATCH, also_tasks=["own_colours"], include_path=[own_tasks], output_path=tmp_path,
         curves=False, progress=heard.shown,
     )  # fmt: skip
@@ -222,5 +222,5 @@ def test_a_task_that_lm_eval_does_not_know_is_refused_before_training(own_tasks:
     with pytest.raises(
         OclBenchError, match="--also_tasks: lm-eval has no task 'own_colour'; did you mean 'own_colours'"
     ):
-        ocl_bench.run(also_tasks=["own_colour"], include_path=[own_tasks], output_path=tmp_path)
+        ocl_bench.run(task="attributes", also_tasks=["own_colour"], include_path=[own_tasks], output_path=tmp_path)
     assert not list(tmp_path.iterdir())

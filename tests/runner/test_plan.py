@@ -36,7 +36,7 @@ def test_a_disk_without_room_is_refused_before_training(tmp_path: Path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     sentence = r"--output_path .*: the run may need 0\.0[0-9]+ GB and the disk has 0\.001 GB left; .*--keep last\.$"
     with pytest.raises(OclBenchError, match=sentence):
-        ocl_bench.run(overrides=["source_args.num_entities=60"], output_path=tmp_path / "out")
+        ocl_bench.run(task="attributes", overrides=["source_args.num_entities=60"], output_path=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,7 +110,7 @@ def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(
 ) -> None:
     small = [*options.pop("overrides", []), "source_args.num_entities=60"]
     with pytest.raises(OclBenchError, match=message):
-        ocl_bench.run(**({"seeds": 1, "output_path": tmp_path / "out"} | options), overrides=small)
+        ocl_bench.run(task="attributes", **({"seeds": 1, "output_path": tmp_path / "out"} | options), overrides=small)
     assert not (tmp_path / "out").exists()
 
 
@@ -135,7 +135,9 @@ def test_a_folder_without_weights_is_refused_before_training(tmp_path: Path, mod
     folder = shutil.copytree(model_folder("gpt2"), tmp_path / "model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(OclBenchError, match="holds no"):
-        ocl_bench.run(str(folder), overrides=["source_args.num_entities=60"], output_path=tmp_path / "out")
+        ocl_bench.run(
+            str(folder), task="attributes", overrides=["source_args.num_entities=60"], output_path=tmp_path / "out"
+        )
 
 
 def test_a_hub_model_is_pinned_to_its_commit_from_the_local_cache(tmp_path: Path, model_folder: Any) -> None:
@@ -146,7 +148,7 @@ def test_a_hub_model_is_pinned_to_its_commit_from_the_local_cache(tmp_path: Path
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     result = ocl_bench.run(
-        "someone/tiny-neox", seeds=1, limit=5, curves=False, output_path=tmp_path,
+        "someone/tiny-neox", task="attributes", seeds=1, limit=5, curves=False, output_path=tmp_path,
         overrides=["source_args.num_entities=40", "recipe.epochs=[1,1]", "recipe.precision=fp32"],
     )  # fmt: skip
     assert result.results.model_revision == commit

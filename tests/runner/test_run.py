@@ -19,7 +19,7 @@ from ocl_bench.score.result import results_json_schema
 from ocl_bench.tasks.records import read_records
 
 TINY = WHOLE["overrides"]
-SMALL = [part for override in TINY for part in ("--set", override)]
+SMALL = ["--task", "attributes", *(part for override in TINY for part in ("--set", override))]
 
 
 def test_run_prints_tables_with_intervals_chance_and_the_next_step(whole_run: Path) -> None:
@@ -125,14 +125,16 @@ def test_a_stage_that_did_not_learn_its_data_is_said_in_tables_and_results(whole
 
 def test_the_same_seed_gives_the_same_numbers_and_python_gives_those_of_the_command(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
-    config.write_text("seeds: [3]\nset: [source_args.num_entities=60, 'recipe.epochs=[2,2]']\nlimit: 5\n")
+    config.write_text(
+        "task: attributes\nseeds: [3]\nset: [source_args.num_entities=60, 'recipe.epochs=[2,2]']\nlimit: 5\n"
+    )
     done = call("run", "--config", "run.yaml", "--limit", "20", "--no-curves", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("curves.png"))
     results = json.loads(done.stdout)  # and nothing else is printed
     assert results["submittable"] is False
     assert max(metrics["em"]["n"] for metrics in results["metrics"].values()) == 20
-    again = ocl_bench.run(seeds=[3], overrides=TINY, limit=20, output_path=tmp_path / "again")
+    again = ocl_bench.run(task="attributes", seeds=[3], overrides=TINY, limit=20, output_path=tmp_path / "again")
     assert again.results.model_dump(mode="json") == results
     assert again.gaps["meta_ocl_gap"]["em"].seeds == 1
     assert again.gaps["meta_ocl_gap"]["em"].interval == "entities"
@@ -172,7 +174,7 @@ def test_single_and_three_stage_studies_are_task_files_and_no_code(
 @pytest.mark.parametrize("architecture", ["gpt_neox", "t5"])
 def test_a_model_folder_runs_with_the_papers_recipe(architecture: str, model_folder: Any, tmp_path: Path) -> None:
     result = ocl_bench.run(
-        str(model_folder(architecture)), seeds=1, limit=5, output_path=tmp_path, curves=False,
+        str(model_folder(architecture)), task="attributes", seeds=1, limit=5, output_path=tmp_path, curves=False,
         overrides=["source_args.num_entities=40", "recipe.epochs=[1,1]", "recipe.precision=fp32"],
     )  # fmt: skip
     assert result.results.recipe == "paper"
@@ -196,7 +198,13 @@ def test_a_seq2seq_model_from_random_weights_gets_a_word_level_tokenizer_and_ten
     shape = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(shape | {"is_encoder_decoder": True}))
     result = ocl_bench.run(
-        f"scratch:{tmp_path}", seeds=1, overrides=TINY, limit=5, output_path=tmp_path / "out", report_to=["tensorboard"]
+        f"scratch:{tmp_path}",
+        task="attributes",
+        seeds=1,
+        overrides=TINY,
+        limit=5,
+        output_path=tmp_path / "out",
+        report_to=["tensorboard"],
     )
     assert result.results.recipe == "tiny"
     assert {metrics["em"].n for metrics in result.metrics.values()} == {5}

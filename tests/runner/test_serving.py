@@ -25,7 +25,7 @@ SHAPE = {
     "intermediate_size": 256, "max_position_embeddings": 64, "tie_word_embeddings": False,
 }  # fmt: skip
 TINY = ("source_args.num_entities=60", "recipe.epochs=[2,2]")
-SMALL = ("--output_path", "out", "--set", TINY[0], "--set", TINY[1])
+SMALL = ("--task", "attributes", "--output_path", "out", "--set", TINY[0], "--set", TINY[1])
 WORK = Work(seq2seq=False, vocabulary_sizes=[2053], device="cuda", new_tokens=10**7)
 
 
@@ -68,7 +68,13 @@ def test_a_run_has_one_engine_for_all_seeds_and_stages_and_tells_of_it(shape: st
 def test_a_model_that_vllm_cannot_serve_is_answered_by_the_torch_engine(tmp_path: Path) -> None:
     heard = Heard()
     result = ocl_bench.run(
-        "scratch:tiny", seeds=1, engine="vllm", overrides=TINY, output_path=tmp_path, progress=heard.shown
+        "scratch:tiny",
+        task="attributes",
+        seeds=1,
+        engine="vllm",
+        overrides=TINY,
+        output_path=tmp_path,
+        progress=heard.shown,
     )  # its heads are of 16
     chosen = heard.of(EngineChosen)
     assert [message.engine for message in chosen] == ["vllm", "torch"]
@@ -112,13 +118,26 @@ def test_no_vllm_process_outlives_an_interrupted_run(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ocl_bench.run(shape, seeds=1, engine="vllm", overrides=TINY, progress=Heard(interrupt).shown)
+        ocl_bench.run(shape, task="attributes", seeds=1, engine="vllm", overrides=TINY, progress=Heard(interrupt).shown)
     assert started and not psutil.wait_procs(started, timeout=60)[1]
 
 
 def test_no_vllm_process_outlives_a_killed_run(shape: str, tmp_path: Path) -> None:
     """The installed command, as it is used."""
-    command = [COMMAND, "run", "--model", shape, "--engine", "vllm", "--seeds", "1", "--set", "recipe.epochs=[999,1]"]
+    command = [
+        COMMAND,
+        "run",
+        "--model",
+        shape,
+        "--task",
+        "attributes",
+        "--engine",
+        "vllm",
+        "--seeds",
+        "1",
+        "--set",
+        "recipe.epochs=[999,1]",
+    ]
     run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline, started = time.monotonic() + 120, []
     while not (started := servers(run.pid)):
