@@ -99,7 +99,7 @@ def run_request(
 
     choice = choose(request)
     require_writable(request.output_path)
-    shown = (progress or _Silent)(choice.task.task, len(request.seeds) * len(request.stage2_seeds))
+    shown = (progress or _Silent)(choice.task.task, len(choice.seeds) * len(request.stage2_seeds))
     _fetch_if_absent(choice.task, show=progress is not None)
     with nullcontext(workers) if workers else Workers() as processes:
         processes.warm()  # libraries are imported while the plan is made

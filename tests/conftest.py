@@ -262,7 +262,8 @@ WHOLE = {
     "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]"),
 }
 WHOLE_COMMAND = (
-    "run", "--task", "attributes", "--seeds", "2", "--stage2-seeds", "2", "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
+    "run", "--task", "attributes", "--seeds", "2", "--stage2-seeds", "2",
+    "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
     "--output-path", "out",
 )  # fmt: skip
 

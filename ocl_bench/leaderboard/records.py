@@ -23,7 +23,6 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256, write_atomic
 from ocl_bench.leaderboard.untrusted import MAX_JSON_BYTES, Unreadable, parse_json, read_bytes
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.tasks.release import STANDARD_SEEDS
 from ocl_bench.text import Identifier, Line, Sha256, Timestamp, Version
 
 RECORDS, RESULTS = "records", "results"
@@ -133,7 +132,8 @@ def is_drawn(challenge: Challenge, manifest: Manifest) -> bool:
 
 
 def _drawn(content: str, nonce: str, manifest: Manifest, count: int) -> tuple[int, ...]:
-    seeds = [seed for seed in manifest.config.seeds if seed in STANDARD_SEEDS] or list(manifest.config.seeds)
+    standard = manifest.config.task.standard_seeds
+    seeds = [seed for seed in manifest.config.seeds if seed in standard] or list(manifest.config.seeds)
     return tuple(sorted(sorted(seeds, key=lambda seed: sha256(f"{content} {nonce} {seed}"))[:count]))
 
 

@@ -149,8 +149,8 @@ def reading_notes(results: Results) -> list[str]:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
     if any(gap[EM.name].seeds > 1 for gap in results.gaps.values()):
         notes.append(
-            f"detectable: the true gap in {_shown(results.gaps)[0]} that a paired t-test over as many seeds, as far apart "
-            "as these, finds in 80 % of runs"
+            f"detectable: the true gap in {_shown(results.gaps)[0]} that a paired t-test over as many seeds, as far "
+            "apart as these, finds in 80 % of runs"
         )
     for stage in dict.fromkeys(one.stage for one in results.unlearned):
         own = [one for one in results.unlearned if one.stage == stage]

@@ -102,12 +102,14 @@ class Choice:
     """What a request names, loaded.
 
     Attributes:
+        seeds: stage-1 seeds.
         modified: whether anything differs from the suite's own task and the recipe that it names.
     """
 
     model: ModelSpec
     task: Task
     recipe: Recipe
+    seeds: tuple[int, ...]
     modified: bool
 
 
@@ -123,7 +125,8 @@ def choose(request: RunRequest) -> Choice:
     default = default_recipe(spec, chosen)
     loaded = load_recipe(request.recipe or default, of_recipe, request.include_path)
     check_recipe(loaded, chosen)
-    return Choice(spec, chosen, loaded, not is_standard(spec, chosen, loaded))
+    seeds = request.seeds if request.seeds is not None else chosen.standard_seeds
+    return Choice(spec, chosen, loaded, seeds, not is_standard(spec, chosen, loaded))
 
 
 def _is_of_recipe(override: str) -> bool:
@@ -182,15 +185,15 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     _check_trackers(request.report_to)
     if request.also_tasks:
         task_manager(request.also_tasks, request.include_path)
-    cells = cells_of(request.seeds, request.stage2_seeds, request.own_x0)
+    cells = cells_of(choice.seeds, request.stage2_seeds, request.own_x0)
     records = {}
     for cell in cells:
         records[cell] = build(task, cell.seed, cell.stage2_seed, cell.x0_seed)
         on_built()
     model = _check_model(choice.model, task, records)
     stages = sum(len(cell.owned(task)) for cell in cells)
-    _check_disk(request, model.parameters, stages)
-    slots = job_slots(device, len(request.seeds), model.parameters)
+    _check_disk(request, model.parameters, stages, len(cells))
+    slots = job_slots(device, len(choice.seeds), model.parameters)
     questions = sum(
         len(asked_after(task, stage.name, records[cell], limit, cell.seed))
         for cell in cells
@@ -205,7 +208,7 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         model=model.spec,
         task=task,
         recipe=choice.recipe,
-        seeds=request.seeds,
+        seeds=choice.seeds,
         stage2_seeds=request.stage2_seeds,
         own_x0=request.own_x0,
         compute=Compute(
@@ -229,9 +232,9 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     return Plan(config, records, model.revision, model.parameters, decided)
 
 
-def _check_disk(request: RunRequest, parameters: int, stages: int) -> None:
+def _check_disk(request: RunRequest, parameters: int, stages: int, cells: int) -> None:
     """Refuse a run whose weights the disk has no room for: those kept, and the epoch checkpoints of one stage."""
-    kept = {"all": stages, "last": len(request.seeds) * len(request.stage2_seeds) + 1, "none": 2, "auto": stages}
+    kept = {"all": stages, "last": cells + 1, "none": 2, "auto": stages}
     weights = kept[request.keep] * parameters * BYTES_PER_WEIGHT
     if request.keep == "auto":
         weights = min(weights, AUTO_BYTES + 2 * parameters * BYTES_PER_WEIGHT)

@@ -104,14 +104,13 @@ def _batch_size(text: str) -> int | None:
 def _seeds(option: str, shown: str) -> Any:
     """Annotations of a field that holds seeds."""
     return (
-        BeforeValidator(lambda value: check_seeds(value, option)),
+        BeforeValidator(lambda value: None if value is None else check_seeds(value, option)),
         Option(read=lambda text: parse_seeds(text, f"--{option}"), metavar="N|0,1,…", shown=shown),
     )
 
 
 Paths = tuple[Path, ...]
 Names = tuple[str, ...]
-FIVE: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 class RunRequest(Contract):
@@ -123,8 +122,8 @@ class RunRequest(Contract):
         None, description="hub id, folder, or scratch:NAME; the task's if not given"
     )
     task: str = Field(DEFAULT_TASK, description="a task's name or file")
-    seeds: Annotated[tuple[int, ...], *_seeds("seeds", "5")] = Field(
-        FIVE, description="stage-1 seeds: which, or how many"
+    seeds: Annotated[tuple[int, ...] | None, *_seeds("seeds", "")] = Field(
+        None, description="stage-1 seeds: which, or how many; the task's if not given"
     )
     stage2_seeds: Annotated[tuple[int, ...], *_seeds("stage2_seeds", "1")] = Field(
         (0,), description="stage-2 seeds of each: which, or how many"

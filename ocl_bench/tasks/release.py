@@ -19,7 +19,6 @@ from ocl_bench.tasks.records import Record, serialize
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import Split
 
-STANDARD_SEEDS = (0, 1, 2, 3, 4)
 CHECKSUMS = "checksums.json"
 
 
@@ -60,7 +59,7 @@ def release(name: str, with_data: bool = True) -> Path:
     """
     task, folder = load_task(name), task_files()[name].parent
     seeds: dict[str, dict[str, str]] = {}
-    for seed in STANDARD_SEEDS:
+    for seed in task.standard_seeds:
         seeds[str(seed)] = {}
         for split, records in splits(build(task, seed)).items():
             if not records:

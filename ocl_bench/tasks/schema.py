@@ -232,6 +232,9 @@ class Task(Contract):
     design: Design = Field(description="subsets and definitions")
     stages: tuple[Stage, ...] = Field(min_length=1, description="finetuning stages, in order")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation")
+    seeds: int = Field(
+        5, ge=1, exclude_if=lambda seeds: seeds == 5, description="stage-1 seeds of a standard run: 0, 1, …"
+    )
     model: str = Field("scratch:tiny", description="the model to use when none is given")
     recipe: Recipes = Field(description="default recipes")
     metadata: Metadata = Field(description="licence and citation")
@@ -261,6 +264,11 @@ class Task(Contract):
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
         return self
+
+    @property
+    def standard_seeds(self) -> tuple[int, ...]:
+        """The stage-1 seeds of a standard run: those whose data is released, and that ranks rest on."""
+        return tuple(range(self.seeds))
 
     @property
     def shared_stages(self) -> int:

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import Copy
 
-from ocl_bench.leaderboard.checks import answers
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_UNPACKED_BYTES
 from ocl_bench.leaderboard.validate import check, find_submissions
+from ocl_bench.tasks.schema import Task
 
 MANIFEST, RESULTS, SUBMISSION, CONFIG = "manifest.json", "results.json", "submission.json", "config.json"
 SAMPLES, CURVES = "seed-0/samples.jsonl.gz", "seed-0/curves.jsonl.gz"
@@ -596,7 +596,7 @@ def test_checking_needs_no_torch(small_submission: Path) -> None:
 def test_ranks_rest_on_the_standard_seeds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     (accepted,) = (Path(__file__).parents[2] / "leaderboard/results/attributes/ocl-bench__gpt-neox-1x16").iterdir()
     # As if two of its five seeds were the submitter's own choice.
-    monkeypatch.setattr(answers, "STANDARD_SEEDS", (0, 1, 2))
+    monkeypatch.setattr(Task, "standard_seeds", property(lambda self: (0, 1, 2)))
     checked = check(accepted)
     assert checked.problems == [] and checked.results is not None and checked.ranked is not None
     submitted, ranked = (one.gaps["meta_ocl_gap"]["em"] for one in (checked.results, checked.ranked))

@@ -29,7 +29,6 @@ from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score_samples
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record
-from ocl_bench.tasks.release import STANDARD_SEEDS
 
 # Of a task that is not the suite's: those of `attributes`, in five seeds, and a third more.
 MAX_ANSWERS = 60_000
@@ -240,12 +239,12 @@ def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> 
 
 def _ranked(checked: Checked, manifest: Manifest, own: Results) -> Results:
     """What ranks rest on. Seeds beyond the standard ones were chosen by the submitter, perhaps for what they gave."""
-    config, standard = manifest.config, {(seed, 0) for seed in STANDARD_SEEDS}
+    config, standard = manifest.config, {(seed, 0) for seed in manifest.config.task.standard_seeds}
     seeds = {(cell.seed, cell.stage2_seed) for cell in config.cells}
     if checked.submission is None or checked.submission.division == "open" or not seeds > standard:
         return own
     kept = [sample for sample in checked.samples if (sample.seed, sample.stage2_seed) in standard]
-    fewer = config.model_copy(update={"seeds": STANDARD_SEEDS, "stage2_seeds": (0,)})
+    fewer = config.model_copy(update={"seeds": config.task.standard_seeds, "stage2_seeds": (0,)})
     return results_of(manifest.model_copy(update={"config": fewer}), score_samples(kept, config.task))
 
 

@@ -20,7 +20,6 @@ from ocl_bench.runner.manifest import Manifest
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
 from ocl_bench.tasks.records import Record, texts
-from ocl_bench.tasks.release import STANDARD_SEEDS
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import SOURCES, published_source
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
@@ -121,7 +120,7 @@ def _require_small(task: Task, cells: int, own: bool) -> None:
         raise OclBenchError(f"its data are not here; run `ocl-bench data fetch {task.task}`, then check again.")
     records = expected_records(task)
     # Of the suite's own, a standard submission is always taken, unless it takes gigabytes.
-    most = max(MAX_RECORDS, min(len(STANDARD_SEEDS) * records, MAX_SUITE_RECORDS) if own else 0)
+    most = max(MAX_RECORDS, min(task.seeds * records, MAX_SUITE_RECORDS) if own else 0)
     if records * cells > most:
         raise OclBenchError(
             f"has about {records * cells} records in {cells} trainings, and at most {most} are built for a check; "

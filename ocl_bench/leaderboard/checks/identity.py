@@ -17,7 +17,6 @@ from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.runner.manifest import Manifest, Provenance
 from ocl_bench.runner.plan import is_standard
 from ocl_bench.tasks.load import load_task, task_files
-from ocl_bench.tasks.release import STANDARD_SEEDS
 
 
 def check_place(checked: Checked) -> None:
@@ -93,7 +92,7 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
         checked.add(MANIFEST, "config.task", f"the task {what}; run the suite's own")
     elif modified:
         checked.add(MANIFEST, "config", "recipe or model loading differ from the suite's own; use the open division")
-    missing = sorted(set(STANDARD_SEEDS) - set(config.seeds))
+    missing = sorted(set(config.task.standard_seeds) - set(config.seeds))
     if missing:
         checked.add(MANIFEST, "config.seeds", f"lacks the standard seeds {', '.join(map(str, missing))}")
     if 0 not in config.stage2_seeds:
