@@ -304,11 +304,14 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
     sizes, longest = set(), 0
     vocabularies: set[str] = set()
+    seen: set[int] = set()  # seeds may share records, and then their tokenizer is the same, or refused below
     for cell in records.values():
         tokenizer = load_tokenizer(spec, texts(cell))
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
-        trained = encoder([(record.prompt, record.completion) for record in cell if record.split != "test"])
-        tests = [one for one in cell if one.split == "test"]
+        new = [one for one in cell if id(one) not in seen]
+        seen |= set(map(id, new))
+        trained = encoder([(record.prompt, record.completion) for record in new if record.split != "test"])
+        tests = [one for one in new if one.split == "test"]
         asked = encoder([(one.prompt, answer_text(answer)) for one in tests for answer in one.answers])
         answer = task.evaluate.max_new_tokens
         check_fit(spec, config, encoder.pad_id, asked, trained, answer)

@@ -3,6 +3,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.evaluation_sets import asked_about, swapped
@@ -35,10 +36,13 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     _require_questions(task, sizes, entities)
     values = _values(entities) if task.evaluate.options is not None else {}
     records: list[Record] = []
-    names = _draw(task.design, entities, seed)
-    if task.design.x0 is not None:
-        names, before = names_after_x0(task.design, task.design.x0, names, len(entities), seed)
-        records += x0_records(task, task.design.x0, entities, before, x0_seed, values)
+    if task.design.x0 is None:
+        style = task.design.variable_style, task.design.tag_style
+        names = draw_names(seed, len(entities), *style, _texts(task.design, entities))
+    else:
+        text = task.model_dump_json()
+        names = names_after_x0(_pool(text), task.design.x0, len(entities), seed)
+        records += _x0(text, x0_seed)
     for subset_name, numbers in deal(sizes, seed, stage2_seed).items():
         members = _members(task, SUBSETS[subset_name], numbers, entities, names, seed, values)
         for member in members:
@@ -68,13 +72,24 @@ def _values(entities: Sequence[Entity]) -> dict[str, tuple[str, ...]]:
     return {group: tuple(sorted(own)) for group, own in values.items()}
 
 
-def _draw(design: Design, entities: Sequence[Entity], seed: int) -> Names:
-    """Variables and tags: drawn by seed; where an X0 has to serve every seed, one pool, its aliases included."""
-    texts = _texts(design, entities)
-    if design.x0 is None:
-        return draw_names(seed, len(entities), design.variable_style, design.tag_style, texts)
+# What all seeds of a task with an X0 have in common, by the task's JSON: it is most of their data.
+@lru_cache(maxsize=2)
+def _pool(task: str) -> Names:
+    """The names that an X0 and every seed after it draw from."""
+    own = Task.model_validate_json(task)
+    entities, design = load_entities(own), own.design
+    assert design.x0 is not None
     aliases = design.x0.aliases * len(entities) // design.variables_per_entity
-    return draw_names(0, len(entities) + aliases, design.variable_style, design.tag_style, texts)
+    count = len(entities) + aliases
+    return draw_names(0, count, design.variable_style, design.tag_style, _texts(design, entities))
+
+
+@lru_cache(maxsize=4)
+def _x0(task: str, x0_seed: int) -> tuple[Record, ...]:
+    own = Task.model_validate_json(task)
+    entities = load_entities(own)
+    values = _values(entities) if own.evaluate.options is not None else {}
+    return tuple(x0_records(own, entities, _pool(task), x0_seed, values))
 
 
 def _require_questions(task: Task, sizes: dict[str, int], entities: list[Entity]) -> None:
