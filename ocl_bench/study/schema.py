@@ -63,7 +63,9 @@ class Study(Contract):
         common: Variant | None = getattr(self, kind)
         points = [] if common is None else [point for point in self.points if getattr(point, kind) is not None]
         if common is None or not points:
-            raise OclBenchError(f"study '{self.study}' has no runs for {kind} models; give a --model of the other kind.")
+            raise OclBenchError(
+                f"study '{self.study}' has no runs for {kind} models; give a --model of the other kind."
+            )
         runs = []
         for point in points:
             own: Variant = getattr(point, kind)
