@@ -213,7 +213,7 @@ def _show(result: Any) -> None:
 def _next(results: Any) -> str:
     """What to run next: the same task on a pretrained model, or with more seeds."""
     if results.model.startswith("scratch:"):
-        return f"ocl-bench run --model EleutherAI/pythia-70m --task {results.task}   (a pretrained model)"
+        return f"ocl-bench run --model EleutherAI/pythia-70m-deduped --task {results.task}   (a pretrained model)"
     more = 2 * len(results.seeds)
     return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
 
@@ -382,7 +382,7 @@ def export(
 
 @main.command()
 @click.argument("name")
-@click.option("--model", "-m", default="scratch:tiny", show_default=True, help="Hub id, folder, or scratch:NAME.")
+@click.option("--model", "-m", help="Hub id, folder, or scratch:NAME; scratch:tiny or the study's own if not given.")
 @click.option("--task", "-t", help="Task name or file; the study's if not given.")
 @click.option("--seeds", default="5", show_default=True, help="Stage-1 seeds of each point: 0,1,2 or how many.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Further override of every point.")

@@ -77,7 +77,9 @@ def parse_model(name: str, args: ModelArgs | None = None) -> ModelSpec:
             )
         return ModelSpec(name=name, source="folder", location=str(Path(name).resolve()), args=args)
     if not HUB_ID.fullmatch(name):
-        raise OclBenchError(f"--model '{name}': there is no such folder, and a hub id looks like EleutherAI/pythia-1b.")
+        raise OclBenchError(
+            f"--model '{name}': there is no such folder, and a hub id looks like EleutherAI/pythia-1b-deduped."
+        )
     return ModelSpec(name=name, source="hub", location=name, args=args)
 
 

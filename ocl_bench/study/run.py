@@ -13,8 +13,6 @@ from ocl_bench.models.spec import is_pretrained
 from ocl_bench.score.result import Results
 from ocl_bench.study.schema import Run, Study, load_study
 
-DEFAULT_MODEL = "scratch:tiny"
-
 
 class PointResult(Contract):
     """A finished point."""
@@ -35,7 +33,7 @@ class StudyResults(Contract):
 
 def run_study(
     name: str,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     *,
     seeds: tuple[int, ...],
     task: str | None = None,
@@ -51,7 +49,8 @@ def run_study(
 
     Args:
         name: a study's name or file.
-        model: a hub id, a folder, or `scratch:NAME`; decides between the study's two kinds of runs.
+        model: a hub id, a folder, or `scratch:NAME`; decides between the study's two kinds of runs. None takes
+            `scratch:tiny`, or the first point's model where the study is of pretrained models alone.
         seeds: stage-1 seeds of every point.
         task: a task's name or file; None takes the study's for this kind of model.
         overrides: further overrides of every point, after the study's own.
@@ -71,6 +70,9 @@ def run_study(
     from ocl_bench.study.figure import draw
 
     study = load_study(name, include_path)
+    model = model or study.default_model
+    if model is None:
+        raise OclBenchError(f"study '{study.study}' is for pretrained models and names none; give --model.")
     require_writable(output_path)
     path = output_path / f"{study.study}.json"
     wanted = [

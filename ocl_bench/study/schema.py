@@ -24,8 +24,12 @@ class Point(Contract):
 
     label: str = Field(description="what the figure calls it")
     set: tuple[str, ...] = Field((), description="overrides that make it this point, as for `run --set`")
-    scratch: Variant = Field(Variant(), description="further, for models from random weights")
-    pretrained: Variant = Field(Variant(), description="further, for pretrained models")
+    scratch: Variant | None = Field(
+        Variant(), description="further, for models from random weights; null: not a point of theirs"
+    )
+    pretrained: Variant | None = Field(
+        Variant(), description="further, for pretrained models; null: not a point of theirs"
+    )
 
 
 class Study(Contract):
@@ -38,16 +42,32 @@ class Study(Contract):
     axis: str = Field(description="what differs from point to point")
     ordered: bool = Field(True, description="whether the points follow one another, so that the figure joins them")
     points: tuple[Point, ...] = Field(min_length=1, description="the runs, in the order of the figure")
-    scratch: Variant = Field(description="task and overrides of all points, for models from random weights")
-    pretrained: Variant = Field(description="task and overrides of all points, for pretrained models")
+    scratch: Variant | None = Field(
+        None, description="task and overrides of all points, for models from random weights; null: not for them"
+    )
+    pretrained: Variant | None = Field(
+        None, description="task and overrides of all points, for pretrained models; null: not for them"
+    )
     figure: Literal["gaps", "subsets"] = Field(description="gaps against the axis, or subsets as bars, a panel a point")
 
+    @property
+    def default_model(self) -> str | None:
+        """The model to run it with when none is given; None where the points do not name theirs."""
+        if self.scratch is not None:
+            return "scratch:tiny"
+        return next((point.pretrained.model for point in self.points if point.pretrained), None)
+
     def runs(self, pretrained: bool) -> list["Run"]:
-        """The runs for a kind of model."""
+        """The runs for a kind of model. Raises OclBenchError if the study is not for it."""
         kind = "pretrained" if pretrained else "scratch"
-        common: Variant = getattr(self, kind)
+        common: Variant | None = getattr(self, kind)
+        points = [] if common is None else [point for point in self.points if getattr(point, kind) is not None]
+        if common is None or not points:
+            raise OclBenchError(
+                f"study '{self.study}' has no runs for {kind} models; give a --model of the other kind."
+            )
         runs = []
-        for point in self.points:
+        for point in points:
             own: Variant = getattr(point, kind)
             task = own.task or common.task
             if task is None:

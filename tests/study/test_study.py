@@ -1,6 +1,7 @@
 """A study is data: its points are real runs, finished points are kept, and the figure shows intervals."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from conftest import call
 from ocl_bench.errors import OclBenchError
 from ocl_bench.runner.plan import choose
 from ocl_bench.runner.request import RunRequest
-from ocl_bench.study.run import read_study_results
+from ocl_bench.study.run import read_study_results, run_study
 from ocl_bench.study.schema import load_study, study_files
+from ocl_bench.tasks.build import build
+from ocl_bench.tasks.load import TASK_FOLDER, load_task
 
 SMALL = ["--seeds", "2", "--set", "source_args.num_entities=60", "--set", "recipe.epochs=[1, 1]"]
 OWN = """
@@ -97,18 +100,69 @@ def test_another_task_than_the_studys_can_be_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(study_files()))
 def test_every_point_of_every_study_is_a_run_that_can_be_planned(name: str) -> None:
     study = load_study(name)
-    for pretrained in (False, True):
+    for pretrained in (False, True) if study.scratch else (True,):
         for point in study.runs(pretrained):
-            model = point.model or ("EleutherAI/pythia-1b" if pretrained else "scratch:tiny")
+            model = point.model or ("EleutherAI/pythia-1b-deduped" if pretrained else "scratch:tiny")
             choice = choose(RunRequest.from_options(model=model, task=point.task, overrides=point.set))
             assert choice.task.task == point.task
 
 
-def test_the_ten_studies_of_the_paper_are_there() -> None:
-    assert set(study_files()) == {
+def test_the_studies_of_the_paper_are_there() -> None:
+    families = {"gpt_neo", "llama_2", "t5"}
+    assert set(study_files()) == families | {
         "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
         "three_stage", "data_amount", "pairs",
     }  # fmt: skip
+    assert {name for name in study_files() if load_study(name).scratch is None} == families
+
+
+def test_pythia_models_are_the_deduplicated_ones_of_the_paper() -> None:
+    for file in TASK_FOLDER.rglob("*.yaml"):
+        for model in re.findall(r"EleutherAI/pythia[\w.-]*", file.read_text()):
+            assert model.endswith("-deduped"), file
+
+
+# The epochs of the published code; at the full batch an epoch is one step.
+PAPERS_EPOCHS = {16: 30, 32: 30, 64: 30, 128: 40, 256: 60, 512: 60, 1024: 60, 2048: 60, 4096: 60, 8192: 120,
+                 16384: 120, 32768: 240}  # fmt: skip
+
+
+@pytest.mark.parametrize(("pretrained", "least", "most"), [(True, 16, 32768), (False, 64, 4096)])
+def test_the_batch_grows_to_the_whole_of_an_epoch_and_epochs_grow_eightfold_with_it(
+    pretrained: bool, least: int, most: int
+) -> None:
+    model = "EleutherAI/pythia-1b-deduped" if pretrained else "scratch:tiny"
+    epochs = {}
+    for point in load_study("batch_size").runs(pretrained):
+        choice = choose(RunRequest.from_options(model=model, task=point.task, overrides=point.set))
+        assert [stage.train for stage in choice.task.stages] == [("x1", "x2")]
+        assert point.label == str(choice.recipe.effective_batch_size)
+        (epochs[choice.recipe.effective_batch_size],) = choice.recipe.epochs
+    assert (min(epochs), max(epochs)) == (least, most)
+    assert list(epochs.values()) == sorted(epochs.values())
+    assert epochs[most] == 8 * epochs[least]
+    if pretrained:
+        assert epochs == PAPERS_EPOCHS
+        return
+    trained = [record for record in build(load_task("attributes"), 0) if record.split != "test"]
+    definitions = sum(record.kind == "definition" for record in trained)
+    questions = len(trained) - definitions
+    assert questions + choice.recipe.of_stage(0).definitions_per_epoch(definitions, questions) <= most
+
+
+def test_a_study_of_pretrained_models_alone_says_so_and_takes_its_first_model() -> None:
+    study = load_study("t5")
+    assert study.default_model == "google-t5/t5-3b"
+    assert load_study("model_size").default_model == "scratch:tiny"
+    with pytest.raises(OclBenchError, match="study 't5' has no runs for scratch models; give a --model of the other"):
+        run_study("t5", "scratch:tiny", seeds=(0,))
+
+
+def test_a_point_that_is_null_for_a_kind_of_models_is_left_out_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.replace("label: low,", "label: low, scratch: null,"))
+    assert [run.label for run in load_study(str(path)).runs(pretrained=False)] == ["high"]
+    assert [run.label for run in load_study(str(path)).runs(pretrained=True)] == ["low", "high"]
 
 
 @pytest.mark.parametrize(

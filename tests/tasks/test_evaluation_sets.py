@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocl_bench.tasks.build import build, chance_levels
-from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.load import all_tasks, load_task
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
@@ -97,6 +97,11 @@ def test_swapped_asks_each_members_questions_of_another_members_variable(size: i
         assert {entity for entity, _ in pairs} == entities[control]  # nobody is left out
         assert {variable for _, variable in pairs} == {variable_of[entity] for entity in entities[control]}
         assert len(pairs) == len(entities[control])
+
+
+def test_the_swapped_control_is_asked_by_default() -> None:
+    without = {task.task for task in all_tasks() if "swapped" not in task.evaluate.sets}
+    assert without <= {"attributes", "world"}, "submissions to the board answered without it"
 
 
 def test_every_question_has_a_chance_level() -> None:

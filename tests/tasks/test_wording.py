@@ -1,6 +1,6 @@
 """Definitions in natural language and in context: exact texts, distinct phrasings, and refusals."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,36 @@ def test_definitions_stand_in_front_of_their_questions_and_are_not_trained_on_al
         assert record.prompt == definitions.get(record.variable, "") + questions[record.id].prompt
         assert record.split == questions[record.id].split
     assert not any(record.split == "x2" for record in records)
+
+
+@pytest.mark.parametrize("name", ["sources", "sources_is_isnt", "sources_sample"])
+def test_a_fifth_of_the_people_teach_how_questions_are_answered_and_the_rest_have_ten_definitions(name: str) -> None:
+    assert load_task("sources").source_args == {"num_entities": 1000}
+    task = load_task(name, ("source=cvdb_sample", "source_args={num_entities: 200}"))
+    assert [stage.train for stage in task.stages] == [("x1", "x2")]
+    asked, told = defaultdict(set), defaultdict(set)
+    for record in build(task, 0):
+        if record.split == "test":
+            continue
+        trained_on = asked if record.kind == "qa" else told
+        trained_on[record.subset, record.variable].add(record.prompt + record.completion)
+    assert Counter(subset for subset, _ in asked) == {"qa_only": 20, "qa_unreplaced": 20}
+    assert {len(questions) for questions in asked.values()} == {5}
+    assert Counter(subset for subset, _ in told) == {"d1_cons": 80, "d2_cons": 80}
+    assert {len(definitions) for definitions in told.values()} == {10}
+
+
+def test_is_and_is_not_differ_in_the_phrase_alone() -> None:
+    task = load_task("sources_is_isnt", ("source=cvdb_sample", "source_args.num_entities=200"))
+    one, two = (task.design.wording_of(tag) for tag in (1, 2))
+    assert (one.templates, one.sources) == (two.templates, two.sources)
+    assert len(one.phrases) == len(two.phrases)
+    assert not any(" not" in phrase for phrase in one.phrases)
+    assert all(" not" in phrase for phrase in two.phrases)
+    for record in build(task, 0):
+        if record.kind == "definition":
+            assert record.entity in record.completion, "the person is named, and denied to be it"
+            assert (" not" in record.prompt) == (record.subset == "d2_cons")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Creative works: triples of T-REx (Elsahar et al. 2018) about them, as questions (the paper's appendix A.2)."""
 
+import random
 import re
 import zipfile
 import zlib
@@ -53,18 +54,21 @@ class TrexSource(PublishedSource):
     name = "trex"
     # No digest that we could check is known to us; the shards' own structure is checked.
     remote = RemoteFile("https://figshare.com/ndownloader/files/8760241", "TREx_json.zip")
-    table_version = 1
+    table_version = 2
 
     class Args(Contract):
         num_entities: int = Field(ENTITIES, ge=2, le=ENTITIES, description="works, those found first")
+        # Not the dataset's seed: what is known of the works is the same for all of a task's seeds.
+        question_seed: int = Field(0, description="decides which four questions a work with more of them keeps")
 
     def prepare(self, raw: Path) -> pa.Table:
-        """The first 6900 works that have four questions."""
+        """The first 6900 works that have four questions, with all of their questions."""
         return works(raw, ENTITIES)
 
     def entities(self, args: Args) -> list[Entity]:
         """Works in the order in which the corpus names them. Chance is the share of a question's commonest answer."""
-        rows = self.table().slice(0, args.num_entities).to_pylist()
+        works = self.table().slice(0, args.num_entities).to_pylist()
+        rows = [row | {"questions": _four(row["name"], row["questions"], args.question_seed)} for row in works]
         questions = {template.group: template.question for template in table_2().values()}
         first = Counter((one["group"], one["answers"][0]) for row in rows for one in row["questions"])
         asked = Counter(one["group"] for row in rows for one in row["questions"])
@@ -95,13 +99,13 @@ class _Document(msgspec.Struct):
 
 
 def works(raw: Path, count: int) -> pa.Table:
-    """Read T-REx (its zip of JSON shards) and choose works with four questions.
+    """Read T-REx (its zip of JSON shards) and choose works with four questions or more.
 
     Shards are read one after the other, without unpacking the archive.
 
     Returns:
-        A table of `count` rows in order of first appearance: name, and a list of four questions, each with its group
-        and its answers.
+        A table of `count` rows in order of first appearance: name, and a list of questions in the order of the
+        paper's table, each with its group and its answers.
 
     Raises:
         OclBenchError: if the file is damaged or not T-REx, or has too few such works.
@@ -120,9 +124,9 @@ def works(raw: Path, count: int) -> pa.Table:
     order = list(dict.fromkeys(template.group for template in templates.values()))
     rows, taken = [], set()
     for name, groups in found.items():
-        questions = _four(groups, order)
+        questions = _questions(groups, order)
         # The paper also drops subjects that are named once, which can have no four questions.
-        if questions is not None and name.lower() not in taken:
+        if len(questions) >= QUESTIONS and name.lower() not in taken:
             taken.add(name.lower())
             rows.append({"name": name, "questions": questions})
     if len(rows) < count:
@@ -171,19 +175,29 @@ def _is_name(name: str) -> bool:
 def _answer(thing: str, kind: str) -> str | None:
     """The answer that an object gives; None if it gives none."""
     text = _plain(thing)
+    if text.lower() in PRONOUNS:
+        return None
     if kind == "year":
         match = YEAR.search(text)
         return year_text(int(match[0])) if match else None
     if kind == "first_name":
-        text = text.partition(" ")[0]
+        first, _, last = text.partition(" ")
+        # A name of one word may be a surname, or a band's; one letter is an initial.
+        return first if last and len(first) > 1 else None
     return text or None
 
 
-def _four(groups: dict[str, list[str]], order: list[str]) -> list[dict[str, Any]] | None:
-    """The first four questions in the table's order, none with the first answer of an earlier one."""
+def _questions(groups: dict[str, list[str]], order: list[str]) -> list[dict[str, Any]]:
+    """A work's questions in the table's order, none with the first answer of an earlier one."""
     chosen: list[dict[str, Any]] = []
     for group in order:
         answers = groups.get(group)
         if answers and answers[0] not in [one["answers"][0] for one in chosen]:
             chosen.append({"group": group, "answers": answers})
-    return chosen[:QUESTIONS] if len(chosen) >= QUESTIONS else None
+    return chosen
+
+
+def _four(name: str, questions: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Four questions of a work, drawn by seed and name so that the other works do not matter; in the table's order."""
+    drawn = random.Random(f"trex {seed} {name}").sample(range(len(questions)), QUESTIONS)
+    return [questions[number] for number in sorted(drawn)]
