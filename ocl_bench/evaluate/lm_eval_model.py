@@ -59,7 +59,7 @@ class LmEvalModel:
         )
 
     def ask(self, records: Sequence[Record], max_new_tokens: int) -> list[Answer]:
-        """Answer test records: log-likelihoods of the accepted answers, and a greedy answer up to the newline.
+        """Answer test records: log-likelihoods of accepted answers and of options, and a greedy answer up to the newline.
 
         Args:
             records: what to ask.
@@ -68,7 +68,11 @@ class LmEvalModel:
         Raises:
             OclBenchError: if the model cannot do either, as chat APIs, which give no log-likelihoods.
         """
-        continuations = [(record.prompt, answer_text(answer)) for record in records for answer in record.answers]
+        from ocl_bench.evaluate.options import choose
+
+        continuations = [
+            (record.prompt, answer_text(text)) for record in records for text in (*record.answers, *record.options)
+        ]
         options = {"until": ["\n"], "max_gen_toks": max_new_tokens, "do_sample": False, "temperature": 0.0}
         prompts = [(record.prompt, dict(options)) for record in records]
         try:
@@ -83,7 +87,9 @@ class LmEvalModel:
             scores = [next(forced) for _ in record.answers]
             logprob, generated = min(0.0, float(scores[0][0])), text.partition("\n")[0].strip()
             hit = any(bool(greedy) for _, greedy in scores)
-            answers.append(make_answer(record.id, hit, logprob, generated))
+            likely = [float(next(forced)[0]) for _ in record.options]
+            choice = choose(likely, record.options.index(record.answers[0])) if likely else None
+            answers.append(make_answer(record.id, hit, logprob, generated, choice))
         return answers
 
 

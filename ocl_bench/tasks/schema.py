@@ -279,9 +279,10 @@ class Task(Contract):
     def asks(self, number: int, subset: str) -> bool:
         """Whether questions of a subset are asked after the stage of this number.
 
-        What X0 teaches is asked after the stages that all seeds share, everything else after the others.
+        What X0 teaches is asked after the stages that all seeds share, everything else after the others; everything
+        after each, where no stage trains on X0 alone because the model knows it already.
         """
-        return (subset in X0_SUBSETS) == (number < self.shared_stages)
+        return not self.shared_stages or (subset in X0_SUBSETS) == (number < self.shared_stages)
 
     @property
     def first_x2_stage(self) -> int:

@@ -28,7 +28,7 @@ from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import read_records
 
 BIN = Path(sys.executable).parent
-SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]"]
+SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]", "evaluate.options=10"]
 SCRATCH = [*SMALL, "recipe.epochs=[6,6]"]
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -109,6 +109,11 @@ def test_lm_eval_finds_the_same_exact_match_on_every_set(
         # In batches of another shape, two tokens that are all but equally likely may change places in a wrong answer.
         assert theirs[name]["f1,none"] == pytest.approx(fmean(values("f1", own)), abs=1 / len(own)), name
         assert found["versions"][name] == 1
+    chosen = {name: own for name, own in ours.items() if all(one.record.options for one in own)}
+    assert {name for name in found["results"] if name.endswith("_choice")} == {f"{name}_choice" for name in chosen}
+    assert len(chosen) == 7
+    for name, own in chosen.items():
+        assert found["results"][f"{name}_choice"]["acc,none"] == pytest.approx(fmean(values("choice", own))), name
     assert 0 < fmean(values("em", [one for own in ours.values() for one in own])) < 1
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
-from ocl_bench.evaluate.questions import question_settings
-from ocl_bench.evaluate.sampling import curve_sample, subset_sample
+from ocl_bench.evaluate.questions import asked_after, question_settings
+from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.files import sha256
 from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.leaderboard.submission import (
@@ -72,12 +72,12 @@ class Forgery:
         """The cell's data."""
         return built(self.told.config.task.model_dump_json(), cell.seed, cell.stage2_seed)
 
-    def questions(self, cell: Cell) -> dict[str, Record]:
-        """What the cell is asked."""
-        tests = [record for record in self.records(cell) if record.split == "test"]
-        limit = self.told.config.limit
-        chosen = tests if limit is None else [tests[n] for n in subset_sample(tests, limit, cell.seed)]
-        return {record.id: record for record in chosen}
+    def questions(self, cell: Cell, stage: str | None = None) -> dict[str, Record]:
+        """What the cell is asked after a stage; None: after any of its own."""
+        config = self.told.config
+        stages = [one.name for one in cell.owned(config.task)] if stage is None else [stage]
+        asked = (asked_after(config.task, one, self.records(cell), config.limit, cell.seed) for one in stages)
+        return {record.id: record for records in asked for record in records}
 
     def rename(self, org: str, model: str) -> None:
         """Call the model otherwise, everywhere."""
@@ -158,7 +158,9 @@ def settle(forgery: Forgery) -> None:
         if not number:
             scratch = config.model.source == "scratch"
             known = (
-                {"init_seed": cell.seed, "tokenizer": tokenizer(task.model_dump_json(), cell.seed)} if scratch else {}
+                {"init_seed": cell.init_seed(task), "tokenizer": tokenizer(task.model_dump_json(), cell.seed)}
+                if scratch
+                else {}
             )
             parent = BaseIdentity(**record["identity"]["parent"] | known)
         trained = digest(tuple(trained_on(task.stages[number], records)))
@@ -172,12 +174,17 @@ def _settle_curve(forgery: Forgery, cell: Cell, stage: str, record: Row) -> None
     rows = [CurvePoint.model_validate(row) for row in forgery.curves.get(cell.name, []) if row["stage"] == stage]
     if rows:
         text, compute = rows_text(rows), forgery.told.config.compute
-        tests = [one for one in forgery.records(cell) if one.split == "test"]
-        shown = [tests[n] for n in curve_sample(tests, forgery.told.config.task.evaluate.curve_questions)]
-        settings = {"questions": digest(tuple(shown)), "precision": str(compute.evaluation)}
+        settings = {"questions": digest(tuple(shown_in(forgery, cell, stage))), "precision": str(compute.evaluation)}
         identity = EvaluationIdentity(evaluator="curve", weights=record["key"], settings=settings)
         record["files"]["curve.jsonl"] = [len(text.encode()), sha256(text)]
         record["rows"]["curve"] = content_key(identity)
+
+
+def shown_in(forgery: Forgery, cell: Cell, stage: str) -> list[Record]:
+    """The questions of a stage's learning curve."""
+    task = forgery.told.config.task
+    tests = asked_after(task, stage, forgery.records(cell), None, cell.seed)
+    return [tests[n] for n in curve_sample(tests, task.evaluate.curve_questions)]
 
 
 def _settle_answers(forgery: Forgery, cell: Cell, stage: str, record: Row) -> None:
@@ -185,7 +192,7 @@ def _settle_answers(forgery: Forgery, cell: Cell, stage: str, record: Row) -> No
     compute = config.compute
     rows = answers_of(forgery, cell.name, stage)
     found = forgery.manifest["evaluations"][cell.name][stage]["answers"]
-    asked = digest(tuple(forgery.questions(cell).values()))
+    asked = digest(tuple(forgery.questions(cell, stage).values()))
     settings = question_settings(
         asked, config.task, str(compute.evaluation), compute.engine, compute.engine_args
     )  # fmt: skip
@@ -197,7 +204,9 @@ def _settle_answers(forgery: Forgery, cell: Cell, stage: str, record: Row) -> No
 def answers_of(forgery: Forgery, cell: str, stage: str) -> list[Answer]:
     """What a run stored of one stage of a cell."""
     rows = forgery.answers.get(cell, [])
-    return [Answer(**{key: row[key] for key in Answer.model_fields}) for row in rows if row["stage"] == stage]
+    return [
+        Answer(**{key: row[key] for key in Answer.model_fields if key in row}) for row in rows if row["stage"] == stage
+    ]
 
 
 def scored(forgery: Forgery) -> Any:
@@ -218,12 +227,11 @@ def end_curves(forgery: Forgery) -> None:
     told = forgery.told
     for cell in told.config.cells:
         questions = forgery.questions(cell)
-        tests = [one for one in forgery.records(cell) if one.split == "test"]
-        shown = [tests[n] for n in curve_sample(tests, told.config.task.evaluate.curve_questions)]
         given = {(row["stage"], row["id"]): row for row in forgery.answers[cell.name]}
         points = forgery.curves.get(cell.name, [])
         last = {row["stage"]: row["epoch"] for row in points}
         for end in [row for row in points if row["epoch"] == last[row["stage"]]]:
+            shown = shown_in(forgery, cell, end["stage"])
             own = [one.id for one in shown if (one.subset, one.set) == (end["subset"], end["set"])]
             if set(own) <= set(questions):
                 for key in ("em_forced", "logprob"):

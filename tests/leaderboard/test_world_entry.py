@@ -1,0 +1,90 @@
+"""A submission of a task with an X0 that seeds share, and with options, is checked as any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from settling import Forgery, read
+
+import ocl_bench
+from ocl_bench.leaderboard.submission import Card, write_submission
+from ocl_bench.leaderboard.validate import check
+
+CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few questions asked")
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    run = ocl_bench.run(
+        task="world", seeds=2, limit=12, output_path=folder / "runs",
+        overrides=["source_args.num_entities=20", "recipe.epochs=[1,1,1]", "evaluate.curve_questions=5"],
+    )  # fmt: skip
+    return folder / write_submission(run.folder, folder, "open", "someone/world", CARD).place
+
+
+def test_an_honest_one_passes_and_so_does_it_written_again(entry: Path, tmp_path: Path) -> None:
+    assert check(entry).problems == []
+    assert check(read(entry).write(tmp_path)).problems == []
+
+
+def rows(forgery: Forgery, stage: str) -> list[dict[str, Any]]:
+    return [row for row in forgery.answers["seed-0"] if row["stage"] == stage]
+
+
+def sure_but_wrong(forgery: Forgery) -> None:
+    row = next(row for row in rows(forgery, "x2") if "/qa/" in row["id"])
+    right = forgery.questions(next(forgery.told.config.cells.__iter__()))[row["id"]]
+    row |= {"logprob": -0.1, "em_forced": 1, "generated": right.answers[0]}
+    row["choice"] = (right.options.index(right.answers[0]) + 1) % len(right.options)
+
+
+def beyond_the_options(forgery: Forgery) -> None:
+    next(row for row in rows(forgery, "x2") if "/qa/" in row["id"])["choice"] = 10
+
+
+def no_choice(forgery: Forgery) -> None:
+    del next(row for row in rows(forgery, "x2") if "/qa/" in row["id"])["choice"]
+
+
+def one_where_there_are_no_options(forgery: Forgery) -> None:
+    next(row for row in rows(forgery, "x2") if "/recall/" in row["id"])["choice"] = 0
+
+
+def another_replay(forgery: Forgery) -> None:
+    forgery.manifest["config"]["task"]["stages"][2]["replay"] = {"x0": 1.0}
+
+
+def a_rate_of_another_stage(forgery: Forgery) -> None:
+    stages = forgery.manifest["stages"]["seed-1"]
+    stages["x2"]["learning_rate_peak"] = stages["x1"]["learning_rate_peak"]
+
+
+def x0_trained_by_each(forgery: Forgery) -> None:
+    forgery.manifest["stages"]["seed-1"] = forgery.manifest["stages"]["seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("forge", "sentence"),
+    [
+        (sure_but_wrong, "is not the right one, though that has more than half of the probability"),
+        (beyond_the_options, "choice: is 10; the question has 10 options"),
+        (no_choice, "choice: is None; the question has 10 options"),
+        (one_where_there_are_no_options, "choice: is 0; the question has 0 options"),
+        (another_replay, "real_tokens: is "),
+        (a_rate_of_another_stage, "learning_rate_peak: is 0.002; the recipe gives 0.004"),
+        (x0_trained_by_each, "has not exactly the stages x1, x2"),
+    ],
+)
+def test_what_no_run_gives_is_named(
+    forge: Callable[[Forgery], None], sentence: str, entry: Path, tmp_path: Path
+) -> None:
+    forgery = read(entry)
+    forge(forgery)
+    try:
+        folder = forgery.write(tmp_path)
+    except (AssertionError, IndexError, KeyError, StopIteration):  # what cannot even be scored
+        pytest.fail("the forgery could not be written")
+    said = "\n".join(map(str, check(folder).problems))
+    assert sentence in said, said
