@@ -59,7 +59,7 @@ class LmEvalModel:
         )
 
     def ask(self, records: Sequence[Record], max_new_tokens: int) -> list[Answer]:
-        """Answer test records: log-likelihoods of accepted answers and of options, and a greedy answer up to the newline.
+        """Answer test records: log-likelihoods of accepted answers and options, a greedy answer up to the newline.
 
         Args:
             records: what to ask.

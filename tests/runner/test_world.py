@@ -1,4 +1,4 @@
-"""A task whose definitions only name: what seeds share is trained once, taken where it comes with the task, and checked."""
+"""A task whose definitions only name: what seeds share is trained once, taken where it is released, and checked."""
 
 import shutil
 from pathlib import Path
