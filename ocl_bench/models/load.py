@@ -70,9 +70,20 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
     else:
         loader = _auto_class(config).from_pretrained
         model = _from_pretrained(spec, loader, spec.location, "model", **_weight_options(spec))
+        _take_from_file(model)
     if not config.is_encoder_decoder:
         _require_causal(spec, model)
     return model
+
+
+def _take_from_file(model: Any) -> None:
+    """Copy weights from where their file lies in memory to where torch puts tensors.
+
+    A file's tensors begin at any multiple of eight bytes, and matrix products of some processors have other last digits
+    there than at a multiple of 64, where those of a model are that was just trained.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 class BaseModel:
