@@ -87,7 +87,9 @@ def unregister(name: str) -> None:
 
 
 def _choice(answer: Answer, record: Record, values: Values) -> float | None:
-    return None if answer.choice is None else float(record.options[answer.choice] == record.answers[0])
+    if answer.choice is None or answer.choice >= len(record.options):  # what was submitted may be any number
+        return None
+    return float(record.options[answer.choice] == record.answers[0])
 
 
 def _form(answer: Answer, record: Record, values: Values) -> float | None:
