@@ -70,8 +70,8 @@ def x0_trained_by_each(forgery: Forgery) -> None:
     ("forge", "sentence"),
     [
         (sure_but_wrong, "is not the right one, though that has more than half of the probability"),
-        (beyond_the_options, "choice: is 10; the question has 10 options"),
-        (no_choice, "choice: is None; the question has 10 options"),
+        (beyond_the_options, "choice: is 10; the question has "),
+        (no_choice, "choice: is None; the question has "),
         (one_where_there_are_no_options, "choice: is 0; the question has 0 options"),
         (another_replay, "real_tokens: is "),
         (a_rate_of_another_stage, "learning_rate_peak: is "),
