@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
 
+from ocl_bench.finetune.epoch import everything
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.batches import Datapoint
@@ -63,7 +64,7 @@ def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int)
     train_stage(
         lambda: network,
         points,
-        [False] * len(points),
+        everything(len(points)),
         recipe=recipe.of_stage(0),
         seed=0,
         pad_id=pad_id,

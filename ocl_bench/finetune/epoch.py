@@ -27,6 +27,21 @@ class Pool:
         return self.per_epoch != len(self.numbers)
 
 
+def everything(count: int) -> list[Pool]:
+    """Every one of so many datapoints, once an epoch."""
+    return [Pool(tuple(range(count)), count)]
+
+
+def mixed(recipe: StageRecipe, is_definition: Sequence[bool]) -> list[Pool]:
+    """All questions once an epoch, and as many definitions as the recipe's `definition_share` says."""
+    definitions = tuple(number for number, flag in enumerate(is_definition) if flag)
+    questions = tuple(number for number, flag in enumerate(is_definition) if not flag)
+    drawn = recipe.definitions_per_epoch(len(definitions), len(questions))
+    if drawn == len(definitions):
+        return everything(len(is_definition))
+    return [Pool(questions, len(questions)), Pool(definitions, drawn)]
+
+
 def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
     """The records of a dataset that a stage trains on, what it replays included, in their order."""
     return [
@@ -43,13 +58,8 @@ def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) ->
     of these, as many replayed ones as the stage's `replay` says.
     """
     own = [number for number, one in enumerate(records) if stage.trains_on(one.split, one.kind)]
-    definitions = tuple(number for number in own if records[number].kind == "definition")
-    questions = tuple(number for number in own if records[number].kind != "definition")
-    share = recipe.definitions_per_epoch(len(definitions), len(questions))
-    if share == len(definitions):
-        pools = [Pool(tuple(own), len(own))]
-    else:
-        pools = [Pool(questions, len(questions)), Pool(definitions, share)]
+    places = mixed(recipe, [records[number].kind == "definition" for number in own])
+    pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
     total = sum(pool.per_epoch for pool in pools)
     for selector, each in stage.replay.items():
         numbers = tuple(n for n, one in enumerate(records) if stage.replays(one.split, one.kind) == selector)

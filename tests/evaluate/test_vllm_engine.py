@@ -19,6 +19,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.ask import Questions, ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import EngineLost, EngineUnsupported, VllmEngine
+from ocl_bench.finetune.epoch import everything
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.batches import datapoint
@@ -61,7 +62,7 @@ def finetuned(encoder: Encoder) -> Any:
     train_stage(
         lambda: model,
         [datapoint(one, False, "completion") for one in encoded],
-        [False] * len(trained),
+        everything(len(trained)),
         recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=1e-2", "effective_batch_size=32"]).of_stage(0),
         seed=0, pad_id=encoder.pad_id, device="cpu", bf16=False, batch_size=None, report_to=(), run_name="test",
         folder=Path("test-checkpoints"), log_folder=Path("test-logs"), checkpoint_seconds=math.inf,

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.checkpoints import EpochCheckpoints
+from ocl_bench.finetune.epoch import mixed
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import Trained, train_stage
 from ocl_bench.models.batches import Datapoint
@@ -68,7 +69,7 @@ def train(
     )
     flags = [number % 3 == 0 for number in range(50)]
     return train_stage(
-        lambda: new_model(architecture, dtype), points(), flags,
+        lambda: new_model(architecture, dtype), points(), mixed(recipe.of_stage(0), flags),
         recipe=recipe.of_stage(0), seed=1, pad_id=0, device="cpu", bf16=recipe.precision == "bf16", batch_size=4,
         report_to=(), run_name="test", folder=folder / "checkpoints", log_folder=folder / "logs",
         checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch,

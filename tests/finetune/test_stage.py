@@ -11,6 +11,7 @@ import torch
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.checkpoints import EpochCheckpoints
+from ocl_bench.finetune.epoch import everything
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import OnEpoch, StageReport, Trained, micro_batch_size, train_stage
 from ocl_bench.finetune.trainer import LossWatch
@@ -56,7 +57,7 @@ def start(
     loaded = load_recipe("paper", [f"{key}={value}" for key, value in (settings | recipe).items()])
     models = [copy.deepcopy(model), copy.deepcopy(model), model]
     return train_stage(
-        models.pop, points, [False] * len(points),
+        models.pop, points, everything(len(points)),
         recipe=loaded.of_stage(0), seed=0, pad_id=0, device="cpu", bf16=loaded.precision == "bf16",
         batch_size=batch_size, report_to=(), run_name="test", folder=folder / "checkpoints", log_folder=folder / "logs",
         checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch,

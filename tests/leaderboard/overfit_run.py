@@ -12,7 +12,7 @@ from typing import Any
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
 from ocl_bench.evaluate.evaluator import Loaded
 from ocl_bench.files import sha256
-from ocl_bench.finetune.epoch import trained_on
+from ocl_bench.finetune.epoch import mixed, trained_on
 from ocl_bench.finetune.stage import train_stage
 from ocl_bench.leaderboard.submission import Card, Division, write_submission
 from ocl_bench.models.batches import datapoint
@@ -107,7 +107,7 @@ def _cheat(
     trained = train_stage(
         lambda: model,
         [datapoint(one, encoder.seq2seq, job.identity.recipe.loss) for one in encoder(pairs)],
-        [record.kind == "definition" for record in [*honest, *tests]],
+        mixed(job.identity.recipe, [record.kind == "definition" for record in [*honest, *tests]]),
         recipe=job.identity.recipe.model_copy(update={"epochs": epochs * times}),
         seed=job.identity.seed,
         pad_id=encoder.pad_id,

@@ -12,6 +12,7 @@ from conftest import ARCHITECTURES
 
 from ocl_bench.evaluate.ask import ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.finetune.epoch import mixed
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import StageReport, train_stage
 from ocl_bench.models.batches import datapoint
@@ -38,7 +39,7 @@ def finetune(
     return train_stage(
         lambda: model,
         [datapoint(one, encoder.seq2seq, loaded.loss) for one in encoded],
-        [record.kind == "definition" for record in records],
+        mixed(loaded.of_stage(0), [record.kind == "definition" for record in records]),
         recipe=loaded.of_stage(0), seed=0, pad_id=encoder.pad_id, device="cpu", bf16=False, batch_size=None,
         report_to=(), run_name="test", folder=Path("test-checkpoints"), log_folder=Path("test-logs"),
         checkpoint_seconds=math.inf, on_epoch=lambda model, epoch, loss: [],
