@@ -165,7 +165,7 @@ def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
 def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for options, message in (
         ({"lm_eval_model": "hff"}, "--lm_eval_model hff: unknown; did you mean 'hf'"),
-        ({"stage": "x3"}, "--stage x3: task 'attributes' has none"),
+        ({"stage": "x3"}, "--stage x3: task 'world' has none"),
         ({}, "--lm_eval_model hf: it cannot be loaded"),
     ):
         with pytest.raises(OclBenchError, match=message):
