@@ -163,7 +163,7 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     task = load_task(str(path), include_path=include_path)
     subset_sizes(task.design.fractions, task.design.alpha, len(load_entities(task)))
     for name in (task.recipe.scratch, task.recipe.pretrained):
-        load_recipe(name, include_path=include_path)
+        check_recipe(load_recipe(name, include_path=include_path), task)
     return task
 
 

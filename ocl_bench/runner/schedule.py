@@ -45,6 +45,7 @@ class Schedule:
     _running: set[Place] = field(default_factory=set)
     _for_weights: set[Place] = field(default_factory=set)
     _deaths: dict[Place, int] = field(default_factory=dict)
+    _released: set[str] = field(default_factory=set)  # keys of stages that come with the task
 
     def __post_init__(self) -> None:
         task = self.plan.config.task
@@ -83,7 +84,7 @@ class Schedule:
                 continue
             job = self.job(place)
             if self.adopts and (released := released_stage(job.task.task, job.stage.name)) is not None:
-                self.store.adopt(job.key, released)
+                self._released |= {job.key} if self.store.adopt(job.key, released) else set()
             record, _ = job.trained(self.store)  # of damage its worker will tell
             if record is None:
                 continue
@@ -212,7 +213,8 @@ class Schedule:
     def made_by_others(self) -> str:
         """Where stages that are there come from, if not from this version of the code."""
         own = _code(checkout_state()[0], versions())
-        made_by = [_code(one.provenance.commit, one.provenance.versions) for one in self._records.values()]
+        own_made = [one for one in self._records.values() if one.key not in self._released]
+        made_by = [_code(one.provenance.commit, one.provenance.versions) for one in own_made]
         others = [code for code in made_by if code != own]
         if not others:
             return ""

@@ -145,17 +145,18 @@ class Store:
                 (folder / ROWS_FILE).write_text(rows_text(rows), encoding="utf-8")
                 (folder / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
-    def adopt(self, key: str, source: Path) -> None:
-        """Copy a finished stage from a folder that holds one of just this key; anything else there is no matter."""
+    def adopt(self, key: str, source: Path) -> bool:
+        """Have a finished stage from a folder, if that holds one of just this key. Returns whether it does."""
         record = _read(StageRecord, source / STAGE_FILE)
         path = self.stage_path(key)
-        if record is None or not record.key == key == content_key(record.identity) or path.exists():
-            return
+        if record is None or not record.key == key == content_key(record.identity):
+            return False
         with self._locked("stages", key):
             if not path.exists():
                 with folder_atomic(path) as folder:
                     for name in (*record.files, STAGE_FILE):
                         shutil.copyfile(source / name, folder / name)
+        return True
 
     def sweep(self) -> None:
         """Remove what dead processes left: what is half-written, and checkpoints of stages that are finished."""
