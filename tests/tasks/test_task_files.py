@@ -354,7 +354,7 @@ def test_released_data_are_what_rebuilding_gives(name: str) -> None:
     assert (
         len({check.name for check in checks})
         == len(checks)
-        == 5 * len({check.name.partition("/")[2] for check in checks})
+        == load_task(name).seeds * len({check.name.partition("/")[2] for check in checks})
     )
 
 
@@ -449,4 +449,5 @@ def test_released_folder_loads_as_a_dataset_with_a_configuration_per_seed(
     expected = {split: records for split, records in built.items() if records}
     assert list(loaded) == list(expected)
     for split, records in expected.items():
-        assert list(loaded[split]) == [record.model_dump(mode="json") for record in records]
+        rows = [{key: value for key, value in row.items() if value is not None} for row in loaded[split]]
+        assert rows == [record.model_dump(mode="json") for record in records]
