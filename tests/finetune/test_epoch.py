@@ -37,6 +37,6 @@ def test_the_share_of_definitions_is_one_of_what_the_stage_itself_trains_on() ->
     for pool in pools:
         drawn[records[pool.numbers[0]].split, records[pool.numbers[0]].kind] += pool.per_epoch
     questions = drawn["x1", "qa"]
-    assert drawn["x1", "definition"] == round(questions * 0.2 / 0.8)
+    assert drawn["x1", "definition"] == round(questions * 0.3 / 0.7)
     assert drawn["x0", "qa"] == round(0.3 * (questions + drawn["x1", "definition"]))
     assert sorted(number for pool in pools for number in pool.numbers) == list(range(len(records)))
