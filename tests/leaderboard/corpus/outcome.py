@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PATIENCE = 8.0  # seconds of processor time after which the board is stopped
+PATIENCE = 60.0  # seconds of processor time after which the board is stopped
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
