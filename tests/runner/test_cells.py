@@ -20,7 +20,7 @@ SMALL = ("source_args.num_entities=60",)
 
 def config(**options: object) -> RunConfig:
     request = RunRequest.from_options(
-        **{"model": "scratch:tiny", "overrides": SMALL, "seeds": 2, "stage2_seeds": 2, **options}
+        **{"model": "scratch:tiny", "task": "attributes", "overrides": SMALL, "seeds": 2, "stage2_seeds": 2, **options}
     )
     return make_plan(choose(request), request, lambda: None).config
 

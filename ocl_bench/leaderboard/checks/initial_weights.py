@@ -19,8 +19,8 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     """Make the initial weights again and compare; only of models with the suite's own tokenizer.
 
     Weights are compared with those of the same processor and the same versions; and of another processor, if those of
-    any of its seeds agree. Normal and uniform numbers are the same on every x86 processor that was tried, but Mamba's weights
-    go through exp and log, whose last digits are not.
+    any of its seeds agree. Normal and uniform numbers are the same on every x86 processor that was tried, but Mamba's
+    weights go through exp and log, whose last digits are not.
     """
     task = manifest.config.task
     first = [cell for cell in manifest.config.cells if cell.owner(task, 0) == cell]
