@@ -10,7 +10,7 @@ from ocl_bench.tasks.groups import expand
 OWN = "group: own\ndescription: mine\nscratch: [attributes, set_inclusion_mini]\npretrained: [trex]\n"
 
 
-def test_standard_is_attributes_from_random_weights_and_cvdb_for_a_pretrained_model() -> None:
+def test_standard_is_world_from_random_weights_and_cvdb_for_a_pretrained_model() -> None:
     assert expand(["standard"], pretrained=False) == ["world"]
     assert expand(["standard"], pretrained=True) == ["cvdb"]
 
@@ -19,7 +19,7 @@ def test_tasks_files_and_groups_mix_and_no_task_comes_twice(tmp_path: Path) -> N
     (tmp_path / "groups").mkdir()
     (tmp_path / "groups" / "own.yaml").write_text(OWN)
     names = expand(["own", "attributes", "x.yaml", "standard"], pretrained=False, include_path=[tmp_path])
-    assert names == ["attributes", "set_inclusion_mini", "x.yaml"]
+    assert names == ["attributes", "set_inclusion_mini", "x.yaml", "world"]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
