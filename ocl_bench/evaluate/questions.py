@@ -91,7 +91,8 @@ def asked_after(task: Task, stage: str, records: Sequence[Record], limit: int | 
         seed: stage-1 seed, which decides the questions that a limit leaves.
     """
     number = [one.name for one in task.stages].index(stage)
-    tests = [record for record in records if record.split == "test" and task.asks(number, record.subset)]
+    asked = {subset: task.asks(number, subset) for subset in {record.subset for record in records}}
+    tests = [record for record in records if record.split == "test" and asked[record.subset]]
     return tests if limit is None else [tests[n] for n in subset_sample(tests, limit, seed)]
 
 

@@ -56,9 +56,7 @@ def check_answers(
     for cell in manifest.config.cells:
         name = f"{cell.name}/{SAMPLES}"
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        asked = {
-            stage: {one.id: one for one in questions_of(datasets[cell], manifest, cell, stage)} for stage in stages
-        }
+        asked = _asked(datasets[cell], manifest, cell, stages)
         wanted = sum(map(len, asked.values()))
         left -= wanted
         if left < 0:
@@ -88,6 +86,18 @@ def check_answers(
     checked.problems += few(SAMPLES, untold_trainings(checked, manifest))
     if complete and checked.results is not None:
         _check_results(checked, manifest, checked.results)
+
+
+def _asked(records: Dataset, manifest: Manifest, cell: Cell, stages: Sequence[str]) -> dict[str, Mapping[str, Record]]:
+    """Stage → id → question. Stages that seeds share are asked one thing, all others another."""
+    task = manifest.config.task
+    before_x1 = {stage.name for stage in task.stages[: task.shared_stages]}
+    questions: dict[bool, Mapping[str, Record]] = {}
+    for stage in stages:
+        if (stage in before_x1) not in questions:
+            own = questions_of(records, manifest, cell, stage)
+            questions[stage in before_x1] = {one.id: one for one in own}
+    return {stage: questions[stage in before_x1] for stage in stages}
 
 
 def _check_record(

@@ -38,10 +38,15 @@ def check_curves(
         left -= len(points)
         checked.curves[cell] = points
         task, shown = manifest.config.task, {}
+        samples: dict[bool, list[Record]] = {}  # stages that seeds share are asked one thing, all others another
+        before_x1 = {stage.name for stage in task.stages[: task.shared_stages]}
         for stage in cell.owned(task):
-            questions = asked_after(task, stage.name, datasets[cell], None, cell.seed)
-            numbers = curve_sample(questions, task.evaluate.curve_questions)
-            shown[stage.name] = [questions[n] for n in numbers]
+            shared = stage.name in before_x1
+            if shared not in samples:
+                questions = asked_after(task, stage.name, datasets[cell], None, cell.seed)
+                numbers = curve_sample(questions, task.evaluate.curve_questions)
+                samples[shared] = [questions[n] for n in numbers]
+            shown[stage.name] = samples[shared]
         _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.name])
 
 
@@ -92,8 +97,8 @@ def _check_cell_curves(
                 wrong.append(Problem(name, where, "the curve does not end where the samples are"))
     expected = {(stage, epoch) for stage in shown for epoch in curve_epochs(epochs.get(stage, 1))}
     for stage, epoch in sorted(expected):
-        for where_asked, subset, of in asked:
-            if where_asked == stage and (stage, epoch, subset, of) not in seen:
+        for subset, of in dict.fromkeys((record.subset, record.set) for record in shown[stage]):
+            if (stage, epoch, subset, of) not in seen:
                 wrong.append(Problem(name, f"{stage} epoch {epoch} {subset}", "is missing from the learning curve"))
     wrong += wrong_losses(name, points, manifest, cell)
     checked.problems += few(name, wrong)
