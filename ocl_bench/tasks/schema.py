@@ -25,9 +25,11 @@ WORDED_AS: dict[Literal[1, 2, 3, "random"], Literal["d1", "d2", "d3"]] = {1: "d1
 class X0(Contract):
     """What a model learns before X1: each entity's facts under its name, and under aliases that are defined."""
 
-    aliases: int = Field(ge=1, description="aliases of each entity; all their questions but one are trained on")
-    definitions: int = Field(1, ge=1, description="definitions of each alias, each behind a tag of its own")
-    tags: int = Field(ge=1, description="define tags of X0, none of which X1 or X2 uses")
+    aliases: int = Field(
+        ge=1, le=1000, description="aliases of each entity; all their questions but one are trained on"
+    )
+    definitions: int = Field(1, ge=1, le=1000, description="definitions of each alias, each behind a tag of its own")
+    tags: int = Field(ge=1, le=1000, description="define tags of X0, none of which X1 or X2 uses")
     facts_bar: float = Field(ge=0, le=1, description="share of the facts that a model has to know after X0")
     aliases_bar: float = Field(ge=0, le=1, description="share of the untrained alias questions that it has to answer")
 
@@ -48,7 +50,11 @@ class Design(Contract):
     )
     question_format: str = Field("Q: {question}\nA:", description="the prompt of a question")
     variables_per_entity: int = Field(
-        1, ge=1, exclude_if=lambda count: count == 1, description="variables of each entity, dealt independently"
+        1,
+        ge=1,
+        le=1000,
+        exclude_if=lambda count: count == 1,
+        description="variables of each entity, dealt independently",
     )
     x0: X0 | None = Field(
         None,
@@ -128,7 +134,7 @@ class Stage(Contract):
     train: tuple[str, ...] = Field(
         min_length=1, description="what is trained on: x0, x1, x1/definition, x1/qa or x2, and the like"
     )
-    replay: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    replay: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
         {},
         exclude_if=lambda replay: not replay,
         description="earlier data of which each epoch draws some: what → so many datapoints for each of `train`",
@@ -233,7 +239,7 @@ class Task(Contract):
     stages: tuple[Stage, ...] = Field(min_length=1, description="finetuning stages, in order")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation")
     seeds: int = Field(
-        5, ge=1, exclude_if=lambda seeds: seeds == 5, description="stage-1 seeds of a standard run: 0, 1, …"
+        5, ge=1, le=1000, exclude_if=lambda seeds: seeds == 5, description="stage-1 seeds of a standard run: 0, 1, …"
     )
     model: str = Field("scratch:tiny", description="the model to use when none is given")
     recipe: Recipes = Field(description="default recipes")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.answers import Answer
 from ocl_bench.leaderboard.site import write_site
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.table import ranked
@@ -17,7 +18,7 @@ from ocl_bench.leaderboard.validate import check
 from ocl_bench.report.tables import result_table
 from ocl_bench.runner.folder import score_run
 from ocl_bench.score.lm_eval_export import export
-from ocl_bench.score.metrics import EM, METRICS, Metric, register, unregister
+from ocl_bench.score.metrics import EM, METRICS, Metric, group_values, register, unregister
 from ocl_bench.score.result import results_json_schema
 from ocl_bench.score.text import normalize
 from ocl_bench.tasks.build import build
@@ -94,3 +95,22 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(OclBenchError, match="metric 'em' is registered twice"):
         register(EM)
     assert list(METRICS) == ["choice", "em_forced", "em", "em_first", "f1", "logprob", "form"]
+
+
+def test_choice_form_and_the_first_answer_are_measured_where_questions_give_reason() -> None:
+    record = next(one for one in build(load_task("world", ["source_args.num_entities=20"]), 0) if one.options)
+    values, right = group_values([record]), record.options.index(record.answers[0])
+    wrong = (right + 1) % len(record.options)
+
+    def measured(name: str, generated: str, choice: int | None) -> float | None:
+        answer = Answer(id=record.id, em_forced=0, logprob=-1.0, generated=generated, choice=choice)
+        return METRICS[name].of(answer, record, values[record.group])
+
+    assert measured("choice", "no such value", right) == 1.0 and measured("choice", record.answers[0], wrong) == 0.0
+    assert measured("choice", "x", None) is None and measured("choice", "x", 99) is None
+    assert measured("form", record.options[wrong], right) == 1.0 and measured("form", "no such value", right) == 0.0
+    several = record.model_copy(update={"answers": ("red", "blue"), "options": ()})
+    second = Answer(id=record.id, em_forced=0, logprob=-1.0, generated="blue")
+    assert (METRICS["em"].of(second, several), METRICS["em_first"].of(second, several)) == (1.0, 0.0)
+    assert METRICS["em_first"].needs(several) and not METRICS["em_first"].needs(record)
+    assert not METRICS["choice"].needs(several) and METRICS["form"].of(second, several) is None
