@@ -150,7 +150,9 @@ def request_of(
             (alone / CONFIG).write_bytes(read_bytes(folder / CONFIG))
             model = model_of(alone, config.model.source, config.model.name)
         # JSON is YAML. What is of the suite and unchanged is recognised by its content.
-        task, recipe = Path(own, f"{config.task.task}.yaml"), Path(own, f"{config.recipe.recipe}.yaml")
+        # A task and its recipe may have one name.
+        task, recipe = Path(own, f"{config.task.task}.yaml"), Path(own, "recipes", f"{config.recipe.recipe}.yaml")
+        recipe.parent.mkdir()
         task.write_text(config.task.model_dump_json(), encoding="utf-8")
         recipe.write_text(config.recipe.model_dump_json(), encoding="utf-8")
         yield {

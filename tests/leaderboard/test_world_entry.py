@@ -1,10 +1,12 @@
 """A submission of a task with an X0 that seeds share, and with options, is checked as any other."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from settling import Forgery, read
 
 import ocl_bench
@@ -18,7 +20,7 @@ CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-B
 def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     run = ocl_bench.run(
-        task="world", seeds=2, limit=12, output_path=folder / "runs",
+        task="world", seeds=2, limit=12, keep="all", output_path=folder / "runs",
         overrides=["source_args.num_entities=20", "recipe.epochs=[1,1,1]", "evaluate.curve_questions=5"],
     )  # fmt: skip
     return folder / write_submission(run.folder, folder, "open", "someone/world", CARD).place
@@ -27,6 +29,19 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_honest_one_passes_and_so_does_it_written_again(entry: Path, tmp_path: Path) -> None:
     assert check(entry).problems == []
     assert check(read(entry).write(tmp_path)).problems == []
+
+
+def test_its_x0_is_handed_over_once_and_x2_replayed_from_it(entry: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    own = shutil.copytree(entry, results / entry.relative_to(entry.parents[2]))
+    (run,) = (entry.parents[2] / "runs" / "scratch__world" / "world").iterdir()
+    drawn = call("leaderboard", "challenge", own, "--by", "M", folder=tmp_path)
+    assert drawn.returncode == 0 and drawn.stdout.count("/x0/") == 1
+    done = call(
+        "leaderboard", "verify", own, "--replay", run, "--by", "M", "--output_path", tmp_path / "runs", folder=tmp_path
+    )
+    assert "submitted  100.0%" in done.stdout, done.stdout + done.stderr
+    assert "x0 done" not in done.stderr  # the new seed goes on from the one that was handed over
 
 
 def rows(forgery: Forgery, stage: str) -> list[dict[str, Any]]:
