@@ -1,5 +1,6 @@
 """What a model says of the options of a question: the log-probability of each, from one pass over the prompt."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from ocl_bench.models.labelled_positions import LabelledPositions
 def cached_option_logprobs(
     model: Any, labelled: LabelledPositions, questions: Sequence[Sequence[Encoded]], pad_id: int
 ) -> list[list[float]]:
-    """Natural log-probability of each option and its end, of one batch of questions.
+    """Natural log-probability of each option and its end, of a batch of questions, as far as it decides.
 
-    The prompt of a question is computed once; what it left in the cache is repeated for each of its options.
+    The prompt of a question is computed once; what it left in the cache is repeated for options. An option whose first
+    token alone is less likely than another option as a whole is not gone on with: its number is that of its first
+    token, and still the smaller one. After training that leaves one or two options a question.
 
     Args:
         model: a causal model whose cache is a plain one (see `cached.keeps_plain_cache`).
@@ -35,28 +38,42 @@ def cached_option_logprobs(
     begins = torch.log_softmax(labelled.logits(model, inputs, last.to(model.device)), dim=-1).cpu()
     found = [[float(begins[row, one.completion[0]]) for one in options] for row, options in enumerate(questions)]
 
-    numbered = [(row, n, one) for row, options in enumerate(questions) for n, one in enumerate(options)]
-    longer = [(row, n) for row, n, one in numbered if len(one.completion) > 1]
-    if not longer:
-        return found
-    rows = torch.tensor([row for row, _ in longer], device=model.device)
-    cache.batch_select_indices(rows)
-    rests = [list(questions[row][n].completion) for row, n in longer]
-    ids, own = _padded([rest[:-1] for rest in rests], pad_id, model.device)
-    starts = torch.tensor([len(prompts[row]) for row, _ in longer], device=model.device)
-    positions = [place * ids.shape[1] + at for place, rest in enumerate(rests) for at in range(len(rest) - 1)]
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.cat([mask[rows], own], dim=1),
-        "position_ids": starts[:, None] + torch.arange(ids.shape[1], device=model.device),
-        "past_key_values": cache,
-        "use_cache": True,
-    }
-    logits = labelled.logits(model, inputs, torch.tensor(positions, device=model.device))
-    targets = torch.tensor([token for rest in rests for token in rest[1:]], device=model.device)
-    logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1).cpu()
-    for (row, n), part in zip(longer, torch.split(logprobs, [len(rest) - 1 for rest in rests]), strict=True):
-        found[row][n] += float(part.sum())
+    def go_on(chosen: Sequence[tuple[int, int]], cache: Any) -> None:
+        """Add what follows the first token, of these options, each by its question and its own number."""
+        chosen = [(row, n) for row, n in chosen if len(questions[row][n].completion) > 1]
+        if not chosen:
+            return
+        rows = torch.tensor([row for row, _ in chosen], device=model.device)
+        cache.batch_select_indices(rows)
+        rests = [list(questions[row][n].completion) for row, n in chosen]
+        ids, own = _padded([rest[:-1] for rest in rests], pad_id, model.device)
+        starts = torch.tensor([len(prompts[row]) for row, _ in chosen], device=model.device)
+        positions = [place * ids.shape[1] + at for place, rest in enumerate(rests) for at in range(len(rest) - 1)]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.cat([mask[rows], own], dim=1),
+            "position_ids": starts[:, None] + torch.arange(ids.shape[1], device=model.device),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        logits = labelled.logits(model, inputs, torch.tensor(positions, device=model.device))
+        targets = torch.tensor([token for rest in rests for token in rest[1:]], device=model.device)
+        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1).cpu()
+        for (row, n), part in zip(chosen, torch.split(logprobs, [len(rest) - 1 for rest in rests]), strict=True):
+            found[row][n] += float(part.sum())
+
+    first = [(row, max(range(len(own)), key=own.__getitem__)) for row, own in enumerate(found)]
+    go_on(first, copy.deepcopy(cache))
+    best = [found[row][n] for row, n in first]
+    go_on(
+        [
+            (row, n)
+            for row, own in enumerate(found)
+            for n in range(len(own))
+            if n != first[row][1] and own[n] >= best[row]
+        ],
+        cache,
+    )
     return found
 
 

@@ -104,7 +104,10 @@ class TorchEngine:
 
     @torch.no_grad()
     def option_logprobs(self, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
-        """Natural log-probability of each option of questions, with its end.
+        """Natural log-probability of each option of questions, with its end, as far as it decides which is chosen.
+
+        An option that cannot be the most likely may have a larger number than its own, smaller than that of the most
+        likely one.
 
         Args:
             questions: each a prompt with every option.

@@ -46,7 +46,7 @@ def decoder_start(config: Any) -> int | None:
 
 
 class Collator:
-    """Pads datapoints to the longest of the batch, on the right.
+    """Pads datapoints to the longest of the batch, on the right; a causal model is not given the last token.
 
     Gives `input_ids` and `attention_mask` (no mask where nothing is padded), for seq2seq also `decoder_input_ids`,
     each of shape (batch, length); `positions`, the indices of the flattened positions whose prediction carries loss;
@@ -58,11 +58,12 @@ class Collator:
         self.decoder_start = decoder_start
 
     def __call__(self, batch: Sequence[Datapoint]) -> dict[str, Tensor]:
-        inputs = self._padded([one.source for one in batch], "input_ids", "attention_mask")
         if self.decoder_start is None:
-            # Position t predicts token t + 1.
+            # Position t predicts token t + 1, so that the last token is only predicted.
+            inputs = self._padded([one.source[:-1] for one in batch], "input_ids", "attention_mask")
             width, shift = inputs["input_ids"].shape[1], 1
         else:
+            inputs = self._padded([one.source for one in batch], "input_ids", "attention_mask")
             shifted = [(self.decoder_start, *one.target[:-1]) for one in batch]
             inputs |= self._padded(shifted, "decoder_input_ids", "decoder_attention_mask")
             width, shift = inputs["decoder_input_ids"].shape[1], 0

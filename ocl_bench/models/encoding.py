@@ -91,7 +91,9 @@ class Encoder:
     def _encode_causal(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Encoded, list[Piece]]]:
         if self.terminator:
             pairs = [(prompt, completion.rstrip("\n")) for prompt, completion in pairs]
-        prompts = self._ids([prompt for prompt, _ in pairs])
+        distinct = list(dict.fromkeys(prompt for prompt, _ in pairs))  # a question's options share theirs
+        ids_of = dict(zip(distinct, self._ids(distinct), strict=True))
+        prompts = [ids_of[prompt] for prompt, _ in pairs]
         wholes = self._ids([prompt + completion for prompt, completion in pairs])
         encoded = []
         for (text, answer), prompt, whole in zip(pairs, prompts, wholes, strict=True):

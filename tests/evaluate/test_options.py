@@ -16,7 +16,7 @@ OPTIONS = [" red\n", " black\n", " harbour and castle\n", " red brown\n", " a\n"
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "gpt2", "llama", "opt", "mamba", "t5"])
-def test_log_probabilities_of_options_are_those_of_one_plain_pass_each(model_folder: Any, architecture: str) -> None:
+def test_what_decides_between_options_is_what_one_plain_pass_each_gives(model_folder: Any, architecture: str) -> None:
     spec = parse_model(str(model_folder(architecture)))
     tokenizer = load_tokenizer(spec, [])
     model = load_model(spec, tokenizer, seed=0).eval()
@@ -27,11 +27,24 @@ def test_log_probabilities_of_options_are_those_of_one_plain_pass_each(model_fol
     found = engine.option_logprobs(questions)
     for options, own in zip(questions, found, strict=True):
         alone = [engine.forced([one])[0].logprob for one in options]
-        assert own == pytest.approx(alone, abs=1e-4)
+        assert max(own) == pytest.approx(max(alone), abs=1e-4)
+        for one, value in zip(own, alone, strict=True):  # the others were perhaps not looked at to their end
+            assert one == pytest.approx(value, abs=1e-4) or value < one < max(alone)
+        assert [choose(own, n) for n in range(len(own))] == [choose(alone, n) for n in range(len(own))]
     engine.max_tokens = 1  # each question is a batch of its own
     assert [value for own in engine.option_logprobs(questions) for value in own] == pytest.approx(
         [value for own in found for value in own], abs=1e-4
     )
+
+
+def test_options_that_begin_alike_are_told_apart_by_what_follows(model_folder: Any) -> None:
+    spec = parse_model(str(model_folder("llama")))
+    tokenizer = load_tokenizer(spec, [])
+    engine = TorchEngine(load_model(spec, tokenizer, seed=0).eval(), Encoder(tokenizer, False))
+    options = engine.encoder([(PROMPTS[0], f" red {end}\n") for end in ("a", "brown", "castle", "wood")])
+    assert len({one.completion[0] for one in options}) == 1
+    (own,) = engine.option_logprobs([options])
+    assert own == pytest.approx([one.logprob for one in engine.forced(options)], abs=1e-4)
 
 
 def test_of_equally_likely_options_not_the_right_one_is_chosen() -> None:

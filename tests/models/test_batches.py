@@ -8,16 +8,16 @@ SHORT, LONG = Encoded((5, 6), (7,)), Encoded((1, 2, 3), (4, 8))
 
 def test_loss_on_all_tokens_leaves_out_padding_and_the_first_token() -> None:
     batch = Collator(pad_id=0, decoder_start=None)([datapoint(one, False, "all") for one in (SHORT, LONG)])
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0, 0], [1, 2, 3, 4, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    # position t predicts token t + 1; rows are five wide
-    assert batch["positions"].tolist() == [0, 1, 5, 6, 7, 8]
+    assert batch["input_ids"].tolist() == [[5, 6, 0, 0], [1, 2, 3, 4]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    # position t predicts token t + 1, so that the last token is not among the four that a row has
+    assert batch["positions"].tolist() == [0, 1, 4, 5, 6, 7]
     assert batch["targets"].tolist() == [6, 7, 2, 3, 4, 8]
 
 
 def test_loss_on_completions_leaves_out_prompts() -> None:
     batch = Collator(pad_id=0, decoder_start=None)([datapoint(one, False, "completion") for one in (SHORT, LONG)])
-    assert batch["positions"].tolist() == [1, 7, 8]
+    assert batch["positions"].tolist() == [1, 6, 7]
     assert batch["targets"].tolist() == [7, 4, 8]
 
 
