@@ -5,17 +5,15 @@ A verification compares several gaps in several metrics. Its intervals are widen
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, variance
 from typing import Literal
 
 from ocl_bench.leaderboard.records import Comparison
-from ocl_bench.score.metrics import EM
+from ocl_bench.score.metrics import METRICS, main_metric
 from ocl_bench.score.result import Gap, Results
 from ocl_bench.score.statistics import CONFIDENCE
 
-# em_forced and f1 follow em, and would only widen the intervals of the others.
-COMPARED = ("em", "logprob")
 ROUNDING = 1e-6  # of scores that are computed again from the same answers
 
 Gaps = Mapping[str, Mapping[str, Gap]]
@@ -23,12 +21,20 @@ Gaps = Mapping[str, Mapping[str, Gap]]
 Replayed = Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
 
 
+def compared(reported: Collection[str]) -> tuple[str, ...]:
+    """Of the metrics that a gap has, those that are compared: what ranks go by, and the finest.
+
+    The others follow these, and would only widen their intervals.
+    """
+    return main_metric(reported).name, "logprob"
+
+
 def pairs(submitted: Gaps, again: Gaps) -> list[tuple[str, str]]:
     """Gaps and metrics that both have."""
     return [
         (gap, metric)
         for gap, metrics in submitted.items()
-        for metric in COMPARED
+        for metric in compared(metrics)
         if metric in metrics and metric in again.get(gap, {})
     ]
 
@@ -43,8 +49,8 @@ def seeds_compared(
         only: which seeds of `again`.
         comparisons: how many there are in the verification; None if these are all.
     """
-    compared = pairs(submitted.gaps, again.gaps)
-    count = comparisons or len(compared)
+    both = pairs(submitted.gaps, again.gaps)
+    count = comparisons or len(both)
     wanted = {str(seed) for seed in only}
     return [
         _seeds(
@@ -54,7 +60,7 @@ def seeds_compared(
             {seed: value for seed, value in again.gaps[gap][metric].per_seed.items() if seed in wanted},
             count,
         )
-        for gap, metric in compared
+        for gap, metric in both
     ]
 
 
@@ -86,7 +92,7 @@ def _least(gap: Gap, metric: str, trainings: int) -> float:
     """Least variance of a gap between trainings: where all that were seen gave the same, the next may differ by one
     question."""
     questions = gap.n / (2 * trainings)
-    return 1 / questions**2 if metric == EM.name and questions else 0.0
+    return 1 / questions**2 if METRICS[metric].accuracy and questions else 0.0
 
 
 def _of_two(old: Sequence[float], new: Sequence[float], least: float) -> tuple[float | None, float]:

@@ -17,7 +17,7 @@ from typing import Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.answers import ANSWERS, read_answers
 from ocl_bench.files import require_writable, sha256_of_file
-from ocl_bench.leaderboard.agreement import COMPARED, pairs, replayed_gaps, seeds_compared
+from ocl_bench.leaderboard.agreement import compared, pairs, replayed_gaps, seeds_compared
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.handed import Handed
 from ocl_bench.leaderboard.isolated import run_isolated
@@ -219,7 +219,7 @@ def gaps_after_x2(run: Path, task: Task) -> dict[str, dict[str, dict[int, dict[i
         for gap, (upper, lower) in GAPS.items():
             if not {upper, lower} <= set(scores.subsets) or not {stages[upper], stages[lower]} <= late:
                 continue
-            for metric in COMPARED:
+            for metric in compared([name for name, one in METRICS.items() if scores.need(one)]):
                 one = METRICS[metric]
                 value = scores.per_seed(one, upper)[cell.seed] - scores.per_seed(one, lower)[cell.seed]
                 by_seed = found.setdefault(gap, {}).setdefault(metric, {}).setdefault(cell.seed, {})
@@ -253,7 +253,8 @@ def equal_answers(folder: Path, checked: Checked, run: Path, seeds: Sequence[int
                 continue
             near = abs(old.logprob - one.logprob) <= tolerance * max(1.0, abs(old.logprob))
             same, total = found.get(asked[one.id].subset, (0, 0))
-            found[asked[one.id].subset] = same + (near and old.generated == one.generated), total + 1
+            equal = near and (old.generated, old.choice) == (one.generated, one.choice)
+            found[asked[one.id].subset] = same + equal, total + 1
     return found
 
 

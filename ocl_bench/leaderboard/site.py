@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.agreement import comparison_table
-from ocl_bench.leaderboard.table import RANKED_BY, Entry, markdown, parameters
+from ocl_bench.leaderboard.table import Entry, markdown, parameters
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.comparisons import Standing
 from ocl_bench.score.gaps import GAPS
-from ocl_bench.score.metrics import EM, METRICS
+from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS
 from ocl_bench.score.statistics import least_detectable, over_seeds
 from ocl_bench.text import spelled_out
 
@@ -58,7 +58,7 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
             shutil.copy(PAGE / name, inside)
         shutil.copytree(PAGE / "vendor", inside / "vendor")
         index = environment.get_template("index.html")
-        shown = {"gaps": list(GAPS), "metrics": sorted(METRICS, key=lambda name: name != RANKED_BY[1])}
+        shown = {"gaps": list(GAPS), "metrics": list(METRICS)}
         write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), **shown))
         page = environment.get_template("submission.html")
         names = {entry.slug: entry.name for entry in entries}
@@ -113,6 +113,8 @@ def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
             "model": entry.name,
             "mark": entry.mark,
+            "metric": entry.metric,
+            **entry.controls,
             "task": f"{entry.submission.task} v{entry.results.task_version}",
             "division": entry.submission.division,
             "family": entry.family,
@@ -155,6 +157,8 @@ def _standing(standing: Standing | None, positions: Mapping[str, int]) -> dict[s
 
 def _details(entry: Entry) -> dict[str, Any]:
     config, results = entry.manifest.config, entry.results
+    points = [point for own in entry.checked.curves.values() for point in own if point.set == "qa"]
+    curve_metric = CHOICE.name if points and all(point.choice is not None for point in points) else EM_FORCED.name
     return {
         "entry": entry,
         "parameters": parameters(entry.manifest.parameters),
@@ -182,7 +186,10 @@ def _details(entry: Entry) -> dict[str, Any]:
         },
         "model_config": json.dumps(entry.checked.config, indent=2, sort_keys=True),
         "examples": _examples(entry),
-        "charts": embedded({"curves": _curves(entry), "per_seed": _per_seed(entry)}),
+        "curve_metric": curve_metric,
+        "charts": embedded(
+            {"curve_metric": curve_metric, "curves": _curves(entry, curve_metric), "per_seed": _per_seed(entry)}
+        ),
     }
 
 
@@ -203,13 +210,14 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
     return [one for group in shown.values() for one in group]
 
 
-def _curves(entry: Entry) -> list[dict[str, Any]]:
-    """em_forced of each subset by stage and epoch: mean over seeds, and its interval where there are several."""
+def _curves(entry: Entry, metric: str) -> list[dict[str, Any]]:
+    """One of the two of each subset by stage and epoch: mean over seeds, and its interval where there are several."""
     values: dict[tuple[str, int, str], dict[int, list[float]]] = {}
     for cell, points in entry.checked.curves.items():
         for point in points:
-            seeds = values.setdefault((point.stage, point.epoch, point.subset), {})
-            seeds.setdefault(cell.seed, []).append(point.em_forced)
+            if point.set == "qa":
+                seeds = values.setdefault((point.stage, point.epoch, point.subset), {})
+                seeds.setdefault(cell.seed, []).append(getattr(point, metric))
     rows = []
     for (stage, epoch, subset), by_seed in values.items():
         means = [fmean(own) for own in by_seed.values()]
@@ -222,5 +230,5 @@ def _per_seed(entry: Entry) -> list[dict[str, Any]]:
     return [
         {"gap": gap, "seed": seed, "value": value}
         for gap, metrics in entry.results.gaps.items()
-        for seed, value in metrics[RANKED_BY[1]].per_seed.items()
+        for seed, value in metrics[entry.metric].per_seed.items()
     ]

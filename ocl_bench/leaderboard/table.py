@@ -18,14 +18,15 @@ from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
 from ocl_bench.leaderboard.validate import check_all
 from ocl_bench.leaderboard.verify import model_of
-from ocl_bench.report.tables import detectable, with_interval
+from ocl_bench.report.tables import RECALL, detectable, number, with_interval
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.comparisons import Standing, standings
-from ocl_bench.score.metrics import EM
+from ocl_bench.score.gaps import GAPS
+from ocl_bench.score.metrics import FORM, main_metric
 from ocl_bench.score.result import Gap, Results
 from ocl_bench.text import spelled_out
 
-RANKED_BY = ("meta_ocl_gap", EM.name)
+RANKED_BY = "meta_ocl_gap"
 MAX_LINES = 50  # of the problems of one submission
 SHOWN_GAPS = ("meta_ocl_gap", "ocl_gap", "fresh_tag_gap", "internalisation")
 
@@ -71,9 +72,26 @@ class Entry:
         return self.submission.task, self.results.task_version, self.submission.division
 
     @property
+    def metric(self) -> str:
+        """What it is ranked in: choice where its task has options, else em."""
+        return main_metric(self.results.gaps.get(RANKED_BY, {})).name
+
+    @property
     def gap(self) -> Gap | None:
         """The gap that entries are ranked by."""
-        return self.results.gaps.get(RANKED_BY[0], {}).get(RANKED_BY[1])
+        return self.results.gaps.get(RANKED_BY, {}).get(self.metric)
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """What else could make that gap, where it was measured: form and recall, of the upper and the lower subset."""
+        recall = self.results.sets.get(RECALL)
+        form = [self.results.metrics.get(subset, {}).get(FORM.name) for subset in GAPS[RANKED_BY]]
+        own = [recall.metrics.get(subset) if recall else None for subset in GAPS[RANKED_BY]]
+        recalled = [metrics and metrics[main_metric(metrics).name] for metrics in own]
+        return {
+            name: " / ".join(number(value.mean) for value in values if value)
+            for name, values in ((FORM.name, form), (RECALL, recalled))
+        }
 
     @property
     def counts(self) -> bool:
@@ -87,7 +105,7 @@ class Entry:
     @property
     def standing(self) -> Standing | None:
         """Where it stands by the gap that entries are ranked by; None if it is not ranked."""
-        return self.standings.get(RANKED_BY)
+        return self.standings.get((RANKED_BY, self.metric))
 
     @property
     def rank_text(self) -> str:
@@ -96,9 +114,8 @@ class Entry:
 
     @property
     def mark(self) -> str:
-        """† if the model does worse than a guess on what it was not taught, ‡ if it did not learn what it was."""
-        marks = ("†" if self.results.below_chance else "") + ("‡" if self.results.unlearned else "")
-        return f" {marks}" if marks else ""
+        """‡ if the model did not learn what it was taught, in some stage of some seed."""
+        return " ‡" if self.results.unlearned else ""
 
     @property
     def command(self) -> str | None:
@@ -209,8 +226,9 @@ def markdown(entries: Sequence[Entry]) -> str:
                 entry.level if entry.revocation is None else "revoked",
                 escaped(entry.family),
                 parameters(entry.manifest.parameters),
-                *(_gap(entry.results, gap) for gap in SHOWN_GAPS),
+                *(_gap(entry, gap) for gap in SHOWN_GAPS),
                 detectable(entry.gap) if entry.gap else "",
+                *entry.controls.values(),
                 entry.gap.n if entry.gap else 0,
                 len(entry.results.seeds),
                 escaped(f"{entry.results.engine.name} {entry.results.engine.version}"),
@@ -226,13 +244,15 @@ def markdown(entries: Sequence[Entry]) -> str:
             "parameters",
             *SHOWN_GAPS,
             "detectable",
+            FORM.name,
+            RECALL,
             "n",
             "seeds",
             "engine",
             "date",
         ]
         table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
-        parts.append(f"## {task} (version {version}), {division} division\n\n{table}\n")
+        parts.append(f"## {task} (version {version}), {division} division: gaps in {own[0].metric}\n\n{table}\n")
         parts += [
             f"- {escaped(entry.name)}: revoked on {entry.revocation.date[:10]}: {escaped(entry.revocation.reason)}\n"
             for entry in own
@@ -259,13 +279,15 @@ def escaped(text: str) -> str:
 
 HEADER = """# Leaderboard
 
-Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of exact match with their 95 %
-interval over seeds; [what they mean](../README.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is
-the range of places that is left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each
-pair, Holm's correction at 5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap`
-that an entry's seeds would tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`.
-†: on entities that it was not taught (`unseen`), the model does worse than a guess, perhaps by answers of another form
-than asked, which hides gaps. ‡: a stage did not learn its own training data, so that a small gap after it says nothing.
+Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of choice (accuracy among the
+options of a question; of exact match, em, where a task has none) with their 95 % interval over seeds; [what they
+mean](../README.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is the range of places that is
+left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each pair, Holm's correction at
+5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap` that an entry's seeds would
+tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`. Of its two subsets, `d1_cons` / `d2_cons`, form: the
+share of answers that are a value of the attribute asked for; recall: of definitions that the model completes. Where
+recall differs, a gap may be one of memory. ‡: a stage did not learn its own training data, so that a small gap after it
+says nothing.
 Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with
 seeds that nobody could know), *re-run* (all of it was); [what each proves](../docs/leaderboard.md). In the standard
 division only entries that were replayed or re-run are ranked.
@@ -280,6 +302,6 @@ def parameters(count: int) -> str:
     return str(count)
 
 
-def _gap(results: Results, gap: str) -> str:
-    found = results.gaps.get(gap, {}).get(RANKED_BY[1])
+def _gap(entry: Entry, gap: str) -> str:
+    found = entry.results.gaps.get(gap, {}).get(entry.metric)
     return "" if found is None else with_interval(found, sign=True)

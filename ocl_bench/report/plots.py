@@ -64,7 +64,8 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     stages = [stage.name for stage in config.task.stages]
     shown = [name for name in ASKED if any((stage, name) in curves for stage in stages)]
     levels = chance_levels(config.task)
-    chance = fmean([level for (kind, _), level in levels.items() if kind == "qa"] or levels.values())
+    least = 1 / (config.task.evaluate.options or 2) if chosen else 0.0
+    chance = fmean([max(level, least) for (kind, _), level in levels.items() if kind == "qa"] or levels.values())
     figure, axes = pyplot.subplots(
         1, len(stages), figsize=(4 * len(stages) + 1.8, 3.6), sharey=True, squeeze=False, layout="constrained"
     )

@@ -30,13 +30,14 @@ def subset_table(results: Results, format: str = "simple") -> str:
     rows = []
     for subset in sorted({**own, **results.metrics}, key=list(ASKED).index):
         metrics = results.metrics.get(subset, {})
-        first = (metrics or own[subset])[EM.name]
+        shown_by = metrics or own[subset]
+        first = shown_by[main_metric(shown_by).name]
         rows.append(
             [
                 subset,
                 first.stage,
                 *(with_interval(metrics[name]) if metrics else "" for name in shown),
-                *([] if recall is None else [_of_recall(own.get(subset), sign=False)]),
+                *([] if recall is None else [_of_recall(own.get(subset))]),
                 _chance(first),
                 first.n,
             ]
@@ -75,7 +76,7 @@ def _shown(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
     return [name for name in found if name != EM_FORCED.name or CHOICE.name not in found]
 
 
-def _of_recall(row: Mapping[str, Value] | Mapping[str, Gap] | None, sign: bool) -> str:
+def _of_recall(row: Mapping[str, Value] | Mapping[str, Gap] | None, sign: bool = False) -> str:
     """What was trained on, asked again: by choice where its answers have options, else by em."""
     return "" if row is None else with_interval(row[main_metric(row).name], sign)
 
@@ -112,7 +113,7 @@ def set_tables(results: Results, format: str = "simple") -> list[str]:
 def ability_table(results: Results, format: str = "simple") -> str:
     """What finetuning did to tasks of lm-eval: before, after and the difference with its interval."""
     rows = [
-        [task, metric, _number(one.before, sign=False), _number(one.after, sign=False), _difference(one), one.n]
+        [task, metric, number(one.before), number(one.after), _difference(one), one.n]
         for task, metrics in results.also.items()
         for metric, one in metrics.items()
     ]
@@ -147,7 +148,7 @@ def reading_notes(results: Results) -> list[str]:
     ]
     if check is not None:
         notes.append(f"its first tokens differ from what teacher forcing showed on {_of(check)}")
-    if any(gap[EM.name].seeds > 1 for gap in results.gaps.values()):
+    if any(one.seeds > 1 for gap in results.gaps.values() for one in gap.values()):
         notes.append(
             f"detectable: the true gap in {_shown(results.gaps)[0]} that a paired t-test over as many seeds, as far "
             "apart as these, finds in 80 % of runs"
@@ -229,8 +230,8 @@ def _size(count: int) -> str:
 
 
 def _difference(change: Change) -> str:
-    interval = "no interval" if change.ci95 is None else ", ".join(_number(one, sign=True) for one in change.ci95)
-    return f"{_number(change.difference, sign=True)} [{interval}]"
+    interval = "no interval" if change.ci95 is None else ", ".join(number(one, sign=True) for one in change.ci95)
+    return f"{number(change.difference, sign=True)} [{interval}]"
 
 
 def _of(disagreement: Disagreement) -> str:
@@ -240,22 +241,23 @@ def _of(disagreement: Disagreement) -> str:
 def with_interval(value: Value | Gap, sign: bool = False) -> str:
     """Such as .714 [.627, .800]; with its sign for a gap."""
     low, high = value.ci95
-    return f"{_number(value.mean, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+    return f"{number(value.mean, sign)} [{number(low, sign)}, {number(high, sign)}]"
 
 
 def detectable(gap: Gap) -> str:
     """A gap's least detectable effect; a dash for a single seed."""
     least = least_detectable(list(gap.per_seed.values()))
-    return "–" if least is None else _number(least, sign=False)
+    return "–" if least is None else number(least)
 
 
-def _number(value: float, sign: bool) -> str:
+def number(value: float, sign: bool = False) -> str:
+    """Three digits after the point, without a zero before it."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _chance(value: Value) -> str:
-    return "" if value.chance is None else _number(value.chance, sign=False)
+    return "" if value.chance is None else number(value.chance)
 
 
 def _p(gap: Gap) -> str:

@@ -49,7 +49,7 @@ class Scores:
         # Each is asked for by every metric, or by several gaps.
         self._per_seed: dict[tuple[str, str], dict[int, float]] = {}
         self._questions: dict[str, int] = {}
-        self._chance: dict[str, float] = {}
+        self._chance: dict[tuple[str, str], float] = {}
 
     @cached_property
     def subsets(self) -> list[str]:
@@ -73,12 +73,13 @@ class Scores:
             )
         return self._questions[subset]
 
-    def chance(self, subset: str) -> float:
+    def chance(self, metric: Metric, subset: str) -> float:
         """Mean chance level of its questions."""
-        if subset not in self._chance:
-            every = (one.chance for by in self.samples[subset].values() for own in by.values() for one in own)
-            self._chance[subset] = fmean(every)
-        return self._chance[subset]
+        which = metric.name, subset
+        if which not in self._chance:
+            every = (one for by in self.samples[subset].values() for own in by.values() for one in own)
+            self._chance[which] = fmean(metric.chance(one.chance, one.record) for one in every)
+        return self._chance[which]
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
@@ -131,7 +132,7 @@ def _value(scores: Scores, metric: Metric, subset: str, stage: str) -> Value:
         ci95=metric.within(estimate.ci95),
         interval=estimate.interval,
         n=scores.questions(subset),
-        chance=scores.chance(subset) if metric.accuracy else None,
+        chance=scores.chance(metric, subset) if metric.accuracy else None,
         seeds=len(per_seed),
         stage=stage,
         per_seed={str(seed): value for seed, value in sorted(per_seed.items())},

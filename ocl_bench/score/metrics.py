@@ -29,6 +29,8 @@ class Metric:
             metric does not apply.
         low, high: bounds of the value and so of every interval of its mean; None where there is none.
         accuracy: whether it counts right answers, so that chance stands beside it.
+        chance: share of right answers of the best guess that does not look at the entity, and a question → the same
+            for this metric.
         better: which values are.
         shown: whether tables have a column of it.
         needs: whether a question gives reason to report it; it is reported where any question of a set does.
@@ -41,6 +43,7 @@ class Metric:
     low: float | None = None
     high: float | None = None
     accuracy: bool = False
+    chance: Callable[[float, Record], float] = lambda guess, record: guess
     better: Literal["higher", "lower"] = "higher"
     shown: bool = True
     needs: Callable[[Record], bool] = lambda record: True
@@ -119,6 +122,7 @@ CHOICE = register(
         low=0.0,
         high=1.0,
         accuracy=True,
+        chance=lambda guess, record: max(guess, 1 / len(record.options)) if record.options else guess,
     )
 )
 EM_FORCED = register(

@@ -7,7 +7,7 @@ from pydantic_core import CoreSchema
 
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.engines import EngineRecord
-from ocl_bench.score.metrics import EM, METRICS
+from ocl_bench.score.metrics import EM, FORM, METRICS
 from ocl_bench.text import Identifier, Line, Revision
 
 Interval = Literal["seeds", "entities"]
@@ -93,7 +93,7 @@ class Unlearned(Contract):
 class Results(Contract):
     """results.json."""
 
-    schema_version: Literal[3] = Field(3, description="version of this format")
+    schema_version: Literal[4] = Field(4, description="version of this format")
     task: Identifier = Field(description="task name")
     task_version: int = Field(ge=1, description="task version; results of different versions are not compared")
     model: str = Field(description="the model, as given")
@@ -124,12 +124,13 @@ class Results(Contract):
 
     @property
     def below_chance(self) -> Value | None:
-        """em of `unseen` if its interval is below chance, else None.
+        """em of `unseen` if its interval is below chance, else None; None where `form` says more.
 
         Nothing was taught of these entities: to fall below a guess, a model has to guess badly, or to answer in a form
         that was not asked for, because the last stage took that form from it. Either hides what it knows of the others.
         """
-        control = self.metrics.get("unseen", {}).get(EM.name)
+        found = self.metrics.get("unseen", {})
+        control = None if FORM.name in found else found.get(EM.name)
         return control if control and control.chance is not None and control.ci95[1] < control.chance else None
 
 

@@ -91,13 +91,13 @@ class Member:
 
     def _options(self, question: Question, number: int) -> tuple[str, ...]:
         """What the answer to its `number`-th question is chosen from, in the order of the alphabet."""
-        values = self.values.get(question.group, ())
-        if self.options is None or len(values) <= self.options:
-            return values
-        rng = random.Random(f"options {self.subset.id} {self.number} {number} {self.seed}")
-        wrong = [value for value in values if value not in question.answers]
-        drawn = rng.sample(wrong, min(self.options - 1, len(wrong)))
-        return tuple(sorted([question.answers[0], *drawn]))
+        wrong = [value for value in self.values.get(question.group, ()) if value not in question.answers]
+        if self.options is None or not wrong:
+            return ()
+        if len(wrong) >= self.options:
+            rng = random.Random(f"options {self.subset.id} {self.number} {number} {self.seed}")
+            wrong = rng.sample(wrong, self.options - 1)
+        return tuple(sorted([question.answers[0], *wrong]))
 
     def record(
         self,

@@ -67,6 +67,25 @@ def one_where_there_are_no_options(forgery: Forgery) -> None:
     next(row for row in rows(forgery, "x2") if "/recall/" in row["id"])["choice"] = 0
 
 
+def choices_of(forgery: Forgery, subset: str, generated: bool) -> None:
+    """Every choice of a subset after X2 is made the right one, perhaps beside an answer that is another option."""
+    questions = forgery.questions(next(forgery.told.config.cells.__iter__()))
+    for row in rows(forgery, "x2"):
+        record = questions[row["id"]]
+        if row["id"].startswith(f"{subset}/qa/"):
+            row |= {"choice": record.options.index(record.answers[0]), "em_forced": 0, "logprob": -5.0}
+            row["generated"] = record.options[row["choice"] - 1] if generated else "something else"
+
+
+def chosen_at_will(forgery: Forgery) -> None:
+    for subset in ("d1_cons", "d2_cons"):
+        choices_of(forgery, subset, generated=True)
+
+
+def chosen_without_having_been_taught(forgery: Forgery) -> None:
+    choices_of(forgery, "unseen", generated=False)
+
+
 def another_replay(forgery: Forgery) -> None:
     forgery.manifest["config"]["task"]["stages"][2]["replay"] = {"x0": 1.0}
 
@@ -88,6 +107,8 @@ def x0_trained_by_each(forgery: Forgery) -> None:
         (beyond_the_options, "choice: is 10; the question has "),
         (no_choice, "choice: is None; the question has "),
         (one_where_there_are_no_options, "choice: is 0; the question has 0 options"),
+        (chosen_at_will, "is another option than the one that was generated"),
+        (chosen_without_having_been_taught, "choice is 1.00 on what was not taught yet"),
         (another_replay, "real_tokens: is "),
         (a_rate_of_another_stage, "learning_rate_peak: is "),
         (x0_trained_by_each, "has not exactly the stages x1, x2"),

@@ -23,7 +23,7 @@ from ocl_bench.models.word_level import WORD
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.score.metrics import CHOICE
+from ocl_bench.score.metrics import CHOICE, EM
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.records import Record
@@ -36,6 +36,9 @@ UNLIKELY_SHARE = 0.01
 # Answers on which teacher forcing and generation may differ: lossy tokenizers spell some texts in two ways, and two
 # engines round differently.
 DIFFERING_SHARE = 0.01
+# Answers that are an option, while another is the most likely as a whole: none of 100,000 where each is one token;
+# of several tokens, the likeliest first one may lead to an unlikely end.
+NOT_CHOSEN_SHARE = {"one token a word": 0.01, "other": 0.1}
 # How far a curve may end from its samples, which are of the same weights in other batches.
 CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}  # besides one answer, but for the first
 
@@ -79,7 +82,7 @@ def inconsistent_answers(
         word_level: whether the tokenizer is the suite's own.
     """
     vocabulary = math.log(max(2, _vocabulary_size(config)))
-    unlikely, differing = [], []
+    unlikely, differing, not_chosen = [], [], []
     for one in answers:
         record = asked.get(one.id)
         if record is None:
@@ -94,6 +97,8 @@ def inconsistent_answers(
         elif one.choice is not None and one.logprob > NOT_GREEDY and record.options[one.choice] != record.answers[0]:
             text = f"is not the right one, though that has more than half of the probability ({one.logprob:g})"
             yield Problem(name, f"{where}: choice", text)
+        elif one.choice is not None and one.generated in record.options and record.options[one.choice] != one.generated:
+            not_chosen.append(Problem(name, f"{where}: choice", "is another option than the one that was generated"))
         if not one.em_forced:
             if one.logprob > NOT_GREEDY:
                 text = f"is {one.logprob:g}, more than half of the probability, but em_forced is 0"
@@ -112,6 +117,8 @@ def inconsistent_answers(
                 differing.append(Problem(name, f"{where}: em_forced", text))
     if len(unlikely) > UNLIKELY_SHARE * len(answers):
         yield from unlikely
+    if len(not_chosen) > NOT_CHOSEN_SHARE["one token a word" if word_level else "other"] * len(answers):
+        yield from not_chosen
     if len(differing) > _may_differ(manifest, cell, len(answers), word_level):
         yield from differing
 
@@ -186,18 +193,22 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
     """What no training gives: knowledge of what was not taught yet, a stage that changes nothing, one score for all."""
     stages = [stage.name for stage in manifest.config.task.stages]
     late = set(stages[manifest.config.task.first_x2_stage :])
-    right: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    right: dict[tuple[str, str, str, str], list[tuple[float, float]]] = {}
     for sample in checked.samples:
         record = sample.record
         untaught = record.subset == "unseen" or (record.subset in LATE_SUBSETS and sample.stage not in late)
         if untaught and record.set == "qa":
-            key = Cell(sample.seed, sample.stage2_seed).name, sample.stage, record.subset
-            right.setdefault(key, []).append((exact_match(sample.answer.generated, record.answers), sample.chance))
-    for (name, stage, subset), found in right.items():
-        em, chance = (fmean(values) for values in zip(*found, strict=True))
-        most = chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found))
-        if em > most:
-            yield Problem(f"{name}/{SAMPLES}", f"{stage} {subset}", f"em is {em:.2f} on what was not taught yet")
+            name = Cell(sample.seed, sample.stage2_seed).name
+            for metric in (EM, CHOICE):
+                value = metric.of(sample.answer, record)
+                if value is not None:
+                    guess = metric.chance(sample.chance, record)
+                    right.setdefault((name, sample.stage, record.subset, metric.name), []).append((value, guess))
+    for (name, stage, subset, metric_name), found in right.items():
+        share, chance = (fmean(values) for values in zip(*found, strict=True))
+        if share > chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found)):
+            told = f"{metric_name} is {share:.2f} on what was not taught yet"
+            yield Problem(f"{name}/{SAMPLES}", f"{stage} {subset}", told)
     for cell in manifest.config.cells:
         owned = [checked.fingerprint.get((cell.name, stage.name)) for stage in cell.owned(manifest.config.task)]
         shown = [one[0][one[0] < -1e-3] for one in owned if one is not None]

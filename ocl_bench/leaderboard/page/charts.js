@@ -85,7 +85,7 @@ function drawSubmission(data) {
         data: { values: data.curves },
         facet: { column: { field: "stage", type: "nominal", title: null } }, resolve: { scale: { x: "independent" } },
         spec: { width, height: 260, layer: [
-          { mark: { type: "area", opacity: 0.15 }, encoding: { x, color, y: { field: "low", type: "quantitative", title: "em_forced", scale: { domain: [0, 1], clamp: true } }, y2: { field: "high" } } },
+          { mark: { type: "area", opacity: 0.15 }, encoding: { x, color, y: { field: "low", type: "quantitative", title: data.curve_metric, scale: { domain: [0, 1], clamp: true } }, y2: { field: "high" } } },
           { mark: { type: "line" }, encoding: { x, color, strokeDash, y: { field: "mean", type: "quantitative" } } },
         ] },
       });

@@ -17,6 +17,7 @@
     { key: "parameters", value: (row) => row.parameters, text: (row) => row.parameters_text },
     ...GAPS.map((gap) => ({ key: gap, gap, value: (row) => (cell(row, gap) ? cell(row, gap).mean : -Infinity), text: (row) => gapText(cell(row, gap)) })),
     { key: "detectable", value: (row) => least(row) ?? -Infinity, text: (row) => (least(row) == null ? "" : plain(least(row))), title: "the true meta_ocl_gap that its seeds would tell from 0 in 80 % of runs" },
+    ...["form", "recall"].map((key) => ({ key, value: (row) => row[key], text: (row) => row[key], title: "of d1_cons / d2_cons" })),
     { key: "n", value: (row) => number(row), text: (row) => String(number(row)), title: "questions behind meta_ocl_gap" },
     { key: "seeds", value: (row) => row.seeds, text: (row) => String(row.seeds) },
     { key: "task", value: (row) => row.task, text: (row) => row.task },
@@ -25,7 +26,8 @@
     { key: "date", value: (row) => row.date, text: (row) => row.date },
   ];
 
-  const cell = (row, gap) => (row.gaps[gap] || {})[state.metric];
+  const metricOf = (row) => (state.metric === "main" ? row.metric : state.metric);
+  const cell = (row, gap) => (row.gaps[gap] || {})[metricOf(row)];
   const number = (row) => (cell(row, "meta_ocl_gap") || { n: 0 }).n;
   const least = (row) => (cell(row, "meta_ocl_gap") || {}).detectable;
   const plain = (value) => value.toFixed(3).replace(/^0\./, ".");
@@ -116,7 +118,7 @@
         label: [standing && standing.place, row.model, ...(several ? [row.task, row.division] : [])].filter(Boolean).join(" · "),
       };
     });
-    const title = `${state.gap} (${state.metric})`;
+    const title = `${state.gap} (${[...new Set(drawn.map(({ position }) => metricOf(rows[position])))].join(" or ")})`;
     if (!drawn.length) {
       for (const id of ["forest", "scaling"]) byId(id).textContent = "Nothing to draw.";
       return;
