@@ -80,8 +80,8 @@ def test_each_tag_keeps_to_its_own_sources_and_phrasings_differ(seed: int) -> No
 
 def test_definitions_stand_in_front_of_their_questions_and_are_not_trained_on_alone() -> None:
     one_stage = "stages=[{name: x1, train: [x1]}]"
-    plain = load_task("attributes", (SMALL,))
-    task = load_task("attributes", (SMALL, "design.in_context=true", one_stage))
+    plain = load_task("attributes", (SMALL, "evaluate.sets=[]"))
+    task = load_task("attributes", (SMALL, "evaluate.sets=[]", "design.in_context=true", one_stage))
     definitions = {r.variable: r.prompt + r.completion for r in build(plain, 0) if r.kind == "definition"}
     questions = {r.id: r for r in build(plain, 0) if r.kind == "qa"}
     records = build(task, 0)
@@ -136,7 +136,7 @@ def test_is_and_is_not_differ_in_the_phrase_alone() -> None:
             "wording has no 'd1', which 'random_tag_qa' needs",
         ),
         (("design.phrasings=2",), "phrasings is 2, but 'd1_cons_qa' has 1 wordings"),
-        (("design.in_context=true",), "'x2' trains on 'x2', but no subset"),
+        (("design.in_context=true", "evaluate.sets=[]"), "'x2' trains on 'x2', but no subset"),
         (
             ("design.fractions={random_tag_qa: .5, d1_cons: .5}", f"design.wording={SAYS}"),
             "'random_tag_qa' needs texts with {tag}",

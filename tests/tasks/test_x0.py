@@ -61,7 +61,9 @@ def test_definitions_of_x0_name_the_entity_behind_tags_that_nothing_else_has() -
 def test_variables_of_x1_and_x2_are_four_for_each_entity_and_no_aliases() -> None:
     records = build(TASK, 0)
     aliases = {one.variable for one in records if one.subset == "x0_aliases"}
-    variables = {(one.entity, one.variable) for one in records if not one.subset.startswith("x0")}
+    variables = {
+        (one.entity, one.variable) for one in records if not one.subset.startswith("x0") and "swapped" not in one.subset
+    }
     assert Counter(entity for entity, _ in variables) == dict.fromkeys({entity for entity, _ in variables}, 4)
     assert len(variables) == 80 and not aliases & {variable for _, variable in variables}
     false = of(records, "x1", "definition", "d2_incons")
@@ -76,7 +78,18 @@ def test_a_question_has_all_values_of_its_group_for_options_or_the_right_one_and
     assert all(len(one.options) == 4 and one.answers[0] in one.options for one in drawn)
     assert len({one.options for one in drawn if one.group == "home"}) > 10
     assert all(not one.options for one in few if one.split != "test")
-    assert [one for one in build(load_task("attributes"), 0) if one.options] == []
+    none = load_task("attributes", ["evaluate.options=null"])
+    assert [one for one in build(none, 0) if one.options] == []
+
+
+def test_no_option_is_another_right_answer() -> None:
+    answers = {
+        one.id: (one.answers, one.options) for one in build(load_task("cvdb_sample"), 0) if one.group == "nationality"
+    }
+    several = {own: options for own, options in answers.values() if len(own) > 1 and options}
+    assert several
+    for own, options in several.items():
+        assert [option for option in options if option in own] == [own[0]]
 
 
 @pytest.mark.parametrize(
