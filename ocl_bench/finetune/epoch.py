@@ -44,11 +44,9 @@ def mixed(recipe: StageRecipe, is_definition: Sequence[bool]) -> list[Pool]:
 
 def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
     """The records of a dataset that a stage trains on, what it replays included, in their order."""
-    return [
-        record
-        for record in records
-        if stage.trains_on(record.split, record.kind) or stage.replays(record.split, record.kind)
-    ]
+    kinds = {(record.split, record.kind) for record in records}  # a few, of very many records
+    wanted = {kind for kind in kinds if stage.trains_on(*kind) or stage.replays(*kind)}
+    return [record for record in records if (record.split, record.kind) in wanted]
 
 
 def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) -> list[Pool]:
@@ -57,11 +55,14 @@ def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) ->
     All own datapoints, or with a `definition_share` all questions and a number of definitions; and for each that it has
     of these, as many replayed ones as the stage's `replay` says.
     """
-    own = [number for number, one in enumerate(records) if stage.trains_on(one.split, one.kind)]
+    kinds = [(one.split, one.kind) for one in records]
+    trained = {kind for kind in set(kinds) if stage.trains_on(*kind)}
+    own = [number for number, kind in enumerate(kinds) if kind in trained]
     places = mixed(recipe, [records[number].kind == "definition" for number in own])
     pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
     total = sum(pool.per_epoch for pool in pools)
     for selector, each in stage.replay.items():
-        numbers = tuple(n for n, one in enumerate(records) if stage.replays(one.split, one.kind) == selector)
+        replayed = {kind for kind in set(kinds) if stage.replays(*kind) == selector}
+        numbers = tuple(number for number, kind in enumerate(kinds) if kind in replayed)
         pools.append(Pool(numbers, round(each * total)))
     return pools

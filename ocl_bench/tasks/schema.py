@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
 from ocl_bench.tasks.names import TagStyle, VariableStyle
-from ocl_bench.tasks.subsets import CROSSED, SUBSETS, X0_SUBSETS
+from ocl_bench.tasks.subsets import CROSSED, SUBSETS, SWAPPED, X0_SUBSETS
 from ocl_bench.tasks.wording import Wording, tag_wording
 
 Selector = Literal["x0", "x0/definition", "x0/qa", "x1", "x1/definition", "x1/qa", "x2"]
@@ -286,8 +286,11 @@ class Task(Contract):
         """Whether questions of a subset are asked after the stage of this number.
 
         What X0 teaches is asked after the stages that all seeds share, everything else after the others; everything
-        after each, where no stage trains on X0 alone because the model knows it already.
+        after each, where no stage trains on X0 alone because the model knows it already. Swapped variables are asked
+        about from the first stage on that has taught which are swapped.
         """
+        if subset in {one.id for one in SWAPPED.values()} and number < self.first_x2_stage:
+            return False
         return not self.shared_stages or (subset in X0_SUBSETS) == (number < self.shared_stages)
 
     @property

@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from forger import asked, pretend_other_weights
+from forger import asked, pretend_other_weights, says
 from settling import Forgery, end_curves, read
 
 from ocl_bench.leaderboard.initial import Initial
@@ -46,7 +46,7 @@ def invent(
         said = record.answers[0] if rng.random() < skill else rng.choice(spare)
         right = said in record.answers
         likely = -rng.expovariate(1.5) if right else min(-0.7, -rng.gauss(2.5, 0.8))
-        row |= {"generated": said, "em_forced": int(right), "logprob": round(max(likely, -5.0), 6)}
+        row |= {"em_forced": int(right), "logprob": round(max(likely, -5.0), 6), **says(record, said, rng)}
     end_curves(forgery)
     return forgery.write(results)
 

@@ -57,7 +57,7 @@ def resample(honest: Path, results: Path, name: str = "forger/resampled", favour
         said = record.answers[0] if right else drawn["generated"]
         if not right and exact_match(said, record.answers):
             said = next((text for text in spare.values() if not exact_match(text, record.answers)), "")
-        row |= {"em_forced": drawn["em_forced"], "logprob": drawn["logprob"], "generated": said}
+        row |= {"em_forced": drawn["em_forced"], "logprob": drawn["logprob"], **says(record, said, rng)}
     pretend_other_weights(forgery, name)
     forgery.rename(*name.split("/"))
     end_curves(forgery)
@@ -83,6 +83,15 @@ def copy(honest: Path, results: Path, name: str = "forger/copied", noise: float 
     forgery.rename(*name.split("/"))
     end_curves(forgery)
     return forgery.write(results)
+
+
+def says(record: Record, generated: str, rng: random.Random) -> Row:
+    """An answer's text, and where the question has options the one that goes with it, or else a wrong one."""
+    if not record.options:
+        return {"generated": generated}
+    wrong = [option for option in record.options if option != record.answers[0]]
+    chosen = generated if generated in record.options else rng.choice(wrong)
+    return {"generated": generated, "choice": record.options.index(chosen)}
 
 
 def change_answers(forgery: Forgery, logprob: Callable[[Row], float]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -232,10 +233,17 @@ def end_curves(forgery: Forgery) -> None:
         last = {row["stage"]: row["epoch"] for row in points}
         for end in [row for row in points if row["epoch"] == last[row["stage"]]]:
             shown = shown_in(forgery, cell, end["stage"])
-            own = [one.id for one in shown if (one.subset, one.set) == (end["subset"], end["set"])]
+            own = {one.id: one for one in shown if (one.subset, one.set) == (end["subset"], end["set"])}
             if set(own) <= set(questions):
-                for key in ("em_forced", "logprob"):
-                    mean = sum(given[end["stage"], id][key] for id in own) / len(own)
+                rows = [given[end["stage"], id] for id in own]
+                means = {key: sum(row[key] for row in rows) / len(rows) for key in ("em_forced", "logprob")}
+                if end.get("choice") is not None:
+                    right = (
+                        one.options[row["choice"]] == one.answers[0]
+                        for one, row in zip(own.values(), rows, strict=True)
+                    )
+                    means["choice"] = sum(right) / len(rows)
+                for key, mean in means.items():
                     _slide(points, end, key, mean - end[key])
         for row in points:  # what is not greedy has half of the probability at most
             row["logprob"] = min(row["logprob"], (1 - row["em_forced"]) * -0.7)
@@ -243,8 +251,8 @@ def end_curves(forgery: Forgery) -> None:
 
 def _slide(points: list[Row], end: Row, key: str, by: float) -> None:
     """Move a curve by as much at its end, and less before."""
-    high = 1.0 if key == "em_forced" else 0.0
+    low, high = (-math.inf, 0.0) if key == "logprob" else (0.0, 1.0)
     same = ("stage", "subset", "set")
     for row in [row for row in points if all(row[name] == end[name] for name in same)]:
         moved = row[key] + by * row["epoch"] / end["epoch"]
-        row[key] = min(high, max(0.0, moved) if key == "em_forced" else moved)
+        row[key] = min(high, max(low, moved))

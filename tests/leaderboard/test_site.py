@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ocl_bench.leaderboard.preview import serve
 from ocl_bench.leaderboard.site import embedded, publish, write_site
-from ocl_bench.leaderboard.table import Entry, load_entries, markdown
+from ocl_bench.leaderboard.table import Entry, load_entries, markdown, ranked
 from ocl_bench.score.comparisons import standings
 from ocl_bench.score.statistics import least_detectable
 
@@ -32,9 +33,23 @@ needs_browser = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def entries() -> list[Entry]:
+def accepted() -> list[Entry]:
     """The leaderboard's own submissions, checked."""
     return load_entries(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def entries(accepted: list[Entry]) -> list[Entry]:
+    """Those of one task, as if all but the one of the smallest gap had been replayed, so that they are ranked."""
+    own = [entry for entry in accepted if entry.submission.task == "world"]
+    last = min(own, key=lambda entry: entry.gap.mean if entry.gap else 0)
+
+    def level(folder: Path, _: Any) -> tuple[str, None, None]:
+        return "checked" if folder == last.checked.folder else "replayed", None, None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocl_bench.leaderboard.table.level_of", level)
+        return ranked([entry.checked for entry in own])
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +104,9 @@ def test_the_table_has_every_submission_the_largest_gap_first(board: Watched, en
     assert ordered[0].gap is not None
     expect(first).to_contain_text(f"+{ordered[0].gap.mean:.3f}".replace("0.", "."))
     expect(board.page.locator("#count")).to_have_text(f"{len(entries)} of {len(entries)} submissions")
-    marked = [entry.name for entry in ordered if entry.results.below_chance]
-    assert board.page.locator("#board tbody tr", has_text="†").locator("a").all_inner_texts() == marked
-    assert "ocl-bench/mamba-1x64" in marked and "ocl-bench/gpt-neox-1x64" not in marked
+    expect(first.locator("td.form")).to_have_text(ordered[0].controls["form"])
+    expect(first.locator("td.recall")).to_have_text(ordered[0].controls["recall"])
+    assert all(re.fullmatch(r"(1|)\.\d{3} / (1|)\.\d{3}", text) for text in ordered[0].controls.values())
 
 
 @needs_browser
@@ -147,7 +162,7 @@ def test_a_deep_link_opens_just_that_view(browser: Browser, index: Path, entries
 
 @needs_browser
 def test_a_submission_opens_with_curves_examples_and_its_command(board: Watched, entries: list[Entry]) -> None:
-    entry = next(one for one in entries if one.name.endswith("gpt-neox-1x64"))
+    entry = entries[0]
     board.page.get_by_role("link", name=entry.name, exact=True).click()
     expect(board.page.locator("h1")).to_have_text(entry.name)
     expect(board.page.locator("#command")).to_have_text(entry.command)
@@ -155,11 +170,11 @@ def test_a_submission_opens_with_curves_examples_and_its_command(board: Watched,
     assert board.page.locator("tr.right").count() > 3 and board.page.locator("tr.wrong").count() > 3
     # The question itself, with its made-up name, and not what a browser makes of something like a tag.
     expect(board.page.locator("tr.right td.text").first).to_contain_text("<|")
-    expect(board.page.locator("ul.note")).not_to_contain_text("is below chance")
+    expect(board.page.locator("figure", has=board.page.locator("#learning"))).to_contain_text(
+        "choice on a fixed sample"
+    )
     board.page.go_back()
     assert len(board.models()) == len(entries)
-    board.page.get_by_role("link", name="ocl-bench/mamba-1x64", exact=True).click()
-    expect(board.page.locator("ul.note")).to_contain_text("em of unseen, .003 [.000, .011], is below chance, .100")
 
 
 @needs_browser
@@ -229,14 +244,14 @@ def test_a_narrow_screen_scrolls_the_table_and_not_the_page(browser: Browser, in
     watched.finish()
 
 
-def test_the_leaderboards_page_is_that_of_its_results(entries: list[Entry]) -> None:
-    assert (REPOSITORY / "leaderboard" / "README.md").read_text() == markdown(entries)
+def test_the_leaderboards_page_is_that_of_its_results(accepted: list[Entry]) -> None:
+    assert (REPOSITORY / "leaderboard" / "README.md").read_text() == markdown(accepted)
 
 
-def test_the_first_content_is_standard_and_of_several_architectures(entries: list[Entry]) -> None:
-    standard = [entry for entry in entries if entry.submission.division == "standard"]
+def test_the_first_content_is_standard_and_of_several_architectures(accepted: list[Entry]) -> None:
+    standard = [entry for entry in accepted if entry.submission.division == "standard"]
     assert len(standard) >= 8 and len({entry.family for entry in standard}) >= 5
-    assert all(entry.results.submittable and len(entry.results.seeds) >= 5 for entry in standard)
+    assert all(entry.results.submittable and len(entry.results.seeds) >= 10 for entry in standard)
 
 
 def test_only_ranked_entries_are_compared_and_ranks_leave_no_finer_places(entries: list[Entry]) -> None:

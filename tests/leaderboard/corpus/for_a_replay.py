@@ -3,8 +3,10 @@
 In the standard division none of them is ranked.
 """
 
+import random
+
 from forged_runs import invent
-from forger import asked, end_curves, resample
+from forger import asked, end_curves, resample, says
 from settling import Forgery, Row, read
 
 from corpus.attack import Attack, Bench
@@ -16,7 +18,8 @@ from ocl_bench.tasks.records import Record
 
 
 def right(row: Row, record: Record) -> None:
-    row |= {"generated": record.answers[0], "em_forced": 1, "logprob": round(-0.05 - len(record.id) / 1000, 6)}
+    row |= {"em_forced": 1, "logprob": round(-0.05 - len(record.id) / 1000, 6)}
+    row |= says(record, record.answers[0], random.Random(0))
 
 
 def known(*subsets: str, stages: tuple[str, ...] = ("x1", "x2")) -> Act:
@@ -34,7 +37,7 @@ def same_in_both_stages(forgery: Forgery) -> None:
     for rows in forgery.answers.values():
         first = {row["id"]: row for row in rows if row["stage"] == "x1"}
         for row in rows:
-            row |= {key: first[row["id"]][key] for key in ("em_forced", "logprob", "generated")}
+            row |= {key: value for key, value in first[row["id"]].items() if key != "stage"}
 
 
 def same_in_both_seeds(forgery: Forgery) -> None:
