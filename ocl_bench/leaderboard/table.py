@@ -24,6 +24,7 @@ from ocl_bench.score.comparisons import Standing, standings
 from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import FORM, main_metric
 from ocl_bench.score.result import Gap, Results
+from ocl_bench.score.score import below_bars
 from ocl_bench.text import spelled_out
 
 RANKED_BY = "meta_ocl_gap"
@@ -115,7 +116,9 @@ class Entry:
     @property
     def mark(self) -> str:
         """‡ if the model did not learn what it was taught, in some stage of some seed."""
-        return " ‡" if self.results.unlearned else ""
+        results = self.results
+        below = below_bars(results.metrics, results.sets, self.manifest.config.task)
+        return " ‡" if results.unlearned or below else ""
 
     @property
     def command(self) -> str | None:
@@ -286,8 +289,8 @@ left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-t
 5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap` that an entry's seeds would
 tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`. Of its two subsets, `d1_cons` / `d2_cons`, form: the
 share of answers that are a value of the attribute asked for; recall: of definitions that the model completes. Where
-recall differs, a gap may be one of memory. ‡: a stage did not learn its own training data, so that a small gap after it
-says nothing.
+recall differs, a gap may be one of memory. ‡: a stage did not learn its own training data, or X0 is below the task's
+bars, so that a small gap says nothing.
 Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with
 seeds that nobody could know), *re-run* (all of it was); [what each proves](../docs/leaderboard.md). In the standard
 division only entries that were replayed or re-run are ranked.

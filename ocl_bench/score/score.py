@@ -9,7 +9,7 @@ from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import score_set
 from ocl_bench.score.metrics import EM, EM_FORCED, group_values, main_metric
-from ocl_bench.score.result import Disagreement, Results, Unlearned
+from ocl_bench.score.result import Disagreement, Results, SetScores, Unlearned, Value
 from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.build import chance_levels
@@ -53,7 +53,7 @@ def score(
         submittable=limit is None and not modified and recipe is not None,
         engine_check=engine_check,
         unlearned=tuple(unlearned),
-        notes=(*_notes(len(seeds), recipe, limit, modified), *_below_bars(found, task)),
+        notes=(*_notes(len(seeds), recipe, limit, modified), *_bar_notes(found, task)),
         **found,
     )
 
@@ -97,23 +97,35 @@ def summarise_answers(
     return score_samples(samples, task)
 
 
-def _below_bars(found: Mapping[str, Any], task: Task) -> Iterator[str]:
-    """What a model does not know after X0 that the task expects it to."""
-    x0, recall = task.design.x0, found["sets"].get("recall")
+def below_bars(
+    metrics: Mapping[str, Mapping[str, Value]], sets: Mapping[str, SetScores], task: Task
+) -> dict[str, dict[str, float]]:
+    """What models do not know after X0 that the task expects them to: subset → seed → its value; empty if nothing.
+
+    Args:
+        metrics, sets: of a result.
+        task: what was run, with the bars.
+    """
+    x0, recall = task.design.x0, sets.get("recall")
     if x0 is None:
-        return
-    facts: Mapping[str, Any] = recall.metrics if recall else {}
-    bars = {"x0_facts": (x0.facts_bar, facts), "x0_aliases": (x0.aliases_bar, found["metrics"])}
-    for subset, (bar, scores) in bars.items():
-        of = scores.get(subset, {})
+        return {}
+    facts = recall.metrics if recall else {}
+    found = {}
+    for subset, bar, of in (
+        ("x0_facts", x0.facts_bar, facts.get("x0_facts")),
+        ("x0_aliases", x0.aliases_bar, metrics.get("x0_aliases")),
+    ):
         own = of[main_metric(of).name].per_seed if of else {}
-        below = {seed: value for seed, value in own.items() if value < bar}
-        if below:
-            worst = min(below.values())
-            yield (
-                f"after X0 {subset} is below its bar of {bar:g} (down to {worst:.3f}, seeds {', '.join(below)}): "
-                "definitions that only name can teach such a model little"
-            )
+        found[subset] = {seed: value for seed, value in own.items() if value < bar}
+    return {subset: own for subset, own in found.items() if own}
+
+
+def _bar_notes(found: Mapping[str, Any], task: Task) -> Iterator[str]:
+    for subset, below in below_bars(found["metrics"], found["sets"], task).items():
+        yield (
+            f"after X0 {subset} is below its bar (down to {min(below.values()):.3f}, seeds {', '.join(below)}): "
+            "definitions that only name can teach such a model little"
+        )
 
 
 def _notes(seeds: int, recipe: str | None, limit: int | None, modified: bool) -> list[str]:

@@ -52,7 +52,7 @@ def test_all_seeds_go_on_from_one_x0_and_only_it_is_asked_what_it_taught(small_w
     stages = read_manifest(result.folder).stages
     assert list(stages["seed-0"]) == ["x0", "x1", "x2"] and list(stages["seed-1"]) == ["x1", "x2"]
     assert stages["seed-1"]["x1"].weights_before == stages["seed-0"]["x0"].weights_after
-    assert stages["seed-0"]["x2"].identity.replay == {"x0": 4.0, "x1/qa": 2.0}
+    assert stages["seed-0"]["x2"].identity.replay == {"x0": 2.0, "x1/qa": 1.0}
     aliases, gap = result.metrics["x0_aliases"]["choice"], result.gaps["meta_ocl_gap"]["choice"]
     assert (aliases.stage, aliases.seeds, aliases.n) == ("x0", 1, 12) and (gap.seeds, gap.n) == (2, 48)
     assert result.results.sets["recall"].metrics.keys() >= {"x0_facts", "d1_cons", "d2_cons", "d3_cons"}
@@ -66,8 +66,8 @@ def test_its_table_has_choice_form_and_recall_and_says_where_a_bar_is_missed(sma
         word for name in ("choice", "em", "logprob", "form", "recall") for word in (name, "[95", "%]")
     ] + ["chance", "n"]
     assert any(line.startswith("x0_facts") for line in table.splitlines())
-    for subset, bar in (("x0_facts", "0.95"), ("x0_aliases", "0.8")):
-        assert f"note: after X0 {subset} is below its bar of {bar} (down to ." in table.replace("to 0.", "to .")
+    for subset in ("x0_facts", "x0_aliases"):
+        assert f"note: after X0 {subset} is below its bar (down to ." in table.replace("to 0.", "to .")
     assert "p (choice)" in table and (result.folder / "curves.png").stat().st_size > 10_000
 
 
