@@ -22,6 +22,9 @@ import numpy as np
 FEW_SEEDS = 5
 CONFIDENCE = 0.95
 POWER = 0.80
+# An end of an interval is no further out than Student's of this confidence: near the pole of Hall's transform it would
+# be beyond every seed, and it then covers hardly more.
+FURTHEST = 0.999
 LEAST_SHIFT = 1e-6  # a smaller one moves an interval by less than rounding does
 RESAMPLES = 9999  # flips of signs that are drawn where there are too many to try all
 
@@ -44,7 +47,8 @@ class Estimate:
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean and interval of one number per seed (at least two), by Hall's transformed t.
 
-    With no skewness, as of two seeds, it is Student's t; else the side of the longer tail is the longer one.
+    With no skewness, as of two seeds, it is Student's t; else the side of the longer tail is the longer one, up to
+    where Student's interval of 99.9 % ends.
     """
     from scipy.special import stdtrit  # scipy.stats.t is made of it, and takes half a second to import
 
@@ -52,7 +56,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = math.fsum(values) / len(values)
     own = np.asarray(values, float) - mean
     sem = float(np.std(own, ddof=1)) / len(values) ** 0.5
-    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    quantile, furthest = (float(stdtrit(len(values) - 1, (1 + part) / 2)) for part in (CONFIDENCE, FURTHEST))
     variance = float(np.mean(own**2))
     skewness = float(np.mean(own**3)) / variance**1.5 if variance > 0 else 0.0
     shift = skewness / len(values) ** 0.5
@@ -61,7 +65,8 @@ def over_seeds(values: Sequence[float]) -> Estimate:
         """The t whose transform, t + t² shift / 3 + t³ shift² / 27 + shift / 6, is this quantile."""
         if abs(shift) < LEAST_SHIFT:
             return t
-        return float(3 / shift * (np.cbrt(1 + shift * (t - shift / 6)) - 1))
+        found = float(3 / shift * (np.cbrt(1 + shift * (t - shift / 6)) - 1))
+        return min(furthest, max(-furthest, found))
 
     return Estimate(mean, (mean - sem * without(quantile), mean - sem * without(-quantile)), "seeds")
 

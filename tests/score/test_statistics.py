@@ -56,7 +56,7 @@ def test_interval_of_seeds_without_skewness_is_that_of_scipys_t_test() -> None:
     assert over_seeds(values).mean == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.3, 0.25, 0.18, 0.02], [0.1] * 9 + [0.9], [0.5, 0.1, 0.12]])
+@pytest.mark.parametrize("values", [[0.1, 0.3, 0.25, 0.18, 0.02], [0.1, 0.2] * 4 + [0.12, 0.35], [0.5, 0.1, 0.15]])
 def test_the_transformed_t_of_an_interval_s_ends_is_the_quantile_of_t(values: list[float]) -> None:
     mean, sem = np.mean(values), stats.sem(values)
     skewness = stats.skew(values) / len(values) ** 0.5
@@ -68,6 +68,14 @@ def test_the_transformed_t_of_an_interval_s_ends_is_the_quantile_of_t(values: li
         assert transformed == pytest.approx(expected)
     mirrored = over_seeds([-value for value in values]).ci95
     assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high))
+
+
+def test_one_seed_far_from_the_others_does_not_stretch_the_interval_beyond_students_of_99_9_percent() -> None:
+    values = [0.142, 0.189, 0.051, 0.406, 0.014, 0.076, 0.167, 0.057, 0.044, 0.151]
+    low, high = over_seeds(values).ci95
+    student = stats.ttest_1samp(values, 0)
+    assert high == pytest.approx(student.confidence_interval(0.999).high)
+    assert student.confidence_interval(0.95).low < low < 0.13 < student.confidence_interval(0.95).high < high < 0.406
 
 
 def test_an_interval_of_10_skewed_seeds_covers_the_truth_9_times_in_10_where_t_does_not() -> None:
