@@ -289,9 +289,14 @@ class Task(Contract):
         after each, where no stage trains on X0 alone because the model knows it already. Swapped variables are asked
         about from the first stage on that has taught which are swapped.
         """
-        if subset in {one.id for one in SWAPPED.values()} and number < self.first_x2_stage:
+        shared, before_x2 = self.when(number)
+        if before_x2 and subset in {one.id for one in SWAPPED.values()}:
             return False
-        return not self.shared_stages or (subset in X0_SUBSETS) == (number < self.shared_stages)
+        return not self.shared_stages or (subset in X0_SUBSETS) == shared
+
+    def when(self, number: int) -> tuple[bool, bool]:
+        """Whether all seeds share the stage of this number, and whether it is before X2; where equal, they ask alike."""
+        return number < self.shared_stages, number < self.first_x2_stage
 
     @property
     def first_x2_stage(self) -> int:

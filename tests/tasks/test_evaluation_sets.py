@@ -103,6 +103,14 @@ def test_the_swapped_control_is_asked_by_default() -> None:
     assert [task.task for task in all_tasks() if "swapped" not in task.evaluate.sets] == []
 
 
+def test_swapped_variables_are_asked_about_from_the_stage_on_that_teaches_which_are_swapped() -> None:
+    task = load_task("world")
+    asked = [[subset for subset in ("x0_aliases", "d1_cons", "d1_swapped") if task.asks(n, subset)] for n in range(3)]
+    assert asked == [["x0_aliases"], ["d1_cons"], ["d1_cons", "d1_swapped"]]
+    single = load_task("sources")
+    assert len(single.stages) == 1 and single.asks(0, "d2_swapped")
+
+
 def test_every_question_has_a_chance_level() -> None:
     task = load_task("attributes", ("source_args.num_entities=60", EVERY_SET))
     levels = chance_levels(task)

@@ -89,15 +89,14 @@ def check_answers(
 
 
 def _asked(records: Dataset, manifest: Manifest, cell: Cell, stages: Sequence[str]) -> dict[str, Mapping[str, Record]]:
-    """Stage → id → question. Stages that seeds share are asked one thing, all others another."""
+    """Stage → id → question, found once for all stages that are asked alike."""
     task = manifest.config.task
-    before_x1 = {stage.name for stage in task.stages[: task.shared_stages]}
-    questions: dict[bool, Mapping[str, Record]] = {}
+    when = {stage.name: task.when(number) for number, stage in enumerate(task.stages)}
+    questions: dict[tuple[bool, bool], Mapping[str, Record]] = {}
     for stage in stages:
-        if (stage in before_x1) not in questions:
-            own = questions_of(records, manifest, cell, stage)
-            questions[stage in before_x1] = {one.id: one for one in own}
-    return {stage: questions[stage in before_x1] for stage in stages}
+        if when[stage] not in questions:
+            questions[when[stage]] = {one.id: one for one in questions_of(records, manifest, cell, stage)}
+    return {stage: questions[when[stage]] for stage in stages}
 
 
 def _check_record(

@@ -38,15 +38,14 @@ def check_curves(
         left -= len(points)
         checked.curves[cell] = points
         task, shown = manifest.config.task, {}
-        samples: dict[bool, list[Record]] = {}  # stages that seeds share are asked one thing, all others another
-        before_x1 = {stage.name for stage in task.stages[: task.shared_stages]}
+        samples: dict[tuple[bool, bool], list[Record]] = {}  # once for all stages that are asked alike
+        when = {stage.name: task.when(number) for number, stage in enumerate(task.stages)}
         for stage in cell.owned(task):
-            shared = stage.name in before_x1
-            if shared not in samples:
+            if when[stage.name] not in samples:
                 questions = asked_after(task, stage.name, datasets[cell], None, cell.seed)
                 numbers = curve_sample(questions, task.evaluate.curve_questions)
-                samples[shared] = [questions[n] for n in numbers]
-            shown[stage.name] = samples[shared]
+                samples[when[stage.name]] = [questions[n] for n in numbers]
+            shown[stage.name] = samples[when[stage.name]]
         _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.name])
 
 
