@@ -295,7 +295,7 @@ class Task(Contract):
         return not self.shared_stages or (subset in X0_SUBSETS) == shared
 
     def when(self, number: int) -> tuple[bool, bool]:
-        """Whether all seeds share the stage of this number, and whether it is before X2; where equal, they ask alike."""
+        """Whether seeds share the stage of this number, and whether it is before X2; where equal, they ask alike."""
         return number < self.shared_stages, number < self.first_x2_stage
 
     @property

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from settling import Forgery, Row, read
 
+from ocl_bench.leaderboard.checks.consistency import unchanged_stages
 from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked
+from ocl_bench.leaderboard.submission import SubmittedAnswer
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.runner.manifest import Manifest
 
@@ -178,3 +180,15 @@ def test_what_could_not_be_true_together_is_named(name: str, small_submission: P
         assert problems == []
     else:
         assert problems and all(re.search(line, problem) for problem in problems), problems
+
+
+@pytest.mark.parametrize(("changed", "found"), [(0, True), (80, True), (120, False), (200, False)])
+def test_a_stage_that_leaves_most_log_probabilities_as_they_were_trained_nothing(changed: int, found: bool) -> None:
+    def asked(numbers: range, moved: int) -> list[SubmittedAnswer]:
+        return [
+            SubmittedAnswer(id=f"a{n}", stage="x", em_forced=0, logprob=-1 - n / 1000 - (n < moved), generated="")
+            for n in numbers
+        ]
+
+    by_stage = {"x1": asked(range(200), 0), "x2": asked(range(300), changed)}  # further questions are asked after X2
+    assert bool(list(unchanged_stages("seed-0", by_stage))) == found

@@ -14,7 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from ocl_bench.evaluate.answers import Answer
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.files import json_text, sha256
-from ocl_bench.leaderboard.checks.consistency import inconsistent_answers, is_word_level, untold_trainings
+from ocl_bench.leaderboard.checks.consistency import (
+    inconsistent_answers,
+    is_word_level,
+    unchanged_stages,
+    untold_trainings,
+)
 from ocl_bench.leaderboard.checks.data import Dataset, questions_of, suite_task
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
@@ -78,6 +83,7 @@ def check_answers(
             checked.samples += samples_of(own, asked[stage], chance, values, stage=stage, **where)
             settings = _settings(manifest, datasets[cell].sha256(asked[stage].values()))
             _check_record(checked, manifest, cell, stage, own, settings)
+        checked.problems += unchanged_stages(name, by_stage)
         word_level = is_word_level(manifest, cell, datasets[cell])
         every = {id: record for questions in asked.values() for id, record in questions.items()}
         checked.problems += few(

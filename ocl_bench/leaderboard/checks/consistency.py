@@ -190,7 +190,7 @@ def _tolerance(manifest: Manifest, cell: Cell, stage: str) -> float:
 
 
 def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
-    """What no training gives: knowledge of what was not taught yet, a stage that changes nothing, one score for all."""
+    """What no training gives: knowledge of what was not taught yet, one score for all."""
     stages = [stage.name for stage in manifest.config.task.stages]
     late = set(stages[manifest.config.task.first_x2_stage :])
     right: dict[tuple[str, str, str, str], list[tuple[float, float]]] = {}
@@ -214,9 +214,12 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
         shown = [one[0][one[0] < -1e-3] for one in owned if one is not None]
         if any(len(one) >= MANY and len(np.unique(one)) < len(one) / 2 for one in shown):
             yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "is the same of more than half of the answers")
-        for first, second in pairwise(one for one in owned if one is not None):
-            telling = first[0] < -1e-3
-            if len(first[0]) != len(second[0]) or telling.sum() < MANY:
-                continue
-            if float(np.mean(first[0][telling] == second[0][telling])) > 0.5:
-                yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "a stage changed less than half of the answers")
+
+
+def unchanged_stages(name: str, by_stage: Mapping[str, Sequence[SubmittedAnswer]]) -> Iterator[Problem]:
+    """Stages of a cell after which most of what was asked before has the same log-probability: nothing was trained."""
+    for first, second in pairwise(by_stage.values()):
+        before = {one.id: one.logprob for one in first if one.logprob < -1e-3}
+        same = [before[one.id] == one.logprob for one in second if one.id in before]
+        if len(same) >= MANY and fmean(same) > 0.5:
+            yield Problem(name, "logprob", "a stage changed less than half of the answers")

@@ -36,7 +36,7 @@ def known(*subsets: str, stages: tuple[str, ...] = ("x1", "x2")) -> Act:
 def same_in_both_stages(forgery: Forgery) -> None:
     for rows in forgery.answers.values():
         first = {row["id"]: row for row in rows if row["stage"] == "x1"}
-        for row in rows:
+        for row in (row for row in rows if row["id"] in first):
             row |= {key: value for key, value in first[row["id"]].items() if key != "stage"}
 
 
