@@ -13,7 +13,7 @@ from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.subsets import ASKED
+from ocl_bench.tasks.subsets import ASKED, SWAPPED
 
 # Colour-blind-safe (Okabe and Ito); reliable tag blue, unreliable red, fresh orange, no definition grey.
 COLOURS = {
@@ -29,13 +29,14 @@ COLOURS = {
     "d1_cons": "#0072B2",
     "d2_cons": "#D55E00",
     "d3_cons": "#E69F00",
-    "d1_swapped": "#000000",
-    "d2_swapped": "#000000",
-    "d3_swapped": "#000000",
+    "d1_swapped": "#0072B2",
+    "d2_swapped": "#D55E00",
+    "d3_swapped": "#E69F00",
     "unseen": "#999999",
 }
 
-# Subsets trained in X1 are dashed, those of X2 solid, those of X0 dash-dotted, those never trained on dotted.
+# Subsets trained in X1 are dashed, those of X2 solid, those of X0 dash-dotted, those never trained on dotted, as
+# questions about swapped variables are.
 STYLES = {"x0": "-.", "x1": "--", "x2": "-", "test": ":"}
 
 
@@ -122,8 +123,9 @@ def _curves(points: Sequence[tuple[int, CurvePoint]], chosen: bool) -> dict[tupl
 def _draw(axis: Any, subset: str, curve: Curve) -> None:
     epochs = sorted(curve)
     per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
-    style = STYLES[ASKED[subset].split]
+    control = subset in {one.id for one in SWAPPED.values()}
+    style = STYLES["test" if control else ASKED[subset].split]
     axis.plot(epochs, [fmean(values) for values in per_seed], style, color=COLOURS[subset], label=subset)
-    if epochs and all(len(values) > 1 for values in per_seed):
+    if epochs and not control and all(len(values) > 1 for values in per_seed):  # three more bands would hide the others
         intervals = [over_seeds(values).ci95 for values in per_seed]
         axis.fill_between(epochs, *zip(*intervals, strict=True), color=COLOURS[subset], alpha=0.15, linewidth=0)
