@@ -85,11 +85,11 @@ class Scores:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
         which = metric.name, subset
         if which not in self._per_seed:
-            self._per_seed[which] = {
-                seed: fmean(fmean(self._measured(metric, own)) for own in by_stage2.values())
-                for seed, by_stage2 in self.samples[subset].items()
-                if all(self._measured(metric, own) for own in by_stage2.values())
-            }
+            found = self._per_seed[which] = {}
+            for seed, by_stage2 in self.samples[subset].items():
+                measured = [self._measured(metric, own) for own in by_stage2.values()]
+                if all(measured):
+                    found[seed] = fmean(map(fmean, measured))
         return self._per_seed[which]
 
     @staticmethod
