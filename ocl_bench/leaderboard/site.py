@@ -188,7 +188,12 @@ def _details(entry: Entry) -> dict[str, Any]:
         "examples": _examples(entry),
         "curve_metric": curve_metric,
         "charts": embedded(
-            {"curve_metric": curve_metric, "curves": _curves(entry, curve_metric), "per_seed": _per_seed(entry)}
+            {
+                "metric": entry.metric,
+                "curve_metric": curve_metric,
+                "curves": _curves(entry, curve_metric),
+                "per_seed": _per_seed(entry),
+            }
         ),
     }
 

@@ -7,7 +7,7 @@ const PALETTE = {
   dark: ["#56B4E9", "#ff8f4d", "#4fcf9f", "#e3a3c8", "#f0c04a", "#9db8ff", "#b5bcc6", "#c9b36a"],
 };
 // Subset → its place in the palette.
-const SUBSETS = { d1_cons_qa: 0, d2_incons_qa: 1, qa_only: 2, qa_unreplaced: 3, d1_cons: 0, d2_cons: 1, d3_cons: 4, unseen: 6 };
+const SUBSETS = { x0_aliases: 3, d1_cons_qa: 0, d2_incons_qa: 1, qa_only: 2, qa_unreplaced: 3, d1_cons: 0, d2_cons: 1, d3_cons: 4, unseen: 6 };
 
 function palette() { return PALETTE[isDark() ? "dark" : "light"]; }
 
@@ -76,14 +76,16 @@ function drawSubmission(data) {
   const strokeDash = { field: "subset", type: "nominal", title: null, sort: subsets,
     scale: { domain: subsets, range: subsets.map((name) => (name.includes("qa") ? [6, 3] : name === "unseen" ? [2, 3] : [1, 0])) } };
   const x = { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } };
-  const width = Math.max(200, Math.min(420, (document.getElementById("learning").clientWidth - 240) / 2));
+  const curves = data.curves.filter((row) => subsets.includes(row.subset));
+  const stages = new Set(curves.map((row) => row.stage)).size;
+  const width = Math.max(200, Math.min(420, (document.getElementById("learning").clientWidth - 160 - 40 * stages) / stages));
   const redraw = () => {
     const color = { field: "subset", type: "nominal", title: null, sort: subsets, legend: { symbolOpacity: 1, symbolType: "stroke" },
       scale: { domain: subsets, range: subsets.map((name) => palette()[SUBSETS[name]]) } };
-    if (data.curves.length) {
+    if (curves.length) {
       draw("learning", {
-        data: { values: data.curves },
-        facet: { column: { field: "stage", type: "nominal", title: null } }, resolve: { scale: { x: "independent" } },
+        data: { values: curves },
+        facet: { column: { field: "stage", type: "nominal", title: null, sort: [...new Set(curves.map((row) => row.stage))] } }, resolve: { scale: { x: "independent" } },
         spec: { width, height: 260, layer: [
           { mark: { type: "area", opacity: 0.15 }, encoding: { x, color, y: { field: "low", type: "quantitative", title: data.curve_metric, scale: { domain: [0, 1], clamp: true } }, y2: { field: "high" } } },
           { mark: { type: "line" }, encoding: { x, color, strokeDash, y: { field: "mean", type: "quantitative" } } },
@@ -97,7 +99,7 @@ function drawSubmission(data) {
       layer: [
         { ...ZERO, encoding: { x: { datum: 0 } } },
         { mark: { type: "point", filled: true, size: 60, opacity: 0.7, color: palette()[0] }, encoding: {
-          y: { field: "gap", type: "nominal", sort: null, title: null }, x: { field: "value", type: "quantitative", title: "difference of exact match" },
+          y: { field: "gap", type: "nominal", sort: null, title: null }, x: { field: "value", type: "quantitative", title: `difference in ${data.metric}` },
           tooltip: [{ field: "gap" }, { field: "seed" }, { field: "value", format: "+.3f" }] } },
       ],
     });
