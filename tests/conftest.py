@@ -299,7 +299,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             task="attributes",
             seeds=2,
             limit=12,
-            overrides=["recipe.epochs=[3,2]"],
+            overrides=["recipe.epochs=[3,2]", "evaluate.sets=[recall]"],
             output_path=folder,
         )
 

@@ -125,7 +125,7 @@ def test_exported_tasks_say_what_lm_eval_has_to_know(tmp_path: Path) -> None:
     counts = export(task, build(task, seed=3), tmp_path)
     text = (tmp_path / "ocl_attributes_d1_cons_attribution_name.yaml").read_text()
     loaded = yaml.safe_load(text.replace("!function", ""))
-    assert loaded["tag"] == ["ocl", "ocl_attribution"] and loaded["metadata"] == {"version": 1}
+    assert loaded["tag"] == ["ocl", "ocl_attribution"] and loaded["metadata"] == {"version": task.version}
     data = Path(loaded["dataset_kwargs"]["data_files"]["test"])
     assert data.is_absolute() and sum(1 for _ in data.open()) == counts["ocl_attributes_d1_cons_attribution_name"]
     group = yaml.safe_load((tmp_path / "_ocl_attributes.yaml").read_text())

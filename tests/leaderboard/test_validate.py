@@ -126,7 +126,7 @@ def many_bombs(copy: Copy) -> None:
 
 def everything_right(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        row["em_forced"] = 1
+        row["em_forced"] = int("/qa/" in row["id"])  # a whole definition is too unlikely, which would be said first
 
 
 def clean(value: Any) -> None:
@@ -211,7 +211,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     ),
     "no archive": (file(SAMPLES, "id"), r"^seed-0/samples.*: is not gzip"),
     # how it was made
-    "the task's version": (edit(MANIFEST, put("config", "task", "version", to=2)), r"^(results\.json: task_version|manifest\.json: config\.task)"),
+    "the task's version": (edit(MANIFEST, put("config", "task", "version", to=3)), r"^(results\.json: task_version|manifest\.json: config\.task)"),
     "the task": (edit(MANIFEST, put("config", "task", "design", "alpha", to=0.9)), r"^manifest\.json: datasets\.seed-0: is not what the task builds"),
     "a task that would be huge": (
         edit(MANIFEST, put("config", "task", "source_args", "num_entities", to=10**12)), r"^manifest\.json: config\.task: asks for more data"

@@ -28,7 +28,7 @@ def test_the_same_seeds_on_the_same_machine_agree_and_raise_the_level(small_subm
     done = call("leaderboard", "verify", submission, "--by", "A. Maintainer", "--output_path", "runs", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("same seeds")]
-    assert ["ocl_gap", "em"] in [row[2:4] for row in rows]
+    assert ["ocl_gap", "choice"] in [row[2:4] for row in rows]
     assert all(row[4] == row[5] and row[-1] == "yes" for row in rows)
     (entry,) = load_entries(tmp_path / "leaderboard" / "results")
     assert entry.level == "re-run" and entry.verification is not None and entry.verification.seeds == (0, 1)

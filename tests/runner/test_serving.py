@@ -25,7 +25,10 @@ SHAPE = {
     "intermediate_size": 256, "max_position_embeddings": 64, "tie_word_embeddings": False,
 }  # fmt: skip
 TINY = ("source_args.num_entities=60", "recipe.epochs=[2,2]")
-SMALL = ("--task", "attributes", "--output_path", "out", "--set", TINY[0], "--set", TINY[1])
+ALIKE = "evaluate.sets=[recall]"  # each stage is asked the same
+SMALL = (
+    "--task", "attributes", "--output_path", "out", "--set", TINY[0], "--set", TINY[1], "--set", ALIKE
+)  # fmt: skip
 WORK = Work(seq2seq=False, vocabulary_sizes=[2053], device="cuda", new_tokens=10**7)
 
 
