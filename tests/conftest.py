@@ -259,11 +259,11 @@ WHOLE = {
     "task": "attributes",
     "seeds": 2,
     "stage2_seeds": 2,
-    "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]"),
+    "overrides": ("source_args.num_entities=60", "recipe.epochs=[2,2]", "evaluate.sets=[]"),
 }
 WHOLE_COMMAND = (
     "run", "--task", "attributes", "--seeds", "2", "--stage2-seeds", "2",
-    "--set", WHOLE["overrides"][0], "--set", WHOLE["overrides"][1],
+    *(part for override in WHOLE["overrides"] for part in ("--set", override)),
     "--output-path", "out",
 )  # fmt: skip
 
