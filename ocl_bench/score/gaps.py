@@ -119,14 +119,14 @@ def score_set(samples: Iterable[Sample], task: Task) -> SetScores:
         for subset in measured:
             metrics[subset][metric.name] = _value(scores, metric, subset, stages[subset])
         for name, pair in GAPS.items():
-            if set(pair) <= set(measured):
+            if set(pair) <= set(measured) and set.intersection(*(set(scores.per_seed(metric, one)) for one in pair)):
                 gaps[name][metric.name] = _gap(scores, metric, pair)
     return SetScores(metrics=dict(metrics), gaps=dict(gaps))
 
 
 def _value(scores: Scores, metric: Metric, subset: str, stage: str) -> Value:
     per_seed = scores.per_seed(metric, subset)
-    estimate = _estimate(scores, metric, (subset,), list(per_seed.values()))
+    estimate = _estimate(scores, metric, (subset,), per_seed)
     return Value(
         mean=estimate.mean,
         ci95=metric.within(estimate.ci95),
@@ -141,8 +141,8 @@ def _value(scores: Scores, metric: Metric, subset: str, stage: str) -> Value:
 
 def _gap(scores: Scores, metric: Metric, pair: tuple[str, str]) -> Gap:
     upper, lower = (scores.per_seed(metric, subset) for subset in pair)
-    differences = {seed: upper[seed] - lower[seed] for seed in scores.seeds(*pair)}
-    estimate = _estimate(scores, metric, pair, list(differences.values()))
+    differences = {seed: upper[seed] - lower[seed] for seed in sorted(set(upper) & set(lower))}
+    estimate = _estimate(scores, metric, pair, differences)
     return Gap(
         mean=estimate.mean,
         ci95=estimate.ci95,
@@ -154,10 +154,10 @@ def _gap(scores: Scores, metric: Metric, pair: tuple[str, str]) -> Gap:
     )
 
 
-def _estimate(scores: Scores, metric: Metric, subsets: tuple[str, ...], per_seed: list[float]) -> Estimate:
+def _estimate(scores: Scores, metric: Metric, subsets: tuple[str, ...], per_seed: dict[int, float]) -> Estimate:
     if len(per_seed) >= 2:
-        return over_seeds(per_seed)
-    (seed,) = scores.seeds(*subsets)
+        return over_seeds(list(per_seed.values()))
+    ((seed, value),) = per_seed.items()
     groups = [scores.per_entity(metric, subset, seed) for subset in subsets]
     estimate = over_entities(lambda means: means[0] - means[1] if len(means) == 2 else means[0], groups)
-    return Estimate(per_seed[0], estimate.ci95, estimate.interval)
+    return Estimate(value, estimate.ci95, estimate.interval)
