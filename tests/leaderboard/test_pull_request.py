@@ -117,7 +117,7 @@ def executable(checkout: Checkout) -> None:
 
 def link(checkout: Checkout) -> None:
     checkout.commit()
-    checkout.stage("120000", checkout.blob(b"../../../../../etc/passwd"), f"{INSIDE}/seed-9/samples.jsonl.gz")
+    checkout.stage("120000", checkout.blob(b"../../../../../etc/passwd"), f"{INSIDE}/seed-99/samples.jsonl.gz")
 
 
 def linked_board(checkout: Checkout) -> None:
@@ -127,7 +127,7 @@ def linked_board(checkout: Checkout) -> None:
 
 def gitlink(checkout: Checkout) -> None:
     checkout.commit()
-    checkout.stage("160000", checkout.head, f"{INSIDE}/seed-9")
+    checkout.stage("160000", checkout.head, f"{INSIDE}/seed-99")
 
 
 def other_case(checkout: Checkout) -> None:
@@ -202,7 +202,7 @@ def nothing(checkout: Checkout) -> None:
         (executable, "results.json: is executable; add plain files"),
         (link, "samples.jsonl.gz: is a link; add plain files"),
         (linked_board, "leaderboard: does not belong into"),
-        (gitlink, "seed-9: is another repository; add plain files"),
+        (gitlink, "seed-99: is another repository; add plain files"),
         (other_case, "differs in upper and lower case only from a path that is there"),
         (board_in_other_case, "Leaderboard/RESULTS/a/b__c/d/submission.json: does not belong"),
         (board_behind_a_hidden_character, r"res\u200cults/a/b__c/d/submission.json: does not belong"),

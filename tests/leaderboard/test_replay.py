@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import call
+from forger import says
 from overfit_run import overfit
 from settling import Forgery, read
 
@@ -108,7 +110,8 @@ def better_x2(forgery: Forgery) -> None:
         asked = forgery.questions(cell)
         for row in forgery.answers[cell.name]:
             if row["stage"] == "x2" and asked[row["id"]].subset == "d1_cons":
-                row |= {"generated": asked[row["id"]].answers[0], "em_forced": 1, "logprob": -0.1}
+                right = says(asked[row["id"]], asked[row["id"]].answers[0], random.Random(0))
+                row |= {"em_forced": 1, "logprob": -0.1, **right}
 
 
 def other_x1(forgery: Forgery) -> None:

@@ -1,9 +1,10 @@
 """An accepted entry's work under another name. Both lie in the board, as a maintainer would check them."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
-from forger import change_answers, copy, pretend_other_weights
+from forger import change_answers, copy, pretend_other_weights, says
 from settling import Forgery
 
 from corpus.attack import Attack, Bench
@@ -87,11 +88,11 @@ def fewer_questions(forgery: Forgery) -> None:
     forgery.manifest["config"]["limit"] = 8
     rows = {cell: {(row["stage"], row["id"]): row for row in own} for cell, own in forgery.answers.items()}
     for cell in forgery.told.config.cells:
-        unknown = {"em_forced": 0, "logprob": -2.5, "generated": "nothing"}
         forgery.answers[cell.name] = [
-            rows[cell.name].get((stage, id)) or unknown | {"id": id, "stage": stage}
+            rows[cell.name].get((stage, id))
+            or {"id": id, "stage": stage, "em_forced": 0, "logprob": -2.5, **says(record, "nothing", random.Random(id))}
             for stage in ("x1", "x2")
-            for id in forgery.questions(cell)
+            for id, record in forgery.questions(cell, stage).items()
         ]
 
 

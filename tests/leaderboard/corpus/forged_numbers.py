@@ -1,9 +1,10 @@
 """Numbers that no run gave, each in a submission that is coherent otherwise."""
 
 import math
+import random
 from typing import Any
 
-from forger import asked, edit
+from forger import asked, edit, says
 from settling import Forgery, Row, end_curves, read
 
 from corpus.attack import Attack, Bench
@@ -61,13 +62,15 @@ def lucky_seeds(bench: Bench) -> Outcome:
         record["weights_before"] = record["weights_before"][::-1]
         record["weights_after"] = record["weights_after"][::-1]
     cell = next(cell for cell in forgery.told.config.cells if cell.seed == 77)
-    ids = forgery.questions(cell)
     old = sorted(forgery.answers["seed-4"], key=lambda row: (row["stage"], row["id"]))
-    wanted = sorted((name, id) for name in ("x1", "x2") for id in ids)
+    wanted = sorted((name, id, one) for name in ("x1", "x2") for id, one in forgery.questions(cell, name).items())
     forgery.answers["seed-77"] = [
-        row | {"stage": name, "id": id, "generated": "nothing", "em_forced": 0, "logprob": min(row["logprob"], -0.7)}
-        for (name, id), row in zip(wanted, old, strict=True)
-    ]
+        {
+            "stage": name, "id": id, "em_forced": 0, "logprob": min(row["logprob"], -0.7),
+            **says(record, "nothing", random.Random(id)),
+        }
+        for (name, id, record), row in zip(wanted, old, strict=True)
+    ]  # fmt: skip
     end_curves(forgery)
     return checked(forgery.write(bench.results), bench.folder)
 

@@ -150,7 +150,7 @@ REQUESTS: dict[str, tuple[Act, str]] = {
     ),
     "another's results are changed and not quite changed back": (proposed(changed_back), CHANGED),
     "a file is added to another's": (adds(f"{TAKEN}/notes.json"), CHANGED),
-    "a revision is added inside another's": (adds(f"{TAKEN}/seed-9/samples.jsonl.gz"), CHANGED),
+    "a revision is added inside another's": (adds(f"{TAKEN}/seed-99/samples.jsonl.gz"), CHANGED),
     "another's is deleted": (proposed(lambda checkout: shutil.rmtree(checkout.place(ACCEPTED))), DELETED),
     "another's is deleted, as a rename": (proposed(renamed), DELETED),
     "another's is deleted in a merge": (proposed(dropped_in_a_merge), DELETED),
@@ -158,9 +158,9 @@ REQUESTS: dict[str, tuple[Act, str]] = {
         proposed(lambda checkout: (checkout.place(ACCEPTED) / "results.json").chmod(0o755)), CHANGED
     ),
     "another's becomes a link": (staged("120000", f"{TAKEN}/results.json", b"/etc/passwd"), CHANGED),
-    "another repository inside": (staged("160000", f"{INSIDE}/seed-9"), r"is another repository"),
+    "another repository inside": (staged("160000", f"{INSIDE}/seed-99"), r"is another repository"),
     "another repository as submission": (place_is("160000"), r"is another repository"),
-    "a link inside": (staged("120000", f"{INSIDE}/seed-9/samples.jsonl.gz", b"/etc/passwd"), r"is a link"),
+    "a link inside": (staged("120000", f"{INSIDE}/seed-99/samples.jsonl.gz", b"/etc/passwd"), r"is a link"),
     "a link as submission": (place_is("120000"), r"is a link"),
     "a file as submission": (place_is("100644"), r"lies in no submission"),
     "a file that can be run": (
