@@ -21,7 +21,7 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     run = ocl_bench.run(
         task="world", seeds=2, limit=12, keep="all", output_path=folder / "runs",
-        overrides=["source_args.num_entities=20", "recipe.epochs=[1,1,1]", "evaluate.curve_questions=5"],
+        overrides=["source_args.num_entities=20", "recipe.epochs=[1,1,4]", "evaluate.curve_questions=5"],
     )  # fmt: skip
     return folder / write_submission(run.folder, folder, "open", "someone/world", CARD).place
 

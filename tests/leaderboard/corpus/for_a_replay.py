@@ -81,4 +81,4 @@ FORGERIES: dict[str, Act] = {
     "a model that never was, in the standard division": invented,
 }
 
-ATTACKS = [Attack("for a replay", name, act, ".", refused=False, allowed=6.0) for name, act in FORGERIES.items()]
+ATTACKS = [Attack("for a replay", name, act, ".", refused=False, allowed=10.0) for name, act in FORGERIES.items()]

@@ -149,4 +149,8 @@ NUMBERS: dict[str, tuple[Act, str]] = {
     "the same stage-2 seed twice": (manifest("config", "stage2_seeds", to=[0, 0]), r"cells seed-0, seed-0"),
 }  # fmt: skip
 
-ATTACKS = [Attack("forged numbers", name, act, said) for name, (act, said) in NUMBERS.items()]
+# Those of a whole entry of ten seeds take what checking one takes.
+ATTACKS = [
+    Attack("forged numbers", name, act, said, allowed=10.0 if act in (lucky_seeds, rescaled) else 3.0)
+    for name, (act, said) in NUMBERS.items()
+]
