@@ -18,6 +18,7 @@ from tampering import Copy
 from ocl_bench.leaderboard import validate
 from ocl_bench.leaderboard.initial import Initial
 
+WHOLE = 10.0  # seconds that an attack may take which is a whole entry of ten seeds; it may take twice the memory
 MEGABYTES = 400  # above what the process holds before, of which a command of its own takes about 100
 PRINTED = 60  # lines
 ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
@@ -59,7 +60,7 @@ def test_the_board_is_not_fooled(attack: Attack, bench: Bench, pages: dict[str, 
     outcome = attack.act(bench)
     # How long it takes is measured by benchmarks/validate.py; here only what hangs fails, on any machine.
     assert outcome.seconds < 5 * attack.allowed, f"took {outcome.seconds:.1f} s of processor time; {outcome.said}"
-    assert outcome.megabytes < MEGABYTES, f"took {outcome.megabytes:.0f} MB"
+    assert outcome.megabytes < MEGABYTES * (2 if attack.allowed >= WHOLE else 1), f"took {outcome.megabytes:.0f} MB"
     assert_readable(outcome)
     if attack.refused or outcome.code:
         assert outcome.code in (1, 2), f"not refused: {outcome.said}"
