@@ -78,7 +78,7 @@ def choices_of(forgery: Forgery, subset: str, generated: bool) -> None:
 
 
 def chosen_at_will(forgery: Forgery) -> None:
-    for subset in ("d1_cons", "d2_cons"):
+    for subset in ("d1_cons", "d2_cons", "d3_cons", "d1_cons_qa", "d2_incons_qa", "d1_swapped", "d2_swapped"):
         choices_of(forgery, subset, generated=True)
 
 
