@@ -54,7 +54,7 @@ class Submission(Card):
 
     schema_version: Literal[1] = Field(1, description="version of this format")
     division: Division = Field(
-        description="standard: the task's released data, seeds 0 to 4 and its recipe, unchanged; open: anything, stated"
+        description="standard: the task's released data, standard seeds and recipe, unchanged; open: anything, stated"
     )
     task: TaskName = Field(description="the task's name")
     org: ModelName = Field(description="who made the model: an organisation or user, as on the hub")
