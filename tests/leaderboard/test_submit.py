@@ -51,7 +51,7 @@ def test_a_limited_run_is_refused_for_the_standard_division_with_every_reason(sm
     for reason in (
         "config.limit: only 12 questions per subset were asked",
         "config.seeds: lacks the standard seeds 2, 3, 4",
-        "config: recipe or model loading differ from the suite's own; use the open division",
+        "config.task: the task was changed; run the suite's own",
     ):
         assert reason in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -126,7 +126,8 @@ def test_a_stage_that_did_not_learn_its_data_is_said_in_tables_and_results(whole
 def test_the_same_seed_gives_the_same_numbers_and_python_gives_those_of_the_command(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
-        "task: attributes\nseeds: [3]\nset: [source_args.num_entities=60, 'recipe.epochs=[2,2]']\nlimit: 5\n"
+        "task: attributes\nseeds: [3]\n"
+        "set: [source_args.num_entities=60, 'recipe.epochs=[2,2]', 'evaluate.sets=[]']\nlimit: 5\n"
     )
     done = call("run", "--config", "run.yaml", "--limit", "20", "--no-curves", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
