@@ -22,7 +22,7 @@ def normalize(text: str) -> str:
 def exact_match(generated: str, answers: Sequence[str]) -> float:
     """1.0 if the generated text equals one of the accepted answers after normalisation, else 0.0."""
     said = normalize(generated)
-    return float(any(said == normalize(answer) for answer in answers))
+    return float(said in map(normalize, answers))
 
 
 def exact_match_first(generated: str, answers: Sequence[str]) -> float:

@@ -5,7 +5,6 @@ forced answers a log-probability below -5.9, and no curve ends further than 7e-7
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
@@ -19,7 +18,7 @@ from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
-from ocl_bench.models.word_level import WORD
+from ocl_bench.models.word_level import count_tokens
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
@@ -46,8 +45,6 @@ CURVE_TOLERANCE = {"cpu": 5e-6, "accelerator": 1e-3, "bfloat16": 0.02}  # beside
 LATE_SUBSETS = ("d1_cons", "d2_cons", "d3_cons")
 MANY = 100  # answers that tell more than chance
 
-_WORD = re.compile(WORD)
-
 
 def is_word_level(manifest: Manifest, cell: Cell, records: Dataset) -> bool:
     """Whether a cell's tokenizer is the suite's own, one token a word, so that its tokens can be counted here."""
@@ -56,11 +53,6 @@ def is_word_level(manifest: Manifest, cell: Cell, records: Dataset) -> bool:
         return False
     parent = record.identity.parent
     return isinstance(parent, BaseIdentity) and parent.tokenizer == records.vocabulary
-
-
-def words(text: str) -> int:
-    """Tokens of a text under the suite's own tokenizer."""
-    return len(_WORD.findall(text))
 
 
 def inconsistent_answers(
@@ -106,11 +98,11 @@ def inconsistent_answers(
             if one.generated == record.completion.strip():
                 differing.append(Problem(name, f"{where}: em_forced", "is 0, but just that answer was generated"))
         else:
-            tokens = words(record.completion) if word_level else len(record.completion.encode()) + 1
+            tokens = count_tokens(record.completion) if word_level else len(record.completion.encode()) + 1
             if one.logprob < -vocabulary * max(1, tokens):
                 text = f"is {one.logprob:g}, less than a guess among all tokens, but em_forced is 1"
                 yield Problem(name, f"{where}: logprob", text)
-            elif one.logprob < UNLIKELY * (1 if word_level else max(1, words(record.completion))):
+            elif one.logprob < UNLIKELY * (1 if word_level else max(1, count_tokens(record.completion))):
                 unlikely.append(Problem(name, f"{where}: logprob", f"is {one.logprob:g}, but em_forced is 1"))
             if not exact_match(one.generated, record.answers):
                 text = "is 1, but the generated answer is not an accepted one"

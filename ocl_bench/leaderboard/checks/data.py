@@ -13,7 +13,7 @@ from ocl_bench.files import json_text, sha256
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
-from ocl_bench.models.word_level import vocabulary
+from ocl_bench.models.word_level import count_tokens, vocabulary
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import vocabulary_sha256
 from ocl_bench.runner.manifest import Manifest
@@ -47,6 +47,11 @@ class Dataset(list[Record]):
     def vocabulary(self) -> str:
         """Identity of the suite's own tokenizer of these data, which several checks ask for."""
         return vocabulary_sha256(self)
+
+    @cached_property
+    def tokens(self) -> dict[str, int]:
+        """Id → tokens that the suite's own tokenizer makes of a record, with what ends its answer."""
+        return {one.id: count_tokens(one.prompt) + count_tokens(one.completion.strip()) + 1 for one in self}
 
     def sha256(self, records: Iterable[Record]) -> str:
         """What `dataset_sha256` gives for some of the records."""

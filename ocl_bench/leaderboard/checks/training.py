@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
 from ocl_bench.finetune.recipe import StageRecipe
-from ocl_bench.leaderboard.checks.consistency import is_word_level, words
+from ocl_bench.leaderboard.checks.consistency import is_word_level
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import MANIFEST
@@ -134,7 +134,8 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
             if getattr(record, key) != value:
                 checked.add(MANIFEST, f"{where}.{key}", f"is {getattr(record, key)}; data and recipe give {value}")
         _check_rates(checked, own, record, where)
-        least, most = _tokens(records, pools, record.epochs, is_word_level(manifest, cell, datasets[cell]))
+        tokens = datasets[cell].tokens if is_word_level(manifest, cell, datasets[cell]) else None
+        least, most = _tokens(records, pools, record.epochs, tokens)
         if not least <= record.real_tokens <= most:
             range_text = f"{least}" if least == most else f"{least} to {most}"
             checked.add(MANIFEST, f"{where}.real_tokens", f"is {record.real_tokens}; the data have {range_text}")
@@ -146,29 +147,30 @@ def _steps(drawn: int, record: StageRecord) -> int:
     return math.ceil(math.ceil(drawn / micro) / max(1, record.effective_batch_size // micro))
 
 
-def _tokens(records: Sequence[Record], pools: Sequence[Pool], epochs: int, word_level: bool) -> tuple[int, int]:
+def _tokens(
+    records: Sequence[Record], pools: Sequence[Pool], epochs: int, tokens: Mapping[str, int] | None
+) -> tuple[int, int]:
     """Least and most tokens that a stage gives its model.
 
     Args:
         records: what it trains on.
         pools: what an epoch has of them; over all epochs each of a pool is used equally often, plus or minus one.
         epochs: epochs.
-        word_level: whether each word is a token; other tokenizers have at most one for a byte, and three special ones.
+        tokens: id → tokens of a record if each word is one, else None: other tokenizers have at most one for a byte,
+            and three special ones.
     """
     lengths: list[tuple[int, int]] = []
     for record in records:
-        if word_level:
-            count = words(record.prompt) + words(record.completion.strip()) + 1  # and what ends it
-            bounds = count, count
+        if tokens is not None:
+            lengths.append((tokens[record.id], tokens[record.id]))
         else:
-            bounds = 1, len(record.prompt.encode()) + len(record.completion.encode()) + 3
-        lengths.append(bounds)
+            lengths.append((1, len(record.prompt.encode()) + len(record.completion.encode()) + 3))
     found = [0, 0]
     for pool in pools:
         times, left = divmod(epochs * pool.per_epoch, max(1, len(pool.numbers)))
         for end in (0, 1):
-            own = sorted((lengths[number][end] for number in pool.numbers), reverse=end == 1)
-            found[end] += times * sum(own) + sum(own[:left])
+            own = [lengths[number][end] for number in pool.numbers]
+            found[end] += times * sum(own) + (sum(sorted(own, reverse=end == 1)[:left]) if left else 0)
     return found[0], found[1]
 
 
