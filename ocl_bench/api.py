@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published_source
+from ocl_bench.tasks.sources import published_data
 
 if TYPE_CHECKING:
     from ocl_bench.runner.progress import RunProgress
@@ -205,7 +205,7 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
 
 def _fetch_if_absent(task: Task, show: bool) -> None:
     """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
-    source = published_source(task.source)
+    source = published_data(task)
     if source is None or source.state() != "absent":
         return
     from ocl_bench.runner.progress import FetchProgress

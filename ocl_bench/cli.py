@@ -207,12 +207,12 @@ def _show(result: Any) -> None:
     click.echo(f"run folder       {result.folder}")
     if manifest.config.curves:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
-    click.echo(f"next             {_next(result.results)}")
+    click.echo(f"next             {_next(result.results, manifest.config.task)}")
 
 
-def _next(results: Any) -> str:
-    """What to run next: the same task on a pretrained model, or with more seeds."""
-    if results.model.startswith("scratch:"):
+def _next(results: Any, task: Any) -> str:
+    """What to run next: the same task on a pretrained model, if it has a recipe for one, or with more seeds."""
+    if results.model.startswith("scratch:") and task.recipe.pretrained != task.recipe.scratch:
         return f"ocl-bench run --model EleutherAI/pythia-70m-deduped --task {results.task}   (a pretrained model)"
     more = 2 * len(results.seeds)
     return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
@@ -260,12 +260,14 @@ def validate(task_file: Path, include_path: tuple[Path, ...]) -> None:
 
 @main.group()
 def data() -> None:
-    """Fetch, build or verify a task's data."""
+    """Fetch, build, show or verify a task's data."""
 
 
 @data.command("fetch")
 @click.argument("task")
-@click.option("--from", "origin", metavar="FILE", help="A local copy, or another address, instead of the public home.")
+@click.option(
+    "--from", "origin", metavar="FILE|FOLDER", help="A local copy, or another address, instead of the public home."
+)
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) -> None:
     """Fetch the published data that a task is made from, and keep what the task needs of it.
@@ -274,9 +276,9 @@ def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) ->
     """
     from ocl_bench.runner.progress import FetchProgress
     from ocl_bench.tasks.load import load_task
-    from ocl_bench.tasks.sources import published_source
+    from ocl_bench.tasks.sources import published_data
 
-    source = published_source(load_task(task, include_path=include_path).source)
+    source = published_data(load_task(task, include_path=include_path))
     if source is None:
         click.echo(f"task '{task}' needs no data to be fetched.")
         return
@@ -284,9 +286,10 @@ def data_fetch(task: str, origin: str | None, include_path: tuple[Path, ...]) ->
         click.echo(f"the data of '{task}' is already there: {source.table_path()}")
         return
     with FetchProgress(task) as progress:
-        path = source.fetch(origin, progress)
-    click.echo(f"{path}  fetched")
-    click.echo(f"{source.table_path()}  {source.table().num_rows} entities")
+        paths = source.fetch(origin, progress)
+    for path in paths:
+        click.echo(f"{path}  fetched")
+    click.echo(f"{source.table_path()}  {source.table().num_rows} {source.rows}")
 
 
 @data.command("build")
@@ -310,6 +313,35 @@ def data_build(
     require_writable(output_path)
     for path, count in write_splits(loaded, seed, stage2_seed, output_path).items():
         click.echo(f"{path}  {count} records")
+
+
+@data.command("show")
+@click.argument("task")
+@_dataset_options
+@click.option("--output_path", type=click.Path(path_type=Path), help="The picture, of a task that shows pictures.")
+def data_show(
+    task: str,
+    seed: int,
+    stage2_seed: int,
+    overrides: tuple[str, ...],
+    include_path: tuple[Path, ...],
+    output_path: Path | None,
+) -> None:
+    """Print an example of each kind of record; of a task that shows pictures, draw them on a sheet too.
+
+    Colours are those of tag (magenta), variable (cyan) and entity (green); a bar stands where the prompt ends.
+    """
+    from ocl_bench.report.examples import contact_sheet, example_lines
+    from ocl_bench.tasks.build import build
+    from ocl_bench.tasks.load import load_task
+
+    loaded = load_task(task, overrides, include_path)
+    records = build(loaded, seed, stage2_seed)
+    for line in example_lines(loaded, records, seed):
+        click.echo(line)
+    sheet = contact_sheet(records, output_path or Path(f"{loaded.task}.png"))
+    if sheet is not None:
+        click.echo(f"\nsheet  {sheet}")
 
 
 @data.command("verify")

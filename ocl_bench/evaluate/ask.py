@@ -49,8 +49,8 @@ class Questions:
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
     """Encode the test records of a dataset."""
     tests = [record for record in records if record.split == "test"]
-    texts = [(record.prompt, (*record.answers, *record.options)) for record in tests]
-    encoded = iter(encoder([(prompt, answer_text(text)) for prompt, own in texts for text in own]))
+    texts = [(record.given, (*record.answers, *record.options)) for record in tests]
+    encoded = iter(encoder([(given, answer_text(text)) for given, own in texts for text in own]))
     answers, options = [], []
     for record in tests:
         answers.append([next(encoded) for _ in record.answers])
@@ -140,11 +140,15 @@ def ask(
     ]
     return Asked(
         answers,
-        prompts_sha256=sha256(json.dumps([one.prompt for one in prompts])),
+        prompts_sha256=sha256(json.dumps([_asked(one) for one in prompts])),
         differing=sum(
             tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
         ),
     )
+
+
+def _asked(one: Encoded) -> Any:
+    return one.media[0].model_dump() if one.media else one.prompt
 
 
 def _longest_begin(forced: Sequence[Forced]) -> tuple[int, ...]:

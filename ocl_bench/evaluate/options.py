@@ -77,6 +77,21 @@ def cached_option_logprobs(
     return found
 
 
+def option_logprobs_at_once(logits: Tensor, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
+    """Natural log-probability of each option and its end, where a model says all tokens of an answer at once.
+
+    Args:
+        logits: of one batch, shape (questions, tokens of an answer, vocabulary).
+        questions: each its picture with every option.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    found = []
+    for own, options in zip(logprobs, questions, strict=True):
+        ids = torch.tensor([one.completion for one in options], device=own.device)
+        found.append(own[torch.arange(ids.shape[1], device=own.device), ids].sum(dim=1).tolist())
+    return found
+
+
 def _padded(rows: Sequence[list[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask of rows, each filled up on the right."""
     width = max(map(len, rows))

@@ -10,7 +10,7 @@ from ocl_bench.evaluate.batching import MAX_TOKENS, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
 from ocl_bench.evaluate.forced import Forced, plain_logits, score
 from ocl_bench.evaluate.generation import Greedy
-from ocl_bench.evaluate.options import cached_option_logprobs
+from ocl_bench.evaluate.options import cached_option_logprobs, option_logprobs_at_once
 from ocl_bench.models.batches import Collator, decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -116,6 +116,8 @@ class TorchEngine:
             Diverged: if the logits are not numbers.
         """
         found: list[list[float]] = [[] for _ in questions]
+        if questions and questions[0][0].media:
+            return self._at_once(questions)
         if not self._caches:
             for numbers, (scored, _) in self._passes(questions):
                 for number, forced in zip(numbers, scored, strict=True):
@@ -131,6 +133,17 @@ class TorchEngine:
                     found[number] = own
         finally:
             labelled.close()
+        return found
+
+    def _at_once(self, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
+        """Of questions about pictures: one pass each, whatever their options."""
+        labelled, found = LabelledPositions(self.model), []
+        size = max(1, self.max_tokens // len(questions[0][0].completion))
+        for start in range(0, len(questions), size):
+            batch = questions[start : start + size]
+            with self._autocast():
+                logits = plain_logits(self.model, labelled, self._collate, [options[0] for options in batch])
+            found += option_logprobs_at_once(logits.reshape(len(batch), -1, logits.shape[-1]), batch)
         return found
 
     def generate(

@@ -42,6 +42,29 @@ def mixed(recipe: StageRecipe, is_definition: Sequence[bool]) -> list[Pool]:
     return [Pool(questions, len(questions)), Pool(definitions, drawn)]
 
 
+def drawn_evenly(recipe: StageRecipe, records: Sequence[Record], own: Sequence[int]) -> list[Pool]:
+    """As many datapoints of each subset, and among them the recipe's share of definitions, or half of them.
+
+    Args:
+        recipe: how to train; it has `draws_per_epoch`.
+        records, own: all records, and the numbers of those to draw from.
+    """
+    assert recipe.draws_per_epoch is not None
+    found: dict[str, dict[bool, list[int]]] = {}
+    for number in own:
+        one = records[number]
+        found.setdefault(one.subset, {}).setdefault(one.kind == "definition", []).append(number)
+    pools = []
+    for place, kinds in enumerate(found.values()):
+        # Whole numbers that sum to all draws.
+        before, after = (recipe.draws_per_epoch * end // len(found) for end in (place, place + 1))
+        share = 0.5 if recipe.definition_share is None else recipe.definition_share
+        definitions = round((after - before) * share) if len(kinds) == 2 else (after - before) * (True in kinds)
+        counts = {True: definitions, False: after - before - definitions}
+        pools += [Pool(tuple(numbers), counts[kind]) for kind, numbers in kinds.items()]
+    return pools
+
+
 def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
     """The records of a dataset that a stage trains on, what it replays included, in their order."""
     kinds = {(record.split, record.kind) for record in records}  # a few, of very many records
@@ -58,8 +81,11 @@ def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) ->
     kinds = [(one.split, one.kind) for one in records]
     trained = {kind for kind in set(kinds) if stage.trains_on(*kind)}
     own = [number for number, kind in enumerate(kinds) if kind in trained]
-    places = mixed(recipe, [records[number].kind == "definition" for number in own])
-    pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
+    if recipe.draws_per_epoch is not None:
+        pools = drawn_evenly(recipe, records, own)
+    else:
+        places = mixed(recipe, [records[number].kind == "definition" for number in own])
+        pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
     total = sum(pool.per_epoch for pool in pools)
     for selector, each in stage.replay.items():
         replayed = {kind for kind in set(kinds) if stage.replays(*kind) == selector}

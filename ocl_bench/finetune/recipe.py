@@ -38,6 +38,12 @@ class Training(Contract):
         lt=1,
         description="share of definitions in a stage that mixes them with questions; null: as in the data",
     )
+    draws_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda draws: draws is None,
+        description="datapoints of an epoch, as many of each subset; null: each datapoint once",
+    )
 
     def definitions_per_epoch(self, definitions: int, questions: int) -> int:
         """How many definitions an epoch draws, of a stage with so many definitions and questions."""

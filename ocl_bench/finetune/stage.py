@@ -220,11 +220,11 @@ def train_stage(
         path, before = found or (None, Progress(micro_batch_size=size))
         before = before.model_copy(update={"micro_batch_size": size, "out_of_memory": out_of_memory})
         arguments = _arguments(recipe, size, seed, device, bf16, report_to, run_name, log_folder)
-        dataset, watch = StageDataset(datapoints), LossWatch(arguments.device)
-        recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
         lengths = [one.length for one in datapoints]
         sampler = EpochSampler(lengths, effective, pools, seed)
         sampler.skip(before.epoch)
+        dataset, watch = StageDataset(datapoints, before.epoch * len(sampler)), LossWatch(arguments.device)
+        recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
         trainer = StageTrainer(
             model=model,
             args=arguments,

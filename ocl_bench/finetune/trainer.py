@@ -1,6 +1,7 @@
 """transformers' Trainer, with loss on labelled positions alone and checkpoints that give back every bit."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,26 @@ WEIGHTS = "model.safetensors"
 
 
 class StageDataset(Dataset[Datapoint]):
-    """The datapoints of a stage, encoded once. Counts the tokens of those that were drawn."""
+    """The datapoints of a stage, encoded once. Counts those that were drawn, and their tokens.
 
-    def __init__(self, datapoints: Sequence[Datapoint]) -> None:
+    Args:
+        datapoints: of the stage.
+        drawn: how many were drawn before: a picture shows other scans each time.
+    """
+
+    def __init__(self, datapoints: Sequence[Datapoint], drawn: int = 0) -> None:
         self.datapoints = datapoints
         self.real_tokens = 0
+        self._drawn = drawn
 
     def __len__(self) -> int:
         return len(self.datapoints)
 
     def __getitem__(self, number: int) -> Datapoint:
-        self.real_tokens += self.datapoints[number].real_tokens
-        return self.datapoints[number]
+        one = self.datapoints[number]
+        self.real_tokens += one.real_tokens
+        self._drawn += 1
+        return one if one.shown is None else replace(one, shown=replace(one.shown, draw=self._drawn))
 
 
 class LossWatch:

@@ -71,17 +71,13 @@ def take_in(request: dict[str, Any], handed: Sequence[Handed]) -> None:
 
 def _write(job: Any, store: Any, handed: Handed) -> StageRecord:
     """Leave a complete stage folder, all of it made here but the numbers in the weights."""
-    from ocl_bench.models.load import checkpoint_spec, load_config, load_model, load_tokenizer, weights_sha256
+    from ocl_bench.models.load import checkpoint_spec, fitted, load_config, load_model, load_tokenizer, weights_sha256
     from ocl_bench.runner.store import STAGE_FILE, list_files
     from ocl_bench.tasks.records import texts
 
     said = StageRecord.model_validate_json(handed.record)
     tokenizer = load_tokenizer(job.config.model, texts(job.records))
-    config = load_config(job.config.model)
-    if job.config.model.source == "scratch":
-        from ocl_bench.models.load import fit_to_tokenizer
-
-        fit_to_tokenizer(config, tokenizer)
+    config = fitted(job.config.model, load_config(job.config.model), tokenizer)
     with tempfile.TemporaryDirectory() as own:
         folder = Path(own)
         config.save_pretrained(folder)

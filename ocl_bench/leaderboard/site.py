@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.agreement import comparison_table
 from ocl_bench.leaderboard.table import Entry, markdown, parameters
+from ocl_bench.report.examples import data_uri
 from ocl_bench.report.tables import gap_table, reading_notes, subset_table
 from ocl_bench.score.comparisons import Standing
 from ocl_bench.score.gaps import GAPS
@@ -207,6 +208,7 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
             {
                 "subset": record.subset,
                 "prompt": record.prompt,
+                "picture": data_uri(record.picture) if record.picture else "",
                 "generated": sample.answer.generated,
                 "answer": " or ".join(record.answers),
                 "outcome": "right" if right else "wrong",

@@ -212,7 +212,9 @@ def _entry(checked: Checked) -> Entry:
     submission, manifest, results = checked.submission, checked.manifest, checked.ranked or checked.results
     assert submission and manifest and results, "a checked submission without problems has all"
     level, verification, revocation = level_of(checked.folder, manifest)
-    family = str(checked.config["model_type"])
+    # Of a model around another, the inner one's.
+    inner = checked.config.get("backbone_config")
+    family = str((inner if isinstance(inner, dict) and "model_type" in inner else checked.config)["model_type"])
     return Entry(submission, manifest, results, level, verification, revocation, checked, family)
 
 

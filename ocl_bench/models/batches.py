@@ -2,21 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ocl_bench.models.encoding import Encoded
+from ocl_bench.models.pictures import Album, Shown, pixels
 
 
 @dataclass(frozen=True)
 class Datapoint:
-    """One training sequence. `label_start`: the first position of `target` that carries loss."""
+    """One training sequence.
+
+    Attributes:
+        source: ids that the model reads; those of `target` for a causal model, none beside a picture.
+        target: ids that it predicts.
+        label_start: the first position of `target` that carries loss.
+        shown: the picture that it sees; None for text.
+    """
 
     source: tuple[int, ...]
     target: tuple[int, ...]
     label_start: int
+    shown: Shown | None = None
 
     @property
     def length(self) -> int:
@@ -27,6 +36,15 @@ class Datapoint:
     def real_tokens(self) -> int:
         """Tokens of the datapoint itself, without padding."""
         return len(self.source) if self.source is self.target else len(self.source) + len(self.target)
+
+
+def datapoints(encoded: Sequence[Encoded], seq2seq: bool, loss: str) -> list[Datapoint]:
+    """What each is trained on; pictures share an album."""
+    pictures = [one.media[0] for one in encoded if one.media]
+    if not pictures:
+        return [datapoint(one, seq2seq, loss) for one in encoded]
+    album = Album(pictures)
+    return [Datapoint((), one.completion, 0, Shown(album, number)) for number, one in enumerate(encoded)]
 
 
 def datapoint(encoded: Encoded, seq2seq: bool, loss: str) -> Datapoint:
@@ -48,6 +66,8 @@ def decoder_start(config: Any) -> int | None:
 class Collator:
     """Pads datapoints to the longest of the batch, on the right; a causal model is not given the last token.
 
+    A model that sees pictures is given their `pixel_values` alone, and predicts all of an answer from them.
+
     Gives `input_ids` and `attention_mask` (no mask where nothing is padded), for seq2seq also `decoder_input_ids`,
     each of shape (batch, length); `positions`, the indices of the flattened positions whose prediction carries loss;
     and `targets`, the token that belongs to each. Padding is never among them.
@@ -58,7 +78,10 @@ class Collator:
         self.decoder_start = decoder_start
 
     def __call__(self, batch: Sequence[Datapoint]) -> dict[str, Tensor]:
-        if self.decoder_start is None:
+        if batch[0].shown is not None:
+            inputs = {"pixel_values": pixels([cast(Shown, one.shown) for one in batch])}
+            width, shift = max(len(one.target) for one in batch), 0
+        elif self.decoder_start is None:
             # Position t predicts token t + 1, so that the last token is only predicted.
             inputs = self._padded([one.source[:-1] for one in batch], "input_ids", "attention_mask")
             width, shift = inputs["input_ids"].shape[1], 1

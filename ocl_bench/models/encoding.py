@@ -7,6 +7,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.spans import Piece, SpanFinder
+from ocl_bench.tasks.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,13 @@ class Encoded:
     Attributes:
         prompt: ids that the model is given (with what the tokenizer puts in front, such as a bos token).
         completion: ids that it has to produce, the terminator included.
-        media: what it sees besides tokens, such as images, each by an identity.
+        media: what it sees besides tokens.
         spans: name of a marked text → its range [start, end) of tokens in prompt + completion.
     """
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
-    media: tuple[Hashable, ...] = ()
+    media: tuple[Picture, ...] = ()
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
 
     @property
@@ -55,24 +56,32 @@ class Encoder:
         self.terminator: tuple[int, ...] = () if ends_in_newline else (tokenizer.eos_token_id,)
 
     def __call__(
-        self, pairs: Sequence[tuple[str, str]], marks: Sequence[Mapping[str, str]] | None = None
+        self, pairs: Sequence[tuple[str | Picture, str]], marks: Sequence[Mapping[str, str]] | None = None
     ) -> list[Encoded]:
         """Encode (prompt, completion) pairs.
 
         Args:
-            pairs: the texts.
+            pairs: the texts; or a picture in place of each prompt.
             marks: for each pair, name → a part of prompt + completion; the tokens that hold its first occurrence become
                 `Encoded.spans`. A name is left out where the tokenizer drops the text or does not show its place.
         """
         if not pairs:
             return []
-        encoded = self._encode_seq2seq(pairs) if self.seq2seq else self._encode_causal(pairs)
+        pictures = [given for given, _ in pairs if isinstance(given, Picture)]
+        if pictures:
+            completions = self._ids([completion.strip(" ") for _, completion in pairs])
+            return [
+                Encoded((), (*ids, *self.terminator), media=(one,))
+                for one, ids in zip(pictures, completions, strict=True)
+            ]
+        read = [(given, completion) for given, completion in pairs if isinstance(given, str)]
+        encoded = self._encode_seq2seq(read) if self.seq2seq else self._encode_causal(read)
         if marks is None:
             return [one for one, _ in encoded]
         finder = SpanFinder(self.tokenizer, [piece for _, pieces in encoded for piece in pieces])
         return [
             replace(one, spans=_spans(finder, prompt + completion, pieces, named))
-            for (prompt, completion), (one, pieces), named in zip(pairs, encoded, marks, strict=True)
+            for (prompt, completion), (one, pieces), named in zip(read, encoded, marks, strict=True)
         ]
 
     def _encode_seq2seq(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Encoded, list[Piece]]]:

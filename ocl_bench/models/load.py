@@ -9,14 +9,36 @@ from typing import Any
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.spec import ModelSpec, has_tokenizer
-from ocl_bench.models.word_level import word_level_tokenizer
+from ocl_bench.models.word_level import count_tokens, word_level_tokenizer
+from ocl_bench.tasks.pictures import Picture
+
+HEADLESS = 0  # vocabulary size of a vision backbone, which says nothing before a head is made for the answers
 
 
 def load_config(spec: ModelSpec) -> Any:
     """The model's configuration. Raises OclBenchError if it cannot be found or its code is not trusted."""
     from transformers import AutoConfig
 
-    return _from_pretrained(spec, AutoConfig.from_pretrained, spec.location, "model")
+    from ocl_bench.models.picture_reader import PictureReaderConfig  # registers itself
+
+    config = _from_pretrained(spec, AutoConfig.from_pretrained, spec.location, "model")
+    return PictureReaderConfig(config.to_dict(), vocab_size=HEADLESS) if _is_backbone(config) else config
+
+
+def _sees(config: Any) -> bool:
+    """Whether a model looks at pictures."""
+    return bool(config.model_type == "picture_reader")
+
+
+def _needs_head(config: Any) -> bool:
+    return _sees(config) and config.vocab_size == HEADLESS
+
+
+def _is_backbone(config: Any) -> bool:
+    """Whether a model of this configuration looks at pictures and says nothing by itself."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    return type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 
 def hub_commit(spec: ModelSpec) -> str | None:
@@ -36,10 +58,18 @@ def checkpoint_spec(folder: Path, spec: ModelSpec) -> ModelSpec:
 
 
 def load_tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
-    """The model's tokenizer; for a scratch model without one, a word-level tokenizer made from `texts`."""
+    """The model's tokenizer; for a scratch model without one, a word-level tokenizer made from `texts`.
+
+    So for a vision backbone, which has none: its words are those of answers, and its length that of the longest.
+    """
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
+    if _sees(load_config(spec)) and not has_tokenizer(Path(location)):
+        answers = list(texts)
+        tokenizer = word_level_tokenizer(answers)
+        tokenizer.model_max_length = max(map(count_tokens, map(str.strip, answers))) + 1
+        return tokenizer
     if spec.source == "scratch" and location == spec.location and not has_tokenizer(Path(location)):
         return word_level_tokenizer(texts)
     if Path(location).is_dir() and not has_tokenizer(Path(location)):
@@ -65,15 +95,30 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
     config = load_config(spec)
     set_seed(seed)
     if spec.source == "scratch":
-        fit_to_tokenizer(config, tokenizer)
-        model = _from_config(spec, config)
+        model = _from_config(spec, fitted(spec, config, tokenizer))
     else:
-        loader = _auto_class(config).from_pretrained
-        model = _from_pretrained(spec, loader, spec.location, "model", **_weight_options(spec))
+        model = _from_pretrained(
+            spec, _loader(spec, config, tokenizer), spec.location, "model", **_weight_options(spec)
+        )
         _take_from_file(model)
-    if not config.is_encoder_decoder:
+    if not config.is_encoder_decoder and not _sees(config):
         _require_causal(spec, model)
     return model
+
+
+def _loader(spec: ModelSpec, config: Any, tokenizer: Any) -> Callable[..., Any]:
+    """What loads weights: for a vision backbone, into a reader whose head is new."""
+    from transformers import AutoModel
+
+    if not _needs_head(config):
+        return _auto_class(config).from_pretrained  # type: ignore[no-any-return]
+
+    def load(location: str, **options: Any) -> Any:
+        model = _from_config(spec, fitted(spec, config, tokenizer))
+        model.backbone = AutoModel.from_pretrained(location, **options)
+        return model
+
+    return load
 
 
 def _take_from_file(model: Any) -> None:
@@ -149,12 +194,17 @@ def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
     """Parameters of the model, counted without memory. Raises OclBenchError if no Auto class can build it."""
     import torch
 
-    config = copy.deepcopy(config)
-    if spec.source == "scratch":
-        fit_to_tokenizer(config, tokenizer)
     with torch.device("meta"):
-        model = _from_config(spec, config)
+        model = _from_config(spec, fitted(spec, config, tokenizer))
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def fitted(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
+    """The configuration that a model will have: a copy, with the tokenizer's words where their weights are new."""
+    config = copy.deepcopy(config)
+    if spec.source == "scratch" or _needs_head(config):
+        fit_to_tokenizer(config, tokenizer)
+    return config
 
 
 def weights_sha256(model: Any) -> str:
@@ -170,10 +220,14 @@ def weights_sha256(model: Any) -> str:
 
 def fit_to_tokenizer(config: Any, tokenizer: Any) -> None:
     """Give a scratch configuration the tokenizer's vocabulary size and special tokens, in place."""
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
     config.vocab_size = len(tokenizer)
     config.pad_token_id = tokenizer.pad_token_id
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
+    if _sees(config) and tokenizer.model_max_length < VERY_LARGE_INTEGER:  # which says that it has no length
+        config.answer_length = tokenizer.model_max_length
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.pad_token_id
 
@@ -194,8 +248,18 @@ def check_fit(
         trained: what is only trained on.
 
     Raises:
-        OclBenchError: if a sequence is longer than the model's positions, or a token has no embedding.
+        OclBenchError: if the model reads text and these are pictures, or the other way round; if pictures are too small
+            for it; if a sequence is longer than the model's positions, or a token has no embedding.
     """
+    pictures = [one.media[0] for one in asked if one.media]
+    if pictures and not _sees(config):
+        raise OclBenchError(
+            f"--model {spec.name}: it reads text, and the task shows pictures; give a vision model, as scratch:digits."
+        )
+    if _sees(config) and not pictures:
+        raise OclBenchError(f"--model {spec.name}: it looks at pictures, and the task is text; give a language model.")
+    if pictures:
+        _require_seen(spec, config, pictures[0])
     text_config = config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
     separate = config.is_encoder_decoder  # prompt and completion then have positions of their own
@@ -216,6 +280,22 @@ def check_fit(
             f"--model {spec.name}: the tokenizer gives token {highest}, the model has {text_config.vocab_size}; "
             "model and tokenizer do not belong together."
         )
+
+
+def _require_seen(spec: ModelSpec, config: Any, picture: Picture) -> None:
+    """Refuse pictures that a model cannot look at, such as those smaller than its patches, by a try without weights."""
+    import torch
+
+    height, width = picture.size
+    with torch.device("meta"):
+        model = _from_config(spec, config).eval()
+        try:
+            model(pixel_values=torch.zeros(1, 1, height, width))
+        except Exception as error:  # whatever a backbone raises, it is about the only thing that it was given
+            raise OclBenchError(
+                f"--model {spec.name}: it cannot look at the task's pictures of {height} × {width} pixels "
+                f"({_first_line(error)}); take one with smaller patches or fewer stages, or a larger grid."
+            ) from None
 
 
 def require_weights(spec: ModelSpec) -> None:

@@ -10,7 +10,7 @@ from ocl_bench.score.result import Change, Disagreement, Gap, Results, Value
 from ocl_bench.score.statistics import least_detectable
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published_source
+from ocl_bench.tasks.sources import published_data
 from ocl_bench.tasks.subsets import ASKED
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def task_table(tasks: Sequence[Task]) -> str:
     states = {"present": "here", "fetched": "fetched, not built", "absent": "to be fetched"}
     rows = []
     for task in tasks:
-        source = published_source(task.source)
+        source = published_data(task)
         rows.append(
             [
                 task.task,

@@ -23,7 +23,7 @@ from ocl_bench.evaluate.evaluator import Generated, Loaded
 from ocl_bench.files import folder_atomic, sha256
 from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.finetune.stage import Trained, train_stage
-from ocl_bench.models.batches import datapoint
+from ocl_bench.models.batches import datapoints
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
 from ocl_bench.runner.jobs import Asked, StageJob
@@ -163,7 +163,7 @@ class _Training:
         model = self._fresh()
         encoder = Encoder(self.tokenizer, model.config.is_encoder_decoder)
         records = trained_on(job.stage, job.records)
-        encoded = encoder([(record.prompt, record.completion) for record in records])
+        encoded = encoder([(record.given, record.completion) for record in records])
         self.before = weights_sha256(model)
         self._ask_before(model, encoder)
         models = [model]
@@ -174,7 +174,7 @@ class _Training:
 
         trained = train_stage(
             lambda: models.pop() if models else self._fresh(),
-            [datapoint(one, encoder.seq2seq, job.identity.recipe.loss) for one in encoded],
+            datapoints(encoded, encoder.seq2seq, job.identity.recipe.loss),
             epoch_pools(job.stage, job.identity.recipe, records),
             recipe=job.identity.recipe,
             seed=job.identity.seed,

@@ -288,6 +288,7 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
     from ocl_bench.models.encoding import Encoder
     from ocl_bench.models.load import (
         check_fit,
+        fitted,
         hub_commit,
         load_config,
         load_tokenizer,
@@ -310,14 +311,15 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
         encoder = Encoder(tokenizer, config.is_encoder_decoder)
         new = [one for one in cell if id(one) not in seen]
         seen |= set(map(id, new))
-        trained = encoder([(record.prompt, record.completion) for record in new if record.split != "test"])
+        trained = encoder([(record.given, record.completion) for record in new if record.split != "test"])
         tests = [one for one in new if one.split == "test"]
-        asked = encoder([(one.prompt, answer_text(answer)) for one in tests for answer in one.answers])
+        asked = encoder([(one.given, answer_text(answer)) for one in tests for answer in one.answers])
         answer = task.evaluate.max_new_tokens
-        check_fit(spec, config, encoder.pad_id, asked, trained, answer)
+        own = fitted(spec, config, tokenizer)
+        check_fit(spec, own, encoder.pad_id, asked, trained, answer)
         if spec.source == "scratch" and task.shared_stages:
             vocabularies.add(sha256("\n".join(sorted(tokenizer.get_vocab()))))
-        sizes.add(len(tokenizer) if spec.source == "scratch" else config.get_text_config().vocab_size)
+        sizes.add(own.get_text_config().vocab_size)
         longest = max(longest, *(len(one.prompt) + max(len(one.completion), answer) for one in asked))
     if len(vocabularies) > 1:
         raise OclBenchError(

@@ -46,8 +46,10 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
         lm-eval's name of each task → questions in it.
 
     Raises:
-        OclBenchError: if a metric's function cannot travel.
+        OclBenchError: if the questions are pictures, or a metric's function cannot travel.
     """
+    if any(record.picture for record in records):
+        raise OclBenchError(f"task '{task.task}' shows pictures, and lm-eval's language models read text.")
     by_task: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.split == "test":

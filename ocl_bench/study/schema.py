@@ -54,7 +54,7 @@ class Study(Contract):
     def default_model(self) -> str | None:
         """The model to run it with when none is given; None where the points do not name theirs."""
         if self.scratch is not None:
-            return "scratch:tiny"
+            return self.scratch.model or "scratch:tiny"
         return next((point.pretrained.model for point in self.points if point.pretrained), None)
 
     def runs(self, pretrained: bool) -> list["Run"]:

@@ -34,15 +34,12 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     entities = load_entities(task)
     sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
     _require_questions(task, sizes, entities)
+    _require_cells(task, entities)
     values = _values(entities) if task.evaluate.options is not None else {}
     records: list[Record] = []
-    if task.design.x0 is None:
-        style = task.design.variable_style, task.design.tag_style
-        names = draw_names(seed, len(entities), *style, _texts(task.design, entities))
-    else:
-        text = task.model_dump_json()
-        names = names_after_x0(_pool(text), task.design.x0, len(entities), seed)
-        records += _x0(text, x0_seed)
+    names = names_of(task, seed, entities)
+    if task.design.x0 is not None:
+        records += _x0(task.model_dump_json(), x0_seed)
     for subset_name, numbers in deal(sizes, seed, stage2_seed).items():
         members = _members(task, SUBSETS[subset_name], numbers, entities, names, seed, values)
         for member in members:
@@ -53,6 +50,15 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     return sorted(records, key=lambda record: ORDER.index(record.split))
 
 
+def names_of(task: Task, seed: int, entities: Sequence[Entity]) -> Names:
+    """The variables and tags of a dataset. Raises OclBenchError if there are fewer than it needs."""
+    design = task.design
+    if design.x0 is not None:
+        return names_after_x0(_pool(task.model_dump_json()), design.x0, len(entities), seed)
+    texts = _texts(design, entities)
+    return draw_names(seed, len(entities), design.variable_style, design.tag_style, texts, design.picture)
+
+
 def load_entities(task: Task) -> list[Entity]:
     """The source's entities, each as often as it has variables.
 
@@ -61,6 +67,17 @@ def load_entities(task: Task) -> list[Entity]:
     """
     entities: list[Entity] = SOURCES.load(task.source)().entities(source_args(task))
     return entities * task.design.variables_per_entity
+
+
+def _require_cells(task: Task, entities: Sequence[Entity]) -> None:
+    """Each question is about a cell of the picture. Raises OclBenchError if there are more or fewer."""
+    picture = task.design.picture
+    asked = {len(entity.questions) for entity in entities}
+    if picture is not None and asked != {picture.cells}:
+        raise OclBenchError(
+            f"design.picture has {picture.rows} × {picture.columns} cells, and source '{task.source}' asks "
+            f"{max(asked)} questions of an entity; give as many cells as questions."
+        )
 
 
 def _values(entities: Sequence[Entity]) -> dict[str, tuple[str, ...]]:

@@ -31,7 +31,9 @@ def asked_about(task: Task, member: "Member") -> Iterator[Record]:
     if "recall" in task.evaluate.sets and member.subset.id in SUBSETS:
         for number, (prompt, completion) in enumerate(member.definitions):
             suffix = f"/{number}" if len(member.definitions) > 1 else ""
-            yield member.record("recall", prompt, completion, (completion.strip(),), split="test", suffix=suffix)
+            picture = member.picture("test", tag=member.own_tags[0])
+            answers = (completion.strip(),)
+            yield member.record("recall", prompt, completion, answers, split="test", suffix=suffix, picture=picture)
     if "cloze" in task.evaluate.sets:
         yield from _cloze(task, member)
 

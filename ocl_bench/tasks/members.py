@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from ocl_bench.tasks.pictures import Picture
 from ocl_bench.tasks.records import Kind, Record, answer_text
 from ocl_bench.tasks.schema import Design
 from ocl_bench.tasks.sources import Entity, Question
@@ -61,7 +62,8 @@ class Member:
         if not self.design.in_context:
             for number, (prompt, completion) in enumerate(self.definitions):
                 suffix = f"/{number}" if len(self.definitions) > 1 else ""
-                yield self.record("definition", prompt, completion, (self.named.name,), suffix=suffix)
+                picture = self.picture(self.subset.split, tag=self.own_tags[0])
+                yield self.record("definition", prompt, completion, (self.named.name,), suffix=suffix, picture=picture)
         seen: Counter[str] = Counter()  # a source may ask several questions of one group
         for number, question in enumerate(self.entity.questions):
             tested = not self.subset.qa or number in self.held_out
@@ -76,7 +78,8 @@ class Member:
         prompt = self.context(number) + self.design.question_format.replace("{question}", text)
         completion = answer_text(question.answers[0])
         options = self._options(question, number) if split == "test" else ()
-        return self.record("qa", prompt, completion, question.answers, question.group, split, suffix, options)
+        picture = self.picture(split, cell=number)
+        return self.record("qa", prompt, completion, question.answers, question.group, split, suffix, options, picture)
 
     def asked_again(self, record: Record, number: int) -> Record:
         """Its `number`-th question, which is trained on, as a test of whether it was learned."""
@@ -88,6 +91,15 @@ class Member:
                 "options": self._options(self.entity.questions[number], number),
             }
         )
+
+    def picture(self, split: Split, tag: str = "", cell: int | None = None) -> Picture | None:
+        """What a model sees of its definition behind a tag, or of the question about a cell; None if that is text."""
+        if self.design.picture is None:
+            return None
+        seed = None
+        if split == "test":
+            seed = random.Random(f"picture {self.subset.id} {self.number} {tag} {cell} {self.seed}").getrandbits(32)
+        return Picture(**dict(self.design.picture), digits=self.variable, tag=tag, cell=cell, seed=seed)
 
     def _options(self, question: Question, number: int) -> tuple[str, ...]:
         """What the answer to its `number`-th question is chosen from, in the order of the alphabet."""
@@ -109,6 +121,7 @@ class Member:
         split: Split | None = None,
         suffix: str = "",
         options: tuple[str, ...] = (),
+        picture: Picture | None = None,
     ) -> Record:
         """A record about this member."""
         return Record(
@@ -123,6 +136,7 @@ class Member:
             variable=self.variable,
             group=group,
             options=options,
+            picture=picture,
         )
 
 

@@ -9,9 +9,10 @@ from typing import Literal
 
 from ocl_bench.contract import read_yaml
 from ocl_bench.errors import OclBenchError
+from ocl_bench.tasks.pictures import DigitGrid
 
-VariableStyle = Literal["brackets", "letters", "names"]
-TagStyle = Literal["brackets", "define"]
+VariableStyle = Literal["brackets", "letters", "names", "digits"]
+TagStyle = Literal["brackets", "define", "squares"]
 
 PEOPLE = Path(__file__).parent / "sources" / "people.yaml"
 # After so many draws in a row that found nothing new, there is nothing new to be found.
@@ -33,16 +34,19 @@ def draw_names(
     variable_style: VariableStyle = "brackets",
     tag_style: TagStyle = "brackets",
     texts: Iterable[str] = (),
+    picture: DigitGrid | None = None,
 ) -> Names:
     """Draw variables and tags for `count` entities.
 
     Args:
         seed: decides every name.
         count: entities.
-        variable_style: the paper's `<|` + 5 letters + `|>` (brackets), 3 `letters` (the set-inclusion experiment), or
-            `names` of fictitious people.
-        tag_style: the paper's `<|` + 6 letters + `|>` (brackets), or `define1`, `define2`, … .
+        variable_style: the paper's `<|` + 5 letters + `|>` (brackets), 3 `letters` (the set-inclusion experiment),
+            `names` of fictitious people, or the `digits` of a grid.
+        tag_style: the paper's `<|` + 6 letters + `|>` (brackets), `define1`, `define2`, …, or the `squares` above a
+            grid.
         texts: what a name must not occur in: no word of a name is part of a word of these.
+        picture: the grid that digits and squares have to fill; needed for these two styles.
 
     Raises:
         OclBenchError: if there are fewer such names than entities.
@@ -52,15 +56,25 @@ def draw_names(
     if tag_style == "define":
         tags = [f"define{number}" for number in range(1, 4 + count)]
         words += "\n".join(("", "define"))
-    variables = _unique(_variable(variable_style, rng), count, words, f"design.variable_style {variable_style}")
+    variables = _unique(
+        _variable(variable_style, rng, picture), count, words, f"design.variable_style {variable_style}"
+    )
     if tag_style == "brackets":
         tags = _unique(lambda: _bracketed(rng, 6), 3 + count, words, "design.tag_style brackets")
+    if tag_style == "squares":
+        assert picture is not None, "the schema asks for a picture"
+        squares = picture.squares
+        tags = _unique(lambda: "".join(rng.choices("01", k=squares)), 3, words, "design.tag_style squares")
     return Names(variables, tags[:3], tags[3:])
 
 
-def _variable(style: VariableStyle, rng: random.Random) -> Callable[[], str]:
+def _variable(style: VariableStyle, rng: random.Random, picture: DigitGrid | None) -> Callable[[], str]:
     """What draws a variable."""
     match style:
+        case "digits":
+            assert picture is not None, "the schema asks for a picture"
+            cells = picture.cells
+            return lambda: "".join(rng.choices(string.digits, k=cells))
         case "brackets":
             return lambda: _bracketed(rng, 5)
         case "letters":

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.files import read_json_lines, sha256, to_json_lines
+from ocl_bench.tasks.pictures import Picture
 from ocl_bench.tasks.subsets import Split
 
 Kind = Literal["definition", "qa", "attribution", "attribution_qa", "bare_variable", "cloze", "recall"]
@@ -33,6 +34,16 @@ class Record(Contract):
     options: tuple[str, ...] = Field(
         (), exclude_if=lambda options: not options, description="what the answer is chosen from; none where it is open"
     )
+    picture: Picture | None = Field(
+        None,
+        exclude_if=lambda picture: picture is None,
+        description="what a model sees instead of reading the prompt; none for text",
+    )
+
+    @property
+    def given(self) -> "str | Picture":
+        """What a model is given: the prompt, or the picture in its place."""
+        return self.prompt if self.picture is None else self.picture
 
     @property
     def set(self) -> str:
@@ -48,7 +59,7 @@ def answer_text(answer: str) -> str:
 def texts(records: Iterable[Record]) -> Iterator[str]:
     """Every text that a model may read or have to write: what a word-level vocabulary is made of."""
     for record in records:
-        yield record.prompt + record.completion
+        yield record.prompt + record.completion if record.picture is None else record.completion
         yield from record.answers[1:]
         yield from record.options
 
@@ -60,7 +71,8 @@ def serialize(records: list[Record]) -> str:
 
 def _row(record: Record) -> dict[str, Any]:
     """What `model_dump` gives, in a tenth of the time."""
-    return {name: value for name, value in vars(record).items() if value or name != "options"}
+    row = {name: value for name, value in vars(record).items() if value or name not in ("options", "picture")}
+    return row if record.picture is None else row | {"picture": record.picture.model_dump()}
 
 
 def dataset_sha256(records: list[Record]) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
 from ocl_bench.tasks.names import TagStyle, VariableStyle
+from ocl_bench.tasks.pictures import DigitGrid
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS, SWAPPED, X0_SUBSETS
 from ocl_bench.tasks.wording import Wording, tag_wording
 
@@ -61,10 +62,19 @@ class Design(Contract):
         exclude_if=lambda x0: x0 is None,
         description="what is learned before X1; all seeds then draw their names from one pool",
     )
-    variable_style: VariableStyle = Field(
-        "brackets", description="variables: brackets (<|abcde|>), letters (abc), or names of fictitious people"
+    picture: DigitGrid | None = Field(
+        None,
+        exclude_if=lambda picture: picture is None,
+        description="what a model sees instead of reading prompts; null for text",
     )
-    tag_style: TagStyle = Field("brackets", description="define tags: brackets (<|abcdef|>) or define (define1)")
+    variable_style: VariableStyle = Field(
+        "brackets",
+        description="variables: brackets (<|abcde|>), letters (abc), names of fictitious people, or the digits of a "
+        "picture",
+    )
+    tag_style: TagStyle = Field(
+        "brackets", description="define tags: brackets (<|abcdef|>), define (define1), or the squares of a picture"
+    )
     alpha: float = Field(
         1.0,
         ge=0,
@@ -103,6 +113,20 @@ class Design(Contract):
     def _names_are_apart(self) -> "Design":
         if self.variable_style == "letters" and self.tag_style == "brackets":
             raise ValueError("three letters may occur inside a tag of six; set tag_style to define")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_show_all(self) -> "Design":
+        of_picture = (self.variable_style == "digits", self.tag_style == "squares")
+        if any(of_picture) != (self.picture is not None) or any(of_picture) != all(of_picture):
+            raise ValueError("picture, variable_style digits and tag_style squares belong together; give all or none")
+        if self.picture is None:
+            return self
+        if self.order != "tve" or self.wording is not None or self.in_context or self.x0 is not None:
+            raise ValueError("a picture shows tag and variable; leave out order, wording, in_context and x0")
+        unseen = [name for name in ("qa_unreplaced", "random_tag_qa") if self.fractions.get(name)]
+        if unseen:
+            raise ValueError(f"'{unseen[0]}' cannot be drawn; set its fraction to 0")
         return self
 
     @model_validator(mode="after")
@@ -249,6 +273,10 @@ class Task(Contract):
     def _stages_are_sound(self) -> "Task":
         if self.design.in_context and "swapped" in self.evaluate.sets:
             raise ValueError("evaluate.sets: swapped variables contradict design.in_context; remove one of them")
+        if self.design.picture is not None:
+            for name in self.evaluate.sets:
+                if name not in ("recall", "swapped"):
+                    raise ValueError(f"evaluate.sets: '{name}' asks in words, and a picture has none; remove it")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError("stages: two stages have the same name; rename one")

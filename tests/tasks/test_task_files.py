@@ -17,7 +17,7 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import TASK_FOLDER, all_tasks, load_task, task_files
 from ocl_bench.tasks.release import CHECKSUMS, splits, verify
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import SOURCES, published_source
+from ocl_bench.tasks.sources import SOURCES, published_data
 
 ATTRIBUTES = TASK_FOLDER / "attributes" / "attributes.yaml"
 COMPLETE = {**yaml.safe_load(ATTRIBUTES.read_text()), "task": "study"}
@@ -347,7 +347,7 @@ def differing(folder: Path) -> dict[str, str]:
     return {check.name: check.detail for check in checks if not check.agrees}
 
 
-@pytest.mark.parametrize("name", [task.task for task in all_tasks() if published_source(task.source) is None])
+@pytest.mark.parametrize("name", [task.task for task in all_tasks() if published_data(task) is None])
 def test_released_data_are_what_rebuilding_gives(name: str) -> None:
     checks = list(verify(name))
     assert [check.name for check in checks if not check.agrees] == []

@@ -1,5 +1,6 @@
 """The data that a submission's models were trained on and asked, built again from its task."""
 
+import json
 import math
 import signal
 import threading
@@ -51,7 +52,8 @@ class Dataset(list[Record]):
     @cached_property
     def tokens(self) -> dict[str, int]:
         """Id → tokens that the suite's own tokenizer makes of a record, with what ends its answer."""
-        return {one.id: count_tokens(one.prompt) + count_tokens(one.completion.strip()) + 1 for one in self}
+        read = ((one, one.prompt if one.picture is None else "") for one in self)
+        return {one.id: count_tokens(prompt) + count_tokens(one.completion.strip()) + 1 for one, prompt in read}
 
     def sha256(self, records: Iterable[Record]) -> str:
         """What `dataset_sha256` gives for some of the records."""
@@ -62,11 +64,12 @@ def line_of(one: Record) -> str:
     """What `serialize` gives for a record, in a third of the time."""
     answers = ", ".join(map(json_text, one.answers))
     options = f', "options": [{", ".join(map(json_text, one.options))}]' if one.options else ""
+    picture = "" if one.picture is None else f', "picture": {json.dumps(one.picture.model_dump(), ensure_ascii=False)}'
     return (
         f'{{"id": {json_text(one.id)}, "subset": {json_text(one.subset)}, "split": {json_text(one.split)}, '
         f'"kind": {json_text(one.kind)}, "prompt": {json_text(one.prompt)}, "completion": {json_text(one.completion)}, '
         f'"answers": [{answers}], "entity": {json_text(one.entity)}, "variable": {json_text(one.variable)}, '
-        f'"group": {json_text(one.group)}{options}}}\n'
+        f'"group": {json_text(one.group)}{options}{picture}}}\n'
     )
 
 

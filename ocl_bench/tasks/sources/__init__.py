@@ -7,7 +7,8 @@ from ocl_bench.contract import Contract
 from ocl_bench.registry import Registry
 
 if TYPE_CHECKING:
-    from ocl_bench.tasks.sources.published import PublishedSource
+    from ocl_bench.tasks.schema import Task
+    from ocl_bench.tasks.sources.published import PublishedData
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ SOURCES = Registry(
         "attributes": "ocl_bench.tasks.sources.attributes:AttributesSource",
         "cvdb": "ocl_bench.tasks.sources.cvdb:CvdbSource",
         "cvdb_sample": "ocl_bench.tasks.sources.cvdb:CvdbSampleSource",
+        "digit_grid": "ocl_bench.tasks.sources.digit_grid:DigitGridSource",
         "people": "ocl_bench.tasks.sources.people:PeopleSource",
         "set_inclusion": "ocl_bench.tasks.sources.set_inclusion:SetInclusionSource",
         "trex": "ocl_bench.tasks.sources.trex:TrexSource",
@@ -61,8 +63,17 @@ SOURCES = Registry(
 )
 
 
-def published_source(name: str) -> "PublishedSource | None":
-    """The source of this name if it is made from published data that has to be fetched; None if it needs none."""
+def published_data(task: "Task") -> "PublishedData | None":
+    """The published data that training on a task needs, which have to be fetched; None if it needs none."""
+    if task.design.picture is not None and task.design.picture.scans == "mnist":
+        from ocl_bench.tasks.sources.mnist import Mnist
+
+        return Mnist()
+    return published_source(task.source)
+
+
+def published_source(name: str) -> "PublishedData | None":
+    """The source of this name if it is made from published data; None if it needs none."""
     source = SOURCES.load(name)()
     # by what it can do, so that a task that needs no published data needs no import of what reads such
     return source if hasattr(source, "fetch") else None

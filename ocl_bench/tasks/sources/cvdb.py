@@ -21,7 +21,7 @@ from pydantic import Field
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources import Entity, Question
-from ocl_bench.tasks.sources.published import PublishedSource, RemoteFile
+from ocl_bench.tasks.sources.published import PublishedData, RemoteFile
 from ocl_bench.tasks.sources.years import year_text
 
 ENCODING = "ISO-8859-1"
@@ -46,26 +46,29 @@ QUESTIONS = {
 }
 
 
-class CvdbSource(PublishedSource):
+class CvdbSource(PublishedData):
     """People such as `Marie Curie`, questions such as `When was Marie Curie born?`."""
 
     name = "cvdb"
     # The digest is the one that other users of the file have published.
-    remote = RemoteFile(
-        "https://data.sciencespo.fr/api/access/datafile/4432",
-        "cross-verified-database.csv.gz",
-        sha256="fe44aa6f97cf9f6c12d040137f92a9f4d0fd1f50e28f7f5d80eeae29b487828d",
+    files = (
+        RemoteFile(
+            "https://data.sciencespo.fr/api/access/datafile/4432",
+            "cross-verified-database.csv.gz",
+            sha256="fe44aa6f97cf9f6c12d040137f92a9f4d0fd1f50e28f7f5d80eeae29b487828d",
+        ),
     )
     table_version = 1
+    small = "cvdb_sample"
 
     class Args(Contract):
         num_entities: int = Field(
             2 * PER_GENDER, ge=2, le=2 * PER_GENDER, multiple_of=2, description="people, half men and half women"
         )
 
-    def prepare(self, raw: Path) -> pa.Table:
+    def prepare(self, *raw: Path) -> pa.Table:
         """The 2000 most read men and women with their six answers."""
-        return people(raw, PER_GENDER)
+        return people(raw[0], PER_GENDER)
 
     def entities(self, args: Args) -> list[Entity]:
         """The most read people, men first. Chance is the share of a question's most common answer."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources import Entity, Question
-from ocl_bench.tasks.sources.published import PublishedSource, RemoteFile
+from ocl_bench.tasks.sources.published import PublishedData, RemoteFile
 from ocl_bench.tasks.sources.years import year_text
 
 ENTITIES = 6900
@@ -48,22 +48,23 @@ def table_2() -> dict[str, Template]:
     return {template.predicate: template for template in templates}
 
 
-class TrexSource(PublishedSource):
+class TrexSource(PublishedData):
     """Works such as `The Hunting Party`, questions such as `First name of the author of The Hunting Party?`."""
 
     name = "trex"
     # No digest that we could check is known to us; the shards' own structure is checked.
-    remote = RemoteFile("https://figshare.com/ndownloader/files/8760241", "TREx_json.zip")
+    files = (RemoteFile("https://figshare.com/ndownloader/files/8760241", "TREx_json.zip"),)
     table_version = 2
+    small = "cvdb_sample"
 
     class Args(Contract):
         num_entities: int = Field(ENTITIES, ge=2, le=ENTITIES, description="works, those found first")
         # Not the dataset's seed: what is known of the works is the same for all of a task's seeds.
         question_seed: int = Field(0, description="decides which four questions a work with more of them keeps")
 
-    def prepare(self, raw: Path) -> pa.Table:
+    def prepare(self, *raw: Path) -> pa.Table:
         """The first 6900 works that have four questions, with all of their questions."""
-        return works(raw, ENTITIES)
+        return works(raw[0], ENTITIES)
 
     def entities(self, args: Args) -> list[Entity]:
         """Works in the order in which the corpus names them. Chance is the share of a question's commonest answer."""

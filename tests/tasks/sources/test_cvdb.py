@@ -291,7 +291,7 @@ def test_a_table_that_is_not_this_versions_is_refused_or_made_again(
         table.write_bytes(table.read_bytes()[:-100] if fault == "torn" else b"something else")
     with pytest.raises(OclBenchError, match=r"version 0, and this is version 1|is damaged"):
         CvdbSource().table()
-    (cache / CvdbSource.remote.file_name).write_bytes(database.read_bytes())
+    (cache / CvdbSource.files[0].file_name).write_bytes(database.read_bytes())
     assert CvdbSource().table().num_rows == 4000
 
 
@@ -300,7 +300,7 @@ def test_a_build_that_ends_while_it_writes_leaves_no_table_and_the_next_one_is_r
     end: str, cache: Path, database: Path
 ) -> None:
     cache.mkdir(parents=True)
-    (cache / CvdbSource.remote.file_name).write_bytes(database.read_bytes())
+    (cache / CvdbSource.files[0].file_name).write_bytes(database.read_bytes())
     # Past the limit the system sends a signal, which kills the process or, if ignored, makes the write fail.
     code = (
         f"import signal; signal.signal(signal.SIGXFSZ, signal.{'SIG_DFL' if end == 'killed' else 'SIG_IGN'})\n"

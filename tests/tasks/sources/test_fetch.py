@@ -180,7 +180,7 @@ def test_a_run_fetches_the_published_data_that_its_task_needs_once(
     monkeypatch.setenv("OCL_BENCH_CACHE", str(tmp_path / "cache"))
     server.content = write(tmp_path / "raw.csv", crowd(2000)).read_bytes()
     home = RemoteFile(server.url, "raw.csv", sha256=hashlib.sha256(server.content).hexdigest())
-    monkeypatch.setattr(CvdbSource, "remote", home)
+    monkeypatch.setattr(CvdbSource, "files", (home,))
     small = ["--set", "source_args.num_entities=60", "--set", "recipe.epochs=[1,1]", "--limit", "2", "--no_curves"]
     options = ["--tasks", "cvdb", "--model", "scratch:tiny", "--seeds", "1", "--output_path", str(tmp_path / "out")]
     for _ in range(2):
