@@ -28,6 +28,7 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/validate.py
 	.venv/bin/python benchmarks/coverage.py
 	.venv/bin/python benchmarks/digits.py
+	.venv/bin/python benchmarks/pictures.py
 
 # Faults injected into real runs; writes docs/reliability.md, in about 20 minutes on 2 cores. As root it also fills a
 # small disk. TORTURE=--short takes one or two minutes and writes nothing.

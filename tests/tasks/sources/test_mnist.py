@@ -1,9 +1,12 @@
 """MNIST's four files become one table, from a folder or an address, and what is not them is refused in a sentence."""
 
+import functools
 import gzip
 import re
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     scans.cache_clear()
 
 
-def fetch(origin: Path) -> tuple[int, str]:
+def fetch(origin: Path | str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["data", "fetch", "mnist", "--from", str(origin)])
     return done.exit_code, done.output
 
@@ -126,3 +129,13 @@ def test_without_the_files_the_sentence_names_the_command_and_the_small_task(cac
     assert code == 2 and "--from nowhere: there is no such folder" in printed
     with pytest.raises(Exception, match=r"data fetch mnist --from FOLDER.*or run the task digit_grid"):
         Mnist().table()
+
+
+def test_files_of_an_address_have_to_be_the_public_ones(cache: Path, tmp_path: Path) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(write_files(tmp_path / "raw")))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code, printed = fetch(f"http://127.0.0.1:{server.server_port}/")
+        server.shutdown()
+    assert code == 2 and f"{IMAGES}.gz gave" in printed and "instead of 440fcabf73cc" in printed, printed
+    assert Mnist().state() == "absent" and not list(cache.rglob("*.gz*"))
