@@ -8,7 +8,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
 
@@ -87,6 +87,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.sampler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Parameters that decay: scales of norms do not, and the Trainer knows layer norms alone by their kind."""
+        norms = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+        scales = {f"{name}.weight" for name in norms}
+        return [name for name in super().get_decay_parameter_names(model) if name not in scales]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from ocl_bench.finetune.trainer import StageTrainer
 from ocl_bench.models.batches import Collator, datapoints
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import checkpoint_spec, load_model, load_tokenizer, weights_sha256
@@ -57,3 +58,15 @@ def test_a_backbone_from_a_folder_gets_a_head_and_its_checkpoint_is_the_same_mod
     again_spec = checkpoint_spec(tmp_path / "kept", spec)
     again = load_model(again_spec, load_tokenizer(again_spec, ()), seed=9)
     assert weights_sha256(again) == weights_sha256(model)
+
+
+def test_weight_decay_leaves_biases_and_the_scales_of_norms_alone(records: list[Record]) -> None:
+    spec = parse_model("scratch:digits")
+    model = load_model(spec, load_tokenizer(spec, texts(records)), seed=0)
+    decayed = set(StageTrainer.get_decay_parameter_names(StageTrainer.__new__(StageTrainer), model))
+    norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert norms and decayed == {
+        name
+        for name, _ in model.named_parameters()
+        if name.rpartition(".")[0] not in norms and not name.endswith(".bias")
+    }
