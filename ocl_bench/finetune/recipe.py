@@ -36,7 +36,8 @@ class Training(Contract):
         None,
         gt=0,
         lt=1,
-        description="share of definitions in a stage that mixes them with questions; null: as in the data",
+        description="share of definitions in a stage that mixes them with questions, or with draws_per_epoch in each "
+        "subset that does; null: as in the data, or half",
     )
     draws_per_epoch: int | None = Field(
         None,

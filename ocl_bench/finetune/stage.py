@@ -223,7 +223,7 @@ def train_stage(
         lengths = [one.length for one in datapoints]
         sampler = EpochSampler(lengths, effective, pools, seed)
         sampler.skip(before.epoch)
-        dataset, watch = StageDataset(datapoints, before.epoch * len(sampler)), LossWatch(arguments.device)
+        dataset, watch = StageDataset(datapoints, seed, before.epoch * len(sampler)), LossWatch(arguments.device)
         recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
         trainer = StageTrainer(
             model=model,

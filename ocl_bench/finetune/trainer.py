@@ -20,18 +20,22 @@ from ocl_bench.models.labelled_positions import LabelledPositions
 WEIGHTS = "model.safetensors"
 
 
+MOST_DRAWS = 2**31  # of one training, so that no two seeds show the same scans
+
+
 class StageDataset(Dataset[Datapoint]):
     """The datapoints of a stage, encoded once. Counts those that were drawn, and their tokens.
 
     Args:
         datapoints: of the stage.
-        drawn: how many were drawn before: a picture shows other scans each time.
+        seed: of the training: decides which scans a picture shows, others each time.
+        drawn: how many were drawn before.
     """
 
-    def __init__(self, datapoints: Sequence[Datapoint], drawn: int = 0) -> None:
+    def __init__(self, datapoints: Sequence[Datapoint], seed: int = 0, drawn: int = 0) -> None:
         self.datapoints = datapoints
         self.real_tokens = 0
-        self._drawn = drawn
+        self._seed, self._drawn = seed, drawn
 
     def __len__(self) -> int:
         return len(self.datapoints)
@@ -40,7 +44,9 @@ class StageDataset(Dataset[Datapoint]):
         one = self.datapoints[number]
         self.real_tokens += one.real_tokens
         self._drawn += 1
-        return one if one.shown is None else replace(one, shown=replace(one.shown, draw=self._drawn))
+        if one.shown is None:
+            return one
+        return replace(one, shown=replace(one.shown, draw=(self._seed * MOST_DRAWS + self._drawn) % 2**62))
 
 
 class LossWatch:
@@ -68,7 +74,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         progress: gives what a checkpoint is sealed with.
     """
 
-    # The loss is divided by the labelled positions of the whole optimizer step, so accumulation changes nothing.
+    # The loss is divided by the labelled positions of the whole optimizer step, so accumulation changes nothing. Batch
+    # norms, which take each micro-batch for a batch, are the exception.
     loss_is_scaled_for_ga = True
 
     def __init__(

@@ -212,9 +212,9 @@ def _entry(checked: Checked) -> Entry:
     submission, manifest, results = checked.submission, checked.manifest, checked.ranked or checked.results
     assert submission and manifest and results, "a checked submission without problems has all"
     level, verification, revocation = level_of(checked.folder, manifest)
-    # Of a model around another, the inner one's.
-    inner = checked.config.get("backbone_config")
-    family = str((inner if isinstance(inner, dict) and "model_type" in inner else checked.config)["model_type"])
+    family, inner = str(checked.config["model_type"]), checked.config.get("backbone_config")
+    if family == "picture_reader" and isinstance(inner, dict):  # a head, and a backbone of some family
+        family = str(inner.get("model_type", family))
     return Entry(submission, manifest, results, level, verification, revocation, checked, family)
 
 

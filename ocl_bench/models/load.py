@@ -13,6 +13,8 @@ from ocl_bench.models.word_level import count_tokens, word_level_tokenizer
 from ocl_bench.tasks.pictures import Picture
 
 HEADLESS = 0  # vocabulary size of a vision backbone, which says nothing before a head is made for the answers
+# Seed of such a head: all seeds of a run start from the same weights, as with any pretrained model.
+HEAD_SEED = 0
 
 
 def load_config(spec: ModelSpec) -> Any:
@@ -22,7 +24,11 @@ def load_config(spec: ModelSpec) -> Any:
     from ocl_bench.models.picture_reader import PictureReaderConfig  # registers itself
 
     config = _from_pretrained(spec, AutoConfig.from_pretrained, spec.location, "model")
-    return PictureReaderConfig(config.to_dict(), vocab_size=HEADLESS) if _is_backbone(config) else config
+    if not _is_backbone(config):
+        return config
+    # What the weights were saved as is none of the reader's: it decides for backbone and head.
+    backbone = {name: value for name, value in config.to_dict().items() if name not in ("dtype", "torch_dtype")}
+    return PictureReaderConfig(backbone, vocab_size=HEADLESS)
 
 
 def _sees(config: Any) -> bool:
@@ -65,6 +71,8 @@ def load_tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
+    if _sees(load_config(spec)) and spec.args.tokenizer:
+        raise OclBenchError(f"--model_args tokenizer={location}: {spec.name} looks at pictures, and reads no text.")
     if _sees(load_config(spec)) and not has_tokenizer(Path(location)):
         answers = list(texts)
         tokenizer = word_level_tokenizer(answers)
@@ -108,12 +116,13 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
 
 def _loader(spec: ModelSpec, config: Any, tokenizer: Any) -> Callable[..., Any]:
     """What loads weights: for a vision backbone, into a reader whose head is new."""
-    from transformers import AutoModel
+    from transformers import AutoModel, set_seed
 
     if not _needs_head(config):
         return _auto_class(config).from_pretrained  # type: ignore[no-any-return]
 
     def load(location: str, **options: Any) -> Any:
+        set_seed(HEAD_SEED)
         model = _from_config(spec, fitted(spec, config, tokenizer))
         model.backbone = AutoModel.from_pretrained(location, **options)
         return model
@@ -144,6 +153,10 @@ class BaseModel:
 
         if spec.source == "scratch":
             return load_model(spec, tokenizer, seed)
+        if _needs_head(load_config(spec)):  # which is made for the answers of one task
+            model = load_model(spec, tokenizer, seed)
+            set_seed(seed)
+            return model
         if self._spec != spec:
             self._model = load_model(spec, tokenizer, seed)
             self._spec = spec
@@ -249,7 +262,8 @@ def check_fit(
 
     Raises:
         OclBenchError: if the model reads text and these are pictures, or the other way round; if pictures are too small
-            for it; if a sequence is longer than the model's positions, or a token has no embedding.
+            for it, or it says longer or shorter answers; if a sequence is longer than the model's positions, or a token
+            has no embedding.
     """
     pictures = [one.media[0] for one in asked if one.media]
     if pictures and not _sees(config):
@@ -259,6 +273,12 @@ def check_fit(
     if _sees(config) and not pictures:
         raise OclBenchError(f"--model {spec.name}: it looks at pictures, and the task is text; give a language model.")
     if pictures:
+        lengths = {len(one.completion) for one in (*asked, *trained)}
+        if lengths != {config.answer_length}:
+            raise OclBenchError(
+                f"--model {spec.name}: it says answers of {config.answer_length} tokens, and the task's have "
+                f"{' or '.join(map(str, sorted(lengths)))}; a model is of one grid, its answers of one length."
+            )
         _require_seen(spec, config, pictures[0])
     text_config = config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)

@@ -55,6 +55,10 @@ def evaluate_checkpoint(
         OclBenchError: for bad input, or if lm-eval's model fails.
     """
     loaded = load_task(task, overrides, include_path)
+    if loaded.design.picture is not None:
+        raise OclBenchError(
+            f"task '{loaded.task}' shows pictures, and lm-eval's models read text; score it with a run."
+        )
     names = [one.name for one in loaded.stages]
     own = Path(checkpoint).name
     stage = stage or (own if own in names else names[-1])

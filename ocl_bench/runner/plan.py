@@ -30,7 +30,7 @@ from ocl_bench.runner.compute import (
 from ocl_bench.runner.identity import content_key
 from ocl_bench.runner.manifest import RunConfig
 from ocl_bench.runner.request import AUTO_BYTES, RunRequest
-from ocl_bench.tasks.build import build, load_entities
+from ocl_bench.tasks.build import build, load_entities, require_cells
 from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import Record, answer_text, texts
 from ocl_bench.tasks.schema import Recipes, Task
@@ -161,7 +161,9 @@ def check_recipe(recipe: Recipe, task: Task) -> None:
 def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     """Check all of a task file that can be checked without a model. Raises OclBenchError with the first mistake."""
     task = load_task(str(path), include_path=include_path)
-    subset_sizes(task.design.fractions, task.design.alpha, len(load_entities(task)))
+    entities = load_entities(task)
+    subset_sizes(task.design.fractions, task.design.alpha, len(entities))
+    require_cells(task, entities)
     for name in (task.recipe.scratch, task.recipe.pretrained):
         check_recipe(load_recipe(name, include_path=include_path), task)
     return task
@@ -183,6 +185,8 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
     device = pick_device(request.device)
     _check_trackers(request.report_to)
+    if request.also_tasks and task.design.picture is not None:
+        raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
     if request.also_tasks:
         task_manager(request.also_tasks, request.include_path)
     cells = cells_of(choice.seeds, request.stage2_seeds, request.own_x0)
@@ -199,7 +203,8 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         for cell in cells
         for stage in cell.owned(task)
     )
-    work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens)
+    pictures = task.design.picture is not None
+    work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens, pictures)
     chosen, reason = choose_engine(request.engine, work)
     if request.engine_args and request.engine == "torch":
         raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")

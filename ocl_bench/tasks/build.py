@@ -34,7 +34,7 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     entities = load_entities(task)
     sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
     _require_questions(task, sizes, entities)
-    _require_cells(task, entities)
+    require_cells(task, entities)
     values = _values(entities) if task.evaluate.options is not None else {}
     records: list[Record] = []
     names = names_of(task, seed, entities)
@@ -69,7 +69,7 @@ def load_entities(task: Task) -> list[Entity]:
     return entities * task.design.variables_per_entity
 
 
-def _require_cells(task: Task, entities: Sequence[Entity]) -> None:
+def require_cells(task: Task, entities: Sequence[Entity]) -> None:
     """Each question is about a cell of the picture. Raises OclBenchError if there are more or fewer."""
     picture = task.design.picture
     asked = {len(entity.questions) for entity in entities}

@@ -64,10 +64,10 @@ def test_adding_a_model_is_as_its_page_says(tmp_path: Path) -> None:
 
 
 def test_adding_a_task_is_as_its_page_says(tmp_path: Path) -> None:
-    valid, listed, built, shown, run = follow(DOCS / "adding_a_task.md", tmp_path)
+    valid, listed, examples, built, shown, run = follow(DOCS / "adding_a_task.md", tmp_path)
     assert "task 'less_reliable' version 1 is valid" in valid
     assert "less_reliable" in listed and built.count("records") == 3
-    assert '"split": "x1"' in shown
+    assert re.search(r"x1 +d1_cons_qa +definition", examples) and '"split": "x1"' in shown
     assert "less_reliable (version 1)" in run and "meta_ocl_gap" in run
 
 

@@ -20,9 +20,10 @@ from ocl_bench.leaderboard.table import load_entries
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.runner.messages import EpochDone
+from ocl_bench.runner.workers import Workers
 from ocl_bench.score.lm_eval_export import export
 from ocl_bench.tasks.build import build
-from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import read_records
 
 SMALL = {
@@ -126,6 +127,35 @@ def test_a_vision_model_of_a_folder_is_finetuned(backbone: Path, tmp_path: Path)
     assert 4 < max(len(one.generated.split()) for one in read_answers(answers)) <= 16
 
 
+def test_a_new_head_is_the_same_for_all_seeds_and_made_for_each_tasks_answers(backbone: Path, tmp_path: Path) -> None:
+    """As pretrained weights are; though workers keep a model from one job to the next."""
+    larger = ("design.picture.rows=4", "source_args.num_entities=20", "recipe.draws_per_epoch=64", "recipe.epochs=[1]")
+    fields = {"seeds": 2, "limit": 1, "curves": False, "output_path": tmp_path}
+    with Workers() as workers:
+        for columns in (4, 5):
+            cells = (f"design.picture.columns={columns}", f"source_args.cells={4 * columns}")
+            own = ocl_bench.run(str(backbone), "digit_grid", overrides=(*larger, *cells), workers=workers, **fields)
+            stages = [stages["x1x2"] for stages in read_manifest(own.folder).stages.values()]
+            assert len(stages) == 2 and len({stage.weights_before for stage in stages}) == 1
+            assert {stage.real_tokens for stage in stages} == {64 * (4 * columns + 1)}
+
+
+def test_a_finished_model_is_not_given_another_grid(small_grid: Any, tmp_path: Path) -> None:
+    checkpoint = small_grid.folder / "seed-0" / "x1x2"
+    larger = ("design.picture.columns=3", "source_args.cells=6")
+    with pytest.raises(OclBenchError, match="says answers of 5 tokens, and the task's have 7"):
+        ocl_bench.run(str(checkpoint), **{**SMALL, "overrides": larger}, output_path=tmp_path)
+
+
+def test_a_hardly_trained_model_may_say_no_end_of_its_answer(tmp_path: Path) -> None:
+    overrides = ("source_args.num_entities=20", "recipe.draws_per_epoch=64", "recipe.epochs=[1]")
+    result = ocl_bench.run(
+        task="digit_grid", seeds=1, limit=2, curves=False, output_path=tmp_path,
+        overrides=(*overrides, "evaluate.max_new_tokens=16"),
+    )  # fmt: skip
+    assert result.metrics["d1_cons"]["em"].n == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -138,18 +168,38 @@ def test_a_vision_model_of_a_folder_is_finetuned(backbone: Path, tmp_path: Path)
         (["--tasks", "digit_grid", "--set", "design.variable_style=letters"], "belong together"),
         (["--tasks", "digit_grid", "--set", "evaluate.sets=[cloze]"], "'cloze' asks in words"),
         (["--tasks", "digit_grid", "--set", "source_args.num_entities=9000"], "half of the 10,000 grids"),
+        (["--tasks", "digit_grid", "--also_tasks", "hellaswag"], "lm-eval asks in text"),
+        (["--tasks", "digit_grid", "--model_args", "tokenizer=gpt2"], "reads no text"),
+        (["--tasks", "MIXED"], "says answers of 5 tokens, and the task's have 2 or 5"),
         (["--tasks", "mnist"], "data fetch mnist --from FOLDER"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence_and_leaves_no_folder(
     arguments: list[str], sentence: str, backbone: Path, tmp_path: Path
 ) -> None:
-    named = [str(backbone) if word == "BACKBONE" else word for word in arguments]
+    mixed = tmp_path / "mixed.yaml"  # of four attributes, as many as there are cells
+    text = task_files()["digit_grid"].read_text().replace("source: digit_grid", "source: attributes")
+    mixed.write_text(text.replace("task: digit_grid", "task: mixed").replace(", cells: 4", ""))
+    named = [{"BACKBONE": str(backbone), "MIXED": str(mixed)}.get(word, word) for word in arguments]
     unreachable = {"OCL_BENCH_CACHE": str(tmp_path / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
     done = call("run", *named, "--seeds", "1", folder=tmp_path, **unreachable)
     assert done.returncode == 2 and sentence in done.stderr, done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("ocl-bench: ")]) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_file_with_more_cells_than_questions_is_not_valid(tmp_path: Path) -> None:
+    text = (
+        task_files()["digit_grid"].read_text().replace("rows: 2", "rows: 3").replace("task: digit_grid", "task: tall")
+    )
+    (tmp_path / "tall.yaml").write_text(text)
+    done = call("validate", "tall.yaml", folder=tmp_path)
+    assert done.returncode == 2 and "design.picture has 3 × 2 cells" in done.stderr
+
+
+def test_a_checkpoint_is_not_scored_as_if_it_read_text(small_grid: Any, tmp_path: Path) -> None:
+    done = call("eval", "--model", small_grid.folder / "seed-0" / "x1x2", "--task", "digit_grid", folder=tmp_path)
+    assert done.returncode == 2 and "lm-eval's models read text" in done.stderr
 
 
 def test_pictures_are_not_exported_as_text(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,15 @@ HOME = "https://storage.googleapis.com/cvdf-datasets/mnist"
 SIDE = 28
 MAX_BYTES = 10**9  # what a file may hold; the largest of the public ones has 47 million
 UNSIGNED_BYTES = 8  # how IDX says that a value is a byte
+
+
+# sha256 of the unpacked files, by name. Records hold no pixels, so that nothing else tells one edition from another.
+CONTENTS = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 
 
 class Mnist(PublishedData):
@@ -66,6 +77,10 @@ def _split(images: Path, labels: Path, test: bool) -> pa.Table:
     missing = sorted(set(range(10)) - set(digits.tolist()))
     if missing:
         raise OclBenchError(f"{labels}: there is no scan of a {missing[0]}; each digit needs one at least.")
+    for path, values in ((images, pixels), (labels, digits)):
+        found = sha256(_header(values.shape) + values.tobytes()).hexdigest()
+        if found != CONTENTS[path.name.removesuffix(".gz")]:
+            raise OclBenchError(f"{path}: is another edition than MNIST's own (sha256 {found} of its content).")
     column = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(SIDE * SIDE), len(pixels), [None, pa.py_buffer(np.ascontiguousarray(pixels))]
     )
@@ -93,11 +108,16 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise OclBenchError(f"{path}: is damaged ({error}).") from None
     except OSError as error:
         raise OclBenchError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes((0, 0, UNSIGNED_BYTES, dimensions)):
+    header = len(_header((0,) * dimensions))
+    if len(content) < header or content[:4] != _header((0,) * dimensions)[:4]:
         raise OclBenchError(f"{path}: is not an IDX file of bytes in {dimensions} dimensions.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     expected = header + int(np.prod(shape, dtype=object))
     if len(content) != expected:
         raise OclBenchError(f"{path}: has {len(content)} bytes, and its header says {expected}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    """How a file of this shape begins."""
+    return bytes((0, 0, UNSIGNED_BYTES, len(shape))) + struct.pack(f">{len(shape)}I", *shape)

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import re
 import struct
 import threading
@@ -17,7 +18,7 @@ from ocl_bench.cli import main
 from ocl_bench.models.pictures import Album, Shown, pixels, scans
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.sources.mnist import Mnist
+from ocl_bench.tasks.sources.mnist import CONTENTS, Mnist
 
 TRAIN, TEST = 40, 20
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = (file.file_name.removesuffix(".gz") for file in Mnist.files)
@@ -50,6 +51,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     scans.cache_clear()
 
 
+@pytest.fixture
+def known(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes the suite take the files of a folder, as they are, for MNIST's own."""
+
+    def take(folder: Path) -> None:
+        for name in CONTENTS:
+            packed = folder / f"{name}.gz"
+            content = gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / name).read_bytes()
+            monkeypatch.setitem(CONTENTS, name, hashlib.sha256(content).hexdigest())
+
+    return take
+
+
 def fetch(origin: Path | str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["data", "fetch", "mnist", "--from", str(origin)])
     return done.exit_code, done.output
@@ -57,9 +71,10 @@ def fetch(origin: Path | str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_folder_of_the_four_files_becomes_scans_for_training_and_for_tests(
-    packed: bool, cache: Path, tmp_path: Path
+    packed: bool, known: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    code, printed = fetch(write_files(tmp_path / "raw", packed))
+    known(write_files(tmp_path / "raw", packed))
+    code, printed = fetch(tmp_path / "raw")
     assert code == 0 and f"{TRAIN + TEST} scans" in printed, printed
     trained, kept = scans("mnist", test=False), scans("mnist", test=True)
     assert (len(trained.images), len(kept.images)) == (TRAIN, TEST)
@@ -67,8 +82,11 @@ def test_a_folder_of_the_four_files_becomes_scans_for_training_and_for_tests(
     assert trained.counts.tolist() == [4] * 10 and kept.counts.tolist() == [2] * 10
 
 
-def test_pictures_of_the_task_have_its_size_and_tests_show_scans_of_the_test_half(cache: Path, tmp_path: Path) -> None:
-    fetch(write_files(tmp_path / "raw"))
+def test_pictures_of_the_task_have_its_size_and_tests_show_scans_of_the_test_half(
+    known: Callable[[Path], None], tmp_path: Path
+) -> None:
+    known(write_files(tmp_path / "raw"))
+    fetch(tmp_path / "raw")
     records = build(load_task("mnist", ("source_args.num_entities=20",)), 0)
     test = next(one for one in records if one.split == "test" and one.kind == "qa")
     train = next(one for one in records if one.split == "x1" and one.kind == "definition")
@@ -107,6 +125,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other sizes": (lambda f: (f / IMAGES).write_bytes(idx(np.zeros((TRAIN, 32, 28), np.uint8))), "scans are 32 × 28"),
     "fewer labels": (lambda f: (f / LABELS).write_bytes(idx(np.arange(10, dtype=np.uint8))), "and .* 10 labels"),
     "no digit": (lambda f: (f / LABELS).write_bytes(idx(np.full(TRAIN, 10, np.uint8))), "a label is 10"),
+    "another edition": (
+        lambda f: (f / LABELS).write_bytes(idx(np.arange(1, TRAIN + 1, dtype=np.uint8) % 10)),
+        "another edition",
+    ),
     "a digit without scans": (lambda f: (f / LABELS).write_bytes(idx(np.zeros(TRAIN, np.uint8))), "no scan of a 1"),
 }
 
