@@ -111,7 +111,7 @@ def test_the_studies_of_the_paper_are_there() -> None:
     families = {"gpt_neo", "llama_2", "t5"}
     assert set(study_files()) == families | {
         "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
-        "three_stage", "data_amount", "pairs",
+        "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation",
     }  # fmt: skip
     assert {name for name in study_files() if load_study(name).scratch is None} == families
 
