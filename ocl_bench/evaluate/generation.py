@@ -61,6 +61,8 @@ class Greedy:
             if not one.media and not self.ended(answer, max_new_tokens[number]):
                 unfinished[len(one.prompt), len(answer)].append(number)
         on_answered(len(encoded) - sum(map(len, unfinished.values())))
+        if not unfinished:
+            return answers
         with _without_own_generation_config(self.model):
             for (length, begun), numbers in sorted(unfinished.items()):
                 longest = max(max_new_tokens[n] for n in numbers)

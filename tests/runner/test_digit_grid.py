@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from conftest import Heard, call
 
@@ -34,9 +37,18 @@ SETTINGS = [part for override in SMALL["overrides"] for part in ("--set", overri
 DECISIVE = ("data.jsonl", "answers.jsonl", "curve.jsonl", "model.safetensors", "results.json")
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """A machine of one: last digits depend on the number of threads, and one seed takes all there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def small_grid(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return ocl_bench.run(**SMALL, output_path=tmp_path_factory.mktemp("grid"))
+    with one_core():
+        return ocl_bench.run(**SMALL, output_path=tmp_path_factory.mktemp("grid"))
 
 
 def test_a_run_has_the_scores_of_every_task_and_its_answers_are_grids(small_grid: Any) -> None:
@@ -71,18 +83,15 @@ def test_an_epoch_has_the_recipes_draws_as_many_of_each_subset(small_grid: Any) 
     assert record.real_tokens == 3 * 256 * 5  # four cells, and what ends an answer
 
 
-def test_an_interrupted_run_goes_on_with_the_same_scans_to_the_same_bytes(
-    small_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
-
+def test_an_interrupted_run_goes_on_with_the_same_scans_to_the_same_bytes(small_grid: Any, tmp_path: Path) -> None:
     def interrupt(message: Any) -> None:
         if isinstance(message, EpochDone) and message.epoch == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        ocl_bench.run(**SMALL, output_path=tmp_path, checkpoint_seconds=0, progress=Heard(interrupt).shown)
-    again = ocl_bench.run(**SMALL, output_path=tmp_path, checkpoint_seconds=0)
+    with one_core():
+        with pytest.raises(KeyboardInterrupt):
+            ocl_bench.run(**SMALL, output_path=tmp_path, checkpoint_seconds=0, progress=Heard(interrupt).shown)
+        again = ocl_bench.run(**SMALL, output_path=tmp_path, checkpoint_seconds=0)
     assert read_manifest(again.folder).stages["seed-0"]["x1x2"].resumed == 1
     for name in DECISIVE:
         whole, own = (next(folder.rglob(name)) for folder in (small_grid.folder, again.folder))
@@ -178,8 +187,9 @@ def test_what_does_not_fit_is_refused_in_one_sentence_and_leaves_no_folder(
     arguments: list[str], sentence: str, backbone: Path, tmp_path: Path
 ) -> None:
     mixed = tmp_path / "mixed.yaml"  # of four attributes, as many as there are cells
-    text = task_files()["digit_grid"].read_text().replace("source: digit_grid", "source: attributes")
-    mixed.write_text(text.replace("task: digit_grid", "task: mixed").replace(", cells: 4", ""))
+    grid, listed = (yaml.safe_load(task_files()[name].read_text()) for name in ("digit_grid", "attributes"))
+    own = {"task": "mixed", "source": "attributes", "source_args": listed["source_args"] | {"num_entities": 40}}
+    mixed.write_text(yaml.safe_dump(grid | own))
     named = [{"BACKBONE": str(backbone), "MIXED": str(mixed)}.get(word, word) for word in arguments]
     unreachable = {"OCL_BENCH_CACHE": str(tmp_path / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
     done = call("run", *named, "--seeds", "1", folder=tmp_path, **unreachable)
