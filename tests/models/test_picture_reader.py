@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ocl_bench.finetune.trainer import StageTrainer
+from ocl_bench.finetune.trainer import StageDataset, StageTrainer
 from ocl_bench.models.batches import Collator, datapoints
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import checkpoint_spec, load_model, load_tokenizer, weights_sha256
@@ -70,3 +70,15 @@ def test_weight_decay_leaves_biases_and_the_scales_of_norms_alone(records: list[
         for name, _ in model.named_parameters()
         if name.rpartition(".")[0] not in norms and not name.endswith(".bias")
     }
+
+
+def test_training_shows_other_scans_each_time_and_for_each_seed_and_goes_on_where_it_was(records: list[Record]) -> None:
+    encoder = Encoder(load_tokenizer(parse_model("scratch:digits"), texts(records)), seq2seq=False)
+    points = datapoints(encoder([(records[0].given, records[0].completion)]), False, "completion")
+
+    def draws(count: int, seed: int, drawn: int = 0) -> list[int]:
+        dataset = StageDataset(points, seed, drawn)
+        return [shown.draw for shown in (dataset[0].shown for _ in range(count)) if shown is not None]
+
+    assert len({*draws(4, seed=0), *draws(4, seed=1)}) == 8
+    assert draws(4, seed=1) == [*draws(2, seed=1), *draws(2, seed=1, drawn=2)]
