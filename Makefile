@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install test lint format bench torture release-data release-model clean
+.PHONY: run install test lint format bench bench-gpu torture release-data release-model clean
 
 run: install
 	.venv/bin/ocl-bench run
@@ -29,6 +29,10 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/coverage.py
 	.venv/bin/python benchmarks/digits.py
 	.venv/bin/python benchmarks/pictures.py
+
+# Training and evaluation on one GPU, in about three minutes.
+bench-gpu: .venv/installed-test
+	.venv/bin/python benchmarks/gpu.py
 
 # Faults injected into real runs; writes docs/reliability.md, in about 20 minutes on 2 cores. As root it also fills a
 # small disk. TORTURE=--short takes one or two minutes and writes nothing.

@@ -6,11 +6,25 @@ from dataclasses import dataclass
 from ocl_bench.evaluate.cached import shared_length
 from ocl_bench.models.encoding import Encoded
 
-# A batch may hold this many tokens, and this many logits (32 MiB of them in float32, about a cache).
-MAX_TOKENS = {"cpu": 4096, "cuda": 16384}
-MAX_LOGITS = 2**23
-# A batch smaller than this is not ended early for the sake of a longer shared beginning.
-MIN_BATCH = 16
+
+@dataclass(frozen=True)
+class Limits:
+    """How large batches are on a kind of device.
+
+    Attributes:
+        tokens: that a batch may hold.
+        logits: that it may hold.
+        smallest: questions of a batch that is not ended early for the sake of a longer shared beginning.
+    """
+
+    tokens: int
+    logits: int
+    smallest: int
+
+
+# 32 MiB of logits in float32 are about a CPU's cache. A GPU is idle between small batches, and has gigabytes.
+CPU = Limits(tokens=4096, logits=2**23, smallest=16)
+GPU = Limits(tokens=65536, logits=2**27, smallest=512)
 
 
 @dataclass(frozen=True)
@@ -21,11 +35,13 @@ class Batching:
         seq2seq: whether prompt and completion are sequences of their own.
         vocabulary: logits of a position.
         caches: whether what prompts share at their beginning is computed once a batch.
+        limits: of the device.
     """
 
     seq2seq: bool
     vocabulary: int
     caches: bool
+    limits: Limits = CPU
 
     def batches(self, questions: Sequence[Sequence[Encoded]], max_tokens: int) -> Iterator[list[int]]:
         """Numbers of questions, as many at a time as the limits allow, in an order that leaves little to compute.
@@ -43,7 +59,7 @@ class Batching:
             new_labels = sum(len(one.completion) for one in answers)
             new_longest = max(longest, self._longest(answers))
             too_long = (rows + len(answers)) * new_longest > max_tokens
-            too_many = (labels + new_labels) * self.vocabulary > MAX_LOGITS
+            too_many = (labels + new_labels) * self.vocabulary > self.limits.logits
             if numbers and (too_long or too_many or self._begins_otherwise(questions, numbers, number)):
                 yield numbers
                 numbers, rows, labels, new_longest = [], 0, 0, self._longest(answers)
@@ -65,7 +81,7 @@ class Batching:
 
     def _begins_otherwise(self, questions: Sequence[Sequence[Encoded]], numbers: list[int], number: int) -> bool:
         """Whether a batch of some size would share much less of its beginning with one more question."""
-        if not self.caches or len(numbers) < MIN_BATCH:
+        if not self.caches or len(numbers) < self.limits.smallest:
             return False
         first, last, new = (questions[n][0] for n in (numbers[0], numbers[-1], number))
         return 2 * shared_length(first, new) < shared_length(first, last)

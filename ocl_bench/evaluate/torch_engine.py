@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ocl_bench.evaluate.batching import MAX_TOKENS, Batching
+from ocl_bench.evaluate.batching import CPU, GPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
 from ocl_bench.evaluate.forced import Forced, plain_logits, score
 from ocl_bench.evaluate.generation import Greedy
@@ -33,9 +33,10 @@ class TorchEngine:
         self.model = model
         self.encoder = encoder
         self.bf16 = bf16
-        self.max_tokens = MAX_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
         self._caches = keeps_plain_cache(model)
-        self._batching = Batching(encoder.seq2seq, model.config.get_text_config().vocab_size, self._caches)
+        limits = GPU if model.device.type == "cuda" else CPU
+        self.max_tokens = limits.tokens
+        self._batching = Batching(encoder.seq2seq, model.config.get_text_config().vocab_size, self._caches, limits)
         self._collate = Collator(encoder.pad_id, decoder_start(model.config))
         self._greedy = Greedy(model, encoder)
 

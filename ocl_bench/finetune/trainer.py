@@ -11,8 +11,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
+from transformers.optimization import Adafactor
 
 from ocl_bench.errors import RunFailed
+from ocl_bench.finetune.adafactor import ForeachAdafactor
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
 from ocl_bench.models.batches import Datapoint
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -94,6 +96,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.sampler
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
+        """The optimizer that the recipe names, Adafactor by our own faster steps."""
+        optimizer, arguments = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return ForeachAdafactor if optimizer is Adafactor else optimizer, arguments
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Parameters that decay: scales of norms do not, and the Trainer knows layer norms alone by their kind."""

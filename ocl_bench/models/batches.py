@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ocl_bench.models.encoding import Encoded
@@ -90,19 +93,23 @@ class Collator:
             shifted = [(self.decoder_start, *one.target[:-1]) for one in batch]
             inputs |= self._padded(shifted, "decoder_input_ids", "decoder_attention_mask")
             width, shift = inputs["decoder_input_ids"].shape[1], 0
-        positions: list[int] = []
-        targets: list[int] = []
-        for row, one in enumerate(batch):
-            start = max(one.label_start, shift)
-            positions.extend(range(row * width + start - shift, row * width + len(one.target) - shift))
-            targets.extend(one.target[start:])
+        starts = np.array([max(one.label_start, shift) for one in batch])
+        ends = np.array([len(one.target) for one in batch])
+        places = np.arange(width) + shift  # of the token that a position predicts
+        positions = np.flatnonzero((places >= starts[:, None]) & (places < ends[:, None]))
+        targets = _flat([one.target[start:] for one, start in zip(batch, starts, strict=True)])
         assert len(positions) == len(targets)
-        return inputs | {"positions": torch.tensor(positions), "targets": torch.tensor(targets)}
+        return inputs | {"positions": torch.from_numpy(positions), "targets": torch.from_numpy(targets)}
 
     def _padded(self, rows: Sequence[tuple[int, ...]], ids_name: str, mask_name: str) -> dict[str, Tensor]:
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self.pad_id] * (width - len(row))] for row in rows])
-        if all(len(row) == width for row in rows):
-            return {ids_name: ids}
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        return {ids_name: ids, mask_name: mask}
+        lengths = np.array([len(row) for row in rows])
+        real = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(real.shape, self.pad_id, dtype=np.int64)
+        ids[real] = _flat(rows)
+        found = {ids_name: torch.from_numpy(ids)}
+        return found if real.all() else found | {mask_name: torch.from_numpy(real.astype(np.int64))}
+
+
+def _flat(rows: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
+    """All numbers, row after row."""
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int64)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ocl_bench.evaluate.batching import MAX_TOKENS, MIN_BATCH, Batching
+from ocl_bench.evaluate.batching import CPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, shared_length
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.models.encoding import Encoded, Encoder
@@ -41,10 +41,10 @@ def test_equal_ids_with_different_media_share_nothing() -> None:
 def test_prompts_with_the_same_media_are_together_and_a_batch_of_some_size_ends_where_they_change(
     identities: tuple[Any, Any],
 ) -> None:
-    questions = [[with_media(identities[number % 2])] for number in range(4 * MIN_BATCH)]
+    questions = [[with_media(identities[number % 2])] for number in range(4 * CPU.smallest)]
     evens, odds = CACHES.batches(questions, max_tokens=10_000)
-    assert evens == list(range(0, 4 * MIN_BATCH, 2))
-    assert odds == list(range(1, 4 * MIN_BATCH, 2))
+    assert evens == list(range(0, 4 * CPU.smallest, 2))
+    assert odds == list(range(1, 4 * CPU.smallest, 2))
 
 
 def test_a_cached_batch_computes_beginnings_apart_where_media_differ(loaded: tuple[Any, Encoder]) -> None:
@@ -79,7 +79,7 @@ def test_fewer_tokens_a_batch_give_the_same_answers_in_smaller_passes(loaded: tu
     names = ["".join(letters) for letters in product("abcd", repeat=3)]
     questions = [[one] for one in encoder([(f"Q: colour <|{name}|>\nA:", " red\n") for name in names])]
     engine = TorchEngine(model, encoder)
-    assert engine.max_tokens == MAX_TOKENS["cpu"]
+    assert engine.max_tokens == CPU.tokens
     seen: list[int] = []
     handle = model.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.append(args[0].numel()))
     found = []
