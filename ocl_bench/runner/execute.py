@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from ocl_bench.runner.folder import (
     write_results,
 )
 from ocl_bench.runner.keep import Keeper
-from ocl_bench.runner.manifest import Manifest, checkout_state, read_manifest, torch_record, versions
+from ocl_bench.runner.manifest import Manifest, StageRecord, checkout_state, read_manifest, torch_record, versions
 from ocl_bench.runner.messages import EngineChosen, FromRun, Generate, Note, StageDone
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.request import RunRequest
@@ -117,7 +117,7 @@ class _Execution:
                 stages, evaluations = read_records(self.folder, plan.config)
                 self._finish(manifest, {
                     "status": status,
-                    "hardware": self.hardware or manifest.hardware,
+                    "hardware": self.hardware or manifest.hardware or _hardware(stages),
                     **(serving.facts if serving else {}),
                     "stages": stages,
                     "evaluations": evaluations,
@@ -184,6 +184,11 @@ class _Execution:
                 self.on_message(message)
         self.hardware = self.workers.hardware
         self.schedule.require_success()
+
+
+def _hardware(stages: Mapping[str, Mapping[str, StageRecord]]) -> dict[str, str]:
+    """What the last stage was trained on, for a run that found all of them made by others."""
+    return next((one.provenance.hardware for own in stages.values() for one in reversed(list(own.values()))), {})
 
 
 def _engines(evaluations: Any) -> list[Any]:

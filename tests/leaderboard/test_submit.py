@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from conftest import call
 
+import ocl_bench
 from ocl_bench.leaderboard.validate import check
+from ocl_bench.runner.manifest import read_manifest
 
 WHO = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@example.org")
 OPEN = (*WHO, "--division", "open", "--notes", "few questions")
@@ -291,3 +294,15 @@ def test_a_hub_that_refuses_is_one_sentence(small_run: Path, tmp_path: Path) -> 
         folder=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test", HF_HUB_OFFLINE="0",
     )  # fmt: skip
     assert done.returncode == 2 and "the hub did not take it" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_all_of_whose_stages_other_runs_have_made_can_be_submitted(
+    small_run: Path, checkout: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(small_run.parents[2], tmp_path / "runs", symlinks=True))
+    made = json.loads((small_run / "manifest.json").read_text(encoding="utf-8"))
+    one = ocl_bench.run(**{**made["passed"], "seeds": [0], "output_path": output})
+    manifest = read_manifest(one.folder)
+    assert manifest.reused == len(manifest.config.task.stages) and manifest.hardware == made["hardware"]
+    done = call("submit", one.folder, *OPEN, folder=checkout)
+    assert done.returncode == 0, done.stderr
