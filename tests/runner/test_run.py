@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ocl_bench import OclBenchError
 from ocl_bench.evaluate.answers import read_answers, write_answers
 from ocl_bench.files import sha256_of_file
 from ocl_bench.runner.folder import read_results, score_run
-from ocl_bench.runner.manifest import read_manifest
+from ocl_bench.runner.manifest import read_manifest, versions
 from ocl_bench.score.result import results_json_schema
 from ocl_bench.tasks.records import read_records
 
@@ -239,3 +240,16 @@ def test_a_diverging_run_fails_in_one_sentence_and_is_never_scored(tmp_path: Pat
 def test_the_shipped_json_schema_is_that_of_the_code() -> None:
     path = Path(ocl_bench.__file__).parent / "score" / "results.schema.json"
     assert json.loads(path.read_text()) == results_json_schema()
+
+
+def test_a_checkout_on_pythons_path_knows_its_version_without_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        if name == "ocl-bench":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    expected = installed("ocl-bench")
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions.__wrapped__()["ocl-bench"] == expected
