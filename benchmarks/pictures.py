@@ -1,7 +1,7 @@
 """What a training step on pictures costs, and how much of it is making them: `python benchmarks/pictures.py`.
 
 On one thread, medians of alternating rounds: making a batch (collation, by indexing), a whole step of `scratch:digits`
-in fp32, with channels last, and in bf16; its share of what this machine's convolutions reach at best. Beside it, the
+in fp32, with channels first, and in bf16; its share of what this machine's convolutions reach at best. Beside it, the
 same batch with a Python loop for each picture; and where MNIST was fetched, a batch of its 3 × 3 grids. JSON under
 results/.
 """
@@ -69,7 +69,9 @@ def main() -> None:
     points = datapoints(encoder([(one.given, one.completion) for one in records]), False, "completion")
     collate = Collator(encoder.pad_id, None)
     model = load_model(spec, tokenizer, 0).train()
-    channels_last = load_model(spec, tokenizer, 0).train().to(memory_format=torch.channels_last)
+    channels_first = load_model(spec, tokenizer, 0).train()
+    for parameter in channels_first.parameters():
+        parameter.data = parameter.data.to(memory_format=torch.contiguous_format)
     draws = iter(range(10**9))
 
     def batch() -> list[Datapoint]:
@@ -79,11 +81,10 @@ def main() -> None:
     def one_by_one() -> None:
         torch.cat([pixels([one.shown]) for one in batch() if one.shown])
 
-    def step(own: Any, last: bool = False, precision: torch.dtype | None = None) -> None:
+    def step(own: Any, precision: torch.dtype | None = None) -> None:
         inputs = collate(batch())
-        images = inputs["pixel_values"].to(memory_format=torch.channels_last) if last else inputs["pixel_values"]
         with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
-            logits = own(pixel_values=images).logits.flatten(0, 1)[inputs["positions"]].float()
+            logits = own(pixel_values=inputs["pixel_values"]).logits.flatten(0, 1)[inputs["positions"]].float()
         torch.nn.functional.cross_entropy(logits, inputs["targets"]).backward()
         own.zero_grad()
 
@@ -94,7 +95,7 @@ def main() -> None:
         "making a batch": lambda: collate(batch()),
         "making it one by one": one_by_one,
         "step, fp32": lambda: step(model),
-        "step, fp32, channels last": lambda: step(channels_last, last=True),
+        "step, fp32, channels first": lambda: step(channels_first),
         "step, bf16": lambda: step(model, precision=torch.bfloat16),
     }
     if large is not None:

@@ -82,3 +82,9 @@ def test_training_shows_other_scans_each_time_and_for_each_seed_and_goes_on_wher
 
     assert len({*draws(4, seed=0), *draws(4, seed=1)}) == 8
     assert draws(4, seed=1) == [*draws(2, seed=1), *draws(2, seed=1, drawn=2)]
+
+
+def test_convolutions_are_laid_out_with_channels_last_also_those_of_one_channel(records: list[Record]) -> None:
+    spec = parse_model("scratch:digits")
+    model = load_model(spec, load_tokenizer(spec, texts(records)), seed=0)
+    assert {one.stride(1) for one in model.parameters() if one.dim() == 4} == {1}
