@@ -24,7 +24,7 @@ class Limits:
 
 # 32 MiB of logits in float32 are about a CPU's cache. A GPU is idle between small batches, and has gigabytes.
 CPU = Limits(tokens=4096, logits=2**23, smallest=16)
-GPU = Limits(tokens=65536, logits=2**27, smallest=512)
+GPU = Limits(tokens=32768, logits=2**27, smallest=512)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Batching:
             questions: each a prompt with its accepted answers, which are never parted.
             max_tokens: tokens of a batch, padding included; a question that has more is a batch of its own.
         """
+        # Fewer tokens because memory ran out are fewer logits, too, which may be what filled it.
+        logits = min(self.limits.logits, self.limits.logits * max_tokens // self.limits.tokens)
         numbers: list[int] = []
         rows = longest = labels = 0
         for number in self._order(questions):
@@ -59,7 +61,7 @@ class Batching:
             new_labels = sum(len(one.completion) for one in answers)
             new_longest = max(longest, self._longest(answers))
             too_long = (rows + len(answers)) * new_longest > max_tokens
-            too_many = (labels + new_labels) * self.vocabulary > self.limits.logits
+            too_many = (labels + new_labels) * self.vocabulary > logits
             if numbers and (too_long or too_many or self._begins_otherwise(questions, numbers, number)):
                 yield numbers
                 numbers, rows, labels, new_longest = [], 0, 0, self._longest(answers)

@@ -34,11 +34,15 @@ class ForeachAdafactor(Adafactor):  # type: ignore[misc]
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], factored: bool) -> None:
         """Update parameters that all have matrices, or none of which has."""
-        gradients = [one.grad.float() for one in parameters if one.grad is not None]
+        gradients = [_precise(one.grad) for one in parameters if one.grad is not None]
+        if any(one.is_sparse for one in gradients):
+            raise RuntimeError("Adafactor does not support sparse gradients.")
         states = [self.state[one] for one in parameters]
         for state, gradient in zip(states, gradients, strict=True):
             if not state:
                 state |= {"step": 0, "RMS": 0, **_moments(gradient, factored)}
+            # Loading a state has cast it to what the weights are.
+            state |= {name: value.to(gradient) for name, value in state.items() if isinstance(value, Tensor)}
             state["step"] += 1
         # All steps are one number, but after parameters without a gradient.
         decays = [1.0 - state["step"] ** group["decay_rate"] for state in states]
@@ -47,12 +51,17 @@ class ForeachAdafactor(Adafactor):  # type: ignore[misc]
         torch._foreach_div_(lengths, [one.numel() ** 0.5 * group["clip_threshold"] for one in updates])
         scales = -group["lr"] / torch.stack(lengths).clamp_(min=1.0)
         for parameter, update, scale in zip(parameters, updates, scales.unbind(), strict=True):
-            weights = parameter.float()  # itself, if it is float32
+            weights = _precise(parameter)
             if group["weight_decay"]:
                 weights.mul_(1 - group["weight_decay"] * group["lr"])
             weights.addcmul_(update, scale)
             if weights is not parameter:
                 parameter.copy_(weights)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """In float32 where it is in half of it, else the tensor itself."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _chunks(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:

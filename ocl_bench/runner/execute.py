@@ -187,8 +187,9 @@ class _Execution:
 
 
 def _hardware(stages: Mapping[str, Mapping[str, StageRecord]]) -> dict[str, str]:
-    """What the last stage was trained on, for a run that found all of them made by others."""
-    return next((one.provenance.hardware for own in stages.values() for one in reversed(list(own.values()))), {})
+    """What the newest stage was trained on, for a run that found all of them made by others."""
+    made = [one.provenance for own in stages.values() for one in own.values()]
+    return max(made, key=lambda one: one.made).hardware if made else {}
 
 
 def _engines(evaluations: Any) -> list[Any]:

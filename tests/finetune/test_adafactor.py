@@ -46,8 +46,9 @@ def test_it_ends_where_that_of_transformers_does(
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-def test_one_goes_on_from_a_checkpoint_of_the_other() -> None:
-    parameters = weights(torch.float32)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 8e-3)])
+def test_one_goes_on_from_a_checkpoint_of_the_other(dtype: torch.dtype, tolerance: float) -> None:
+    parameters = weights(dtype)
     first = Adafactor(parameters, **SETTINGS)
     steps(first, parameters, range(5))
     going_on = copy.deepcopy(parameters)
@@ -56,7 +57,11 @@ def test_one_goes_on_from_a_checkpoint_of_the_other() -> None:
     steps(first, parameters, range(5, 10))
     steps(second, going_on, range(5, 10))
     for one, other in zip(going_on, parameters, strict=True):
-        torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+        assert second.state[one]["step"] == first.state[other]["step"]
+    assert {value.dtype for state in second.state.values() for value in state.values() if torch.is_tensor(value)} == {
+        torch.float32
+    }
 
 
 def test_what_the_trainer_never_asks_for_is_refused() -> None:

@@ -156,3 +156,11 @@ def test_p_values_have_the_digits_that_scipy_gives() -> None:
         values = values if number % 2 else values.round(1)
         p = stats.permutation_test((values,), np.mean, permutation_type="samples", rng=0).pvalue
         assert sign_flip_p(values.tolist()) == float(p)
+
+
+def test_p_values_of_many_seeds_are_those_of_scipy_but_for_the_draws_of_signs() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        values = rng.normal(0.1, 0.3, size=14 + number)
+        p = stats.permutation_test((values,), np.mean, permutation_type="samples", rng=number).pvalue
+        assert sign_flip_p(values.tolist()) == pytest.approx(float(p), abs=0.02)

@@ -106,8 +106,11 @@ def _memory(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if not 0.9 * size <= saved <= 1.25 * size + 2**20:
             yield f"{where}.files", f"have {saved} bytes of weights; the parameters take {size}"
     on_cpu = manifest.config.compute.device == "cpu"  # elsewhere, no process need have the weights in its own memory
+    stages = sum(1 for _ in stages_of(manifest))
+    if manifest.reused > stages:
+        yield "reused", f"is {manifest.reused}, and the run has {stages} stages"
     # A run that found every stage made by other runs had them nowhere.
-    trained = manifest.reused < sum(1 for _ in stages_of(manifest))
+    trained = manifest.reused < stages
     if on_cpu and trained and manifest.peak_memory_bytes is not None and manifest.peak_memory_bytes < 0.9 * size:
         yield "peak_memory_bytes", f"is less than the weights alone, {size} bytes"
 
