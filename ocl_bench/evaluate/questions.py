@@ -127,12 +127,14 @@ class Count:
 def within_memory(
     engine: "TorchEngine", attempt: Callable[[], Any], on_retry: Callable[[], None] = lambda: None
 ) -> Any:
-    """What `attempt` gives, with the engine's batches halved for as long as memory runs out."""
+    """What `attempt` gives, with the engine's batches halved for as long as memory runs out, now and later."""
     from accelerate.utils import find_executable_batch_size
 
     def sized(max_tokens: int) -> Any:
         engine.max_tokens = max_tokens
-        return attempt()
+        found = attempt()
+        engine.remember_limit()
+        return found
 
     def smaller() -> int:
         if engine.max_tokens <= 1:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -14,6 +15,9 @@ from ocl_bench.evaluate.options import cached_option_logprobs, option_logprobs_a
 from ocl_bench.models.batches import Collator, decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
+
+# model → tokens of a batch that there was memory for, where it ran out before; for later engines of this model
+_FITTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 class TorchEngine:
@@ -35,10 +39,14 @@ class TorchEngine:
         self.bf16 = bf16
         self._caches = keeps_plain_cache(model)
         limits = GPU if model.device.type == "cuda" else CPU
-        self.max_tokens = limits.tokens
+        self.max_tokens = _FITTING.get(model, limits.tokens)
         self._batching = Batching(encoder.seq2seq, model.config.get_text_config().vocab_size, self._caches, limits)
         self._collate = Collator(encoder.pad_id, decoder_start(model.config))
         self._greedy = Greedy(model, encoder)
+
+    def remember_limit(self) -> None:
+        """Let later engines of this model begin with batches of as many tokens."""
+        _FITTING[self.model] = self.max_tokens
 
     def forced(self, encoded: Sequence[Encoded]) -> list[Forced]:
         """Score completions by one forward pass each. The order of the results is that of `encoded`.

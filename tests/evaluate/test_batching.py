@@ -1,12 +1,15 @@
 """What is computed once for several prompts is what they share: the same media, then the same tokens."""
 
+import copy
 from itertools import product
 from typing import Any
 
 import pytest
+import torch
 
 from ocl_bench.evaluate.batching import CPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, shared_length
+from ocl_bench.evaluate.questions import within_memory
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -100,3 +103,28 @@ def test_half_as_many_tokens_halve_a_batch_that_its_logits_ended() -> None:
     questions = [[with_media()] for _ in range(100)]  # a label each
     whole, half = (len(next(batching.batches(questions, tokens))) for tokens in (CPU.tokens, CPU.tokens // 2))
     assert (whole, half) == (40, 20)
+
+
+def test_batches_that_memory_had_room_for_are_remembered_for_the_model(loaded: tuple[Any, Encoder]) -> None:
+    model, encoder = copy.deepcopy(loaded[0]), loaded[1]
+    questions = [[one] for one in encoder([(f"Q: colour <|{n}abcd|>\nA:", " red\n") for n in range(40)])]
+    failures = 0
+
+    def too_large(module: Any, arguments: Any) -> None:
+        nonlocal failures
+        if arguments[0].numel() > 300:
+            failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(too_large)
+    try:
+        found = []
+        for _ in range(2):
+            engine = TorchEngine(model, encoder)
+            found.append(
+                (within_memory(engine, lambda own=engine: own.forced([one for (one,) in questions])), failures)
+            )
+    finally:
+        handle.remove()
+    (first, tried), (second, still) = found
+    assert first == second and tried == still > 0
