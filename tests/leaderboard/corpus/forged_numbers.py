@@ -1,6 +1,5 @@
 """Numbers that no run gave, each in a submission that is coherent otherwise."""
 
-import math
 import random
 from typing import Any
 
@@ -135,8 +134,8 @@ NUMBERS: dict[str, tuple[Act, str]] = {
     ),
     "a warning taken out of the results": (results("notes", to=[]), r"notes"),
     "a stage that learned, by the results": (results("unlearned", to=[]), r"unlearned"),
-    "a metric's last digit": (
-        results("metrics", "d1_cons", "logprob", "mean", to=lambda was: math.nextafter(was, 0)), r"d1_cons\.logprob"
+    "a metric's eighth digit": (
+        results("metrics", "d1_cons", "logprob", "mean", to=lambda was: was * (1 + 1e-8)), r"d1_cons\.logprob"
     ),
     # seeds
     "a further seed, lucky": (lucky_seeds, r"seed-77\.x1\.weights_before: is not what configuration and seed give"),
