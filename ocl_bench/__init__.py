@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ocl_bench.errors import OclBenchError
 
 if TYPE_CHECKING:
-    from ocl_bench.api import RunResult, evaluate_checkpoint, load_results, load_task, run, run_tasks
+    from ocl_bench.api import RunResult, evaluate_checkpoint, load_results, load_task, plan, run, run_tasks
 
-__all__ = ["OclBenchError", "RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
+__all__ = ["OclBenchError", "RunResult", "evaluate_checkpoint", "load_results", "load_task", "plan", "run", "run_tasks"]
 
 
 def __getattr__(name: str) -> Any:

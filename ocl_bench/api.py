@@ -13,12 +13,13 @@ from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_data
 
 if TYPE_CHECKING:
+    from ocl_bench.runner.estimate import Estimate
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.runner.request import RunRequest
     from ocl_bench.runner.workers import Workers
     from ocl_bench.score.result import Gap, Results, Value
 
-__all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "run", "run_tasks"]
+__all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "plan", "run", "run_tasks"]
 
 DEFAULT_TASK = "world"
 STANDARD = "standard"
@@ -105,13 +106,36 @@ def run_request(
         processes.warm()  # libraries are imported while the plan is made
         with shown:
             plan = make_plan(choice, request, shown.built)
+            from ocl_bench.runner.estimate import check_fit
             from ocl_bench.runner.execute import execute
 
+            check_fit(plan)
             folder, results = execute(plan, request, processes, shown)
     result = RunResult(folder, results)
     if request.curves:
         result.plot()
     return result
+
+
+def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None = None, **options: Any) -> "Estimate":
+    """What a run will take: parameters, memory, disk, steps, FLOPs and time. No weights are loaded.
+
+    Args:
+        model, task, options: as in `run`.
+        on: a device to plan for that this machine does not have, such as H100; None plans for the run's own.
+
+    Raises:
+        OclBenchError: for bad input. That the run does not fit is no error here: `require_fit` says so.
+    """
+    from ocl_bench.runner.devices import named
+    from ocl_bench.runner.estimate import estimate
+    from ocl_bench.runner.plan import choose, make_plan
+    from ocl_bench.runner.request import RunRequest
+
+    request, device = RunRequest.from_options(model=model, task=task, **options), None if on is None else named(on)
+    choice = choose(request)
+    _fetch_if_absent(choice.task, show=False)
+    return estimate(make_plan(choice, request, lambda: None), device)
 
 
 def _document_run() -> None:

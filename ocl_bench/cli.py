@@ -195,6 +195,23 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
             _show(result)
 
 
+@main.command()
+@click.option("--task", "-t", "task", default="world", show_default=True, help="Task name or file.")
+@_run_options("task", "report_to", "fresh", "checkpoint_seconds")
+@click.option("--on", metavar="DEVICE", help="Plan for another device than this machine's: H100, A100, L4, …")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.pass_context
+def plan(ctx: click.Context, /, as_json: bool, on: str | None, task: str, **options: Any) -> None:
+    """Say what a run will take, without loading weights: parameters, memory, disk, steps, FLOPs and time."""
+    from ocl_bench import api
+    from ocl_bench.report.estimates import estimate_table
+    from ocl_bench.runner.estimate import require_fit
+
+    found = api.plan(task=task, on=on, **_request_fields(ctx, options))
+    click.echo(found.to_json() if as_json else estimate_table(found))
+    require_fit(found)
+
+
 def _show(result: Any) -> None:
     from ocl_bench.runner.manifest import read_manifest
 
@@ -468,6 +485,21 @@ def plot(run_folder: Path, output_path: Path | None) -> None:
     from ocl_bench.report.plots import plot_run
 
     click.echo(plot_run(run_folder, output_path))
+
+
+@main.command()
+@click.option(
+    "--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="The runs' folder."
+)
+@click.option("--all", "everything", is_flag=True, help="Runs that have ended, too.")
+def status(output_path: Path, everything: bool) -> None:
+    """Show what runs are at, also of other machines that write to the same folder."""
+    from ocl_bench.report.status import status_table
+    from ocl_bench.runner.live import seen
+
+    if not output_path.is_dir():
+        raise OclBenchError(f"--output_path {output_path}: there is no such folder.")
+    click.echo(status_table(list(seen(output_path)), output_path, everything))
 
 
 @main.group()

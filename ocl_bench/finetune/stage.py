@@ -28,6 +28,9 @@ AUTO_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 # (model, number of the epoch from 1, its mean training loss) → JSON-able rows to keep.
 OnEpoch = Callable[[Any, int, float], list[dict[str, Any]]]
+# (optimizer steps taken, steps of the stage, tokens per second) → nothing.
+OnStep = Callable[[int, int, float], None]
+TOLD_SECONDS = 1.0  # between two calls of it
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,12 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         epochs: int,
         checkpoint_seconds: float,
         on_epoch: OnEpoch,
+        on_step: OnStep,
     ) -> None:
+        self._on_step = on_step
         self._before, self._dataset, self._watch, self._epochs = before, dataset, watch, epochs
         self._checkpoint_seconds, self._on_epoch = checkpoint_seconds, on_epoch
-        self._start = self._last_checkpoint = time.perf_counter()
+        self._start = self._last_checkpoint = self._last_told = time.perf_counter()
         self.learning_rates, self.rows = list(before.learning_rates), list(before.rows)
         self.epoch, self.loss, self.curve_seconds = before.epoch, 0.0, before.curve_seconds
 
@@ -101,6 +106,12 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self.learning_rates.append(kwargs["optimizer"].param_groups[0]["lr"])
         if args.device.type == "cpu":  # where looking costs nothing
             self._require_number(state.global_step + 1, state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if now - self._last_told >= TOLD_SECONDS:
+            self._last_told = now
+            self._on_step(state.global_step, state.max_steps, self._dataset.real_tokens / (now - self._start))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **kwargs: Any
@@ -172,6 +183,7 @@ def train_stage(
     log_folder: Path,
     checkpoint_seconds: float,
     on_epoch: OnEpoch,
+    on_step: OnStep = lambda step, steps, tokens_per_second: None,
 ) -> Trained:
     """Finetune a model for one stage, from the checkpoint in `folder` if there is one.
 
@@ -193,6 +205,7 @@ def train_stage(
         log_folder: where trackers write; removed again if none does.
         checkpoint_seconds: a checkpoint is written at the end of an epoch if the last is that long ago.
         on_epoch: called after each epoch that is trained now; gives rows to keep.
+        on_step: called about once a second.
 
     Raises:
         RunFailed: if training diverges, one datapoint does not fit into memory, or a checkpoint cannot be written. The
@@ -224,7 +237,7 @@ def train_stage(
         sampler = EpochSampler(lengths, effective, pools, seed)
         sampler.skip(before.epoch)
         dataset, watch = StageDataset(datapoints, seed, before.epoch * len(sampler)), LossWatch(arguments.device)
-        recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch)
+        recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch, on_step)
         trainer = StageTrainer(
             model=model,
             args=arguments,

@@ -220,8 +220,17 @@ def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
     import torch
 
     with torch.device("meta"):
-        model = _from_config(spec, fitted(spec, config, tokenizer))
+        model = empty_model(spec, config, tokenizer)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def empty_model(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
+    """The model before any weights are loaded, to be made where tensors have no memory.
+
+    Raises:
+        OclBenchError: if no Auto class can build it.
+    """
+    return _from_config(spec, fitted(spec, config, tokenizer))
 
 
 def fitted(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:

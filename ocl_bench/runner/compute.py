@@ -1,6 +1,7 @@
 """What a run computes on and in: decided once, before anything is trained, and read everywhere else."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -56,7 +57,7 @@ def evaluation_precision(spec: ModelSpec, recipe: Recipe, device: str) -> Precis
 
 
 def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:
-    """Devices of the jobs that run at the same time, of at most `jobs`.
+    """Devices of the jobs that run at the same time, of at most `jobs`, where no devices are named.
 
     On a CPU, jobs side by side on one core each beat one job on all cores, as long as memory allows.
     """
@@ -66,6 +67,22 @@ def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:
         return (device,)
     fitting = psutil.virtual_memory().available // (2 * TRAINING_BYTES_PER_PARAMETER * max(parameters, 1))
     return ("cpu",) * max(1, min(jobs, available_cores(), fitting))
+
+
+def pick_devices(requested: Sequence[int] | Literal["all"]) -> tuple[str, ...]:
+    """The CUDA devices of these numbers, or all. Raises OclBenchError if this machine does not have them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise OclBenchError("--devices: this machine has no CUDA device; leave it out to train on what there is.")
+    numbers = range(count) if requested == "all" else requested
+    for number in numbers:
+        if number >= count:
+            raise OclBenchError(
+                f"--devices {number}: this machine has {count} CUDA device{'s' * (count > 1)}, numbered from 0."
+            )
+    return tuple(f"cuda:{number}" for number in numbers)
 
 
 def available_cores() -> int:

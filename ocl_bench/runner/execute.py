@@ -22,8 +22,9 @@ from ocl_bench.runner.folder import (
     write_results,
 )
 from ocl_bench.runner.keep import Keeper
+from ocl_bench.runner.live import Live
 from ocl_bench.runner.manifest import Manifest, StageRecord, checkout_state, read_manifest, torch_record, versions
-from ocl_bench.runner.messages import EngineChosen, FromRun, Generate, Note, StageDone
+from ocl_bench.runner.messages import Begun, EngineChosen, FromRun, Generate, Note, StageDone
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.schedule import Schedule
@@ -88,6 +89,7 @@ class _Execution:
         self.schedule = Schedule(plan, store, adopts=not request.fresh)
         self.keeper = Keeper(self.schedule, store, folder, request.keep)
         self.hardware: dict[str, str] = {}
+        self.live = Live(len(self.schedule.jobs))
 
     def run(self) -> None:
         """Do what is not done, and say in the manifest what became of it."""
@@ -114,6 +116,7 @@ class _Execution:
                 status = "interrupted"
                 raise
             finally:
+                self.live.remove(self.folder)
                 stages, evaluations = read_records(self.folder, plan.config)
                 self._finish(manifest, {
                     "status": status,
@@ -174,12 +177,19 @@ class _Execution:
             self.on_message(EngineChosen(compute.engine, compute.engine_reason))
 
     def _train(self, serving: Serving | None) -> None:
+        self.live.done = sum(1 for _ in self.schedule.done())
+        plan, schedule = self.plan, self.schedule
+        slots = plan.config.compute.slots
+        self.on_message(Begun(self.live.done, self.live.of, schedule.steps_left, plan.parameters, slots))
+        self.live.write(self.folder)
         for message in self.workers.perform(self.schedule, self.folder.absolute(), serving):
             if isinstance(message, StageDone):
                 job, record = self.schedule.finish(message.where, message.key)
                 link_stage(self.folder, self.store, job, record)
                 for note in self.keeper.after(job):
                     self.on_message(Note(note))
+            self.live.take(message)
+            self.live.write(self.folder, at_once=isinstance(message, StageDone))
             if not isinstance(message, Generate):
                 self.on_message(message)
         self.hardware = self.workers.hardware

@@ -32,6 +32,23 @@ class EpochDone(OfStage, frozen=True):
     loss: float
 
 
+class Stepped(OfStage, frozen=True):
+    """A stage is at an optimizer step; told about once a second.
+
+    Attributes:
+        step, steps: the last step's number, and how many the stage has.
+        tokens_per_second: tokens without padding, since the stage began or went on.
+        memory: bytes that the process has by now, of a card if it trains on one.
+        device: what it trains on.
+    """
+
+    step: int
+    steps: int
+    tokens_per_second: float
+    memory: int
+    device: str
+
+
 class Answered(OfStage, frozen=True):
     """So many further questions are answered (negative: to be asked again), of `of` in all."""
 
@@ -90,6 +107,7 @@ class Job(OfStage, frozen=True):
         parent: key of the stage before; None for the first.
         weights: whether a later stage needs this one's weights, which were there once.
         log: file for what libraries print.
+        device: the worker's, as people call it.
     """
 
     folder: str
@@ -98,6 +116,7 @@ class Job(OfStage, frozen=True):
     parent: str | None
     weights: bool
     log: str
+    device: str
 
 
 class Tokens(msgspec.Struct, tag=True, frozen=True):
@@ -115,6 +134,23 @@ class EngineChosen(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
-FromWorker = Ready | EpochDone | Answered | StageDone | Generate | Waiting | JobFailed | JobLost | Note
+class Begun(msgspec.Struct, tag=True, frozen=True):
+    """A run begins to train.
+
+    Attributes:
+        done, of: stages that are done, and all.
+        steps: optimizer steps of those that are not.
+        parameters: of the model.
+        slots: devices of the stages that are trained at a time.
+    """
+
+    done: int
+    of: int
+    steps: int
+    parameters: int
+    slots: tuple[str, ...]
+
+
+FromWorker = Ready | Stepped | EpochDone | Answered | StageDone | Generate | Waiting | JobFailed | JobLost | Note
 ToWorker = Job | Tokens
-FromRun = FromWorker | EngineChosen
+FromRun = FromWorker | EngineChosen | Begun

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 
 from ocl_bench.evaluate.curve import curve_epochs
@@ -49,6 +50,9 @@ class Told(Protocol):
 
     def waiting(self, reason: str) -> None:
         """Another process is at this stage."""
+
+    def step(self, step: int, steps: int, tokens_per_second: float, memory: int) -> None:
+        """Training is at a step."""
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         """An epoch is over."""
@@ -188,6 +192,7 @@ class _Training:
             folder=self.store.work_path(job.key),
             checkpoint_seconds=config.checkpoint_seconds,
             on_epoch=on_epoch,
+            on_step=lambda step, steps, rate: self.told.step(step, steps, rate, memory_now(config.compute.device)),
         )
         record = self._write(trained)
         self.memory.keep(record.weights_after, trained.model, self.tokenizer)
@@ -355,6 +360,13 @@ def provenance(job: StageJob) -> Provenance:
 def torch_device(device: str) -> str:
     """The device as a process sees it that sees one accelerator only."""
     return "cuda" if device.startswith("cuda") else device
+
+
+def memory_now(device: str) -> int:
+    """Memory in bytes that is in use: of the accelerator if training runs there, else of this process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.memory_reserved())
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory(device: str) -> int:

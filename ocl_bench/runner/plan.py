@@ -25,6 +25,7 @@ from ocl_bench.runner.compute import (
     evaluation_precision,
     job_slots,
     pick_device,
+    pick_devices,
     training_precision,
 )
 from ocl_bench.runner.identity import content_key
@@ -67,6 +68,7 @@ class Plan:
         model_revision: commit of a hub model.
         parameters: the model's parameters.
         engine_defaults: vLLM's arguments as they are without those that the user passed.
+        disk: bytes that its weights may take.
     """
 
     config: RunConfig
@@ -74,6 +76,7 @@ class Plan:
     model_revision: str | None
     parameters: int
     engine_defaults: dict[str, Any]
+    disk: int
 
     @cached_property
     def key(self) -> str:
@@ -183,7 +186,10 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     task, limit = choice.task, request.limit
     if len(request.stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
-    device = pick_device(request.device)
+    if request.devices is not None and request.device is not None:
+        raise OclBenchError("--device and --devices both say where to train; leave one of them out.")
+    devices = None if request.devices is None else pick_devices(request.devices)
+    device = devices[0] if devices else pick_device(request.device)
     _check_trackers(request.report_to)
     if request.also_tasks and task.design.picture is not None:
         raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
@@ -196,8 +202,9 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         on_built()
     model = _check_model(choice.model, task, records)
     stages = sum(len(cell.owned(task)) for cell in cells)
-    _check_disk(request, model.parameters, stages, len(cells))
-    slots = job_slots(device, len(choice.seeds), model.parameters)
+    disk = disk_needed(request.keep, model.parameters, stages, len(cells))
+    _check_disk(request, disk)
+    slots = devices[: len(cells)] if devices else job_slots(device, len(choice.seeds), model.parameters)
     questions = sum(
         len(asked_after(task, stage.name, records[cell], limit, cell.seed))
         for cell in cells
@@ -234,16 +241,20 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         checkpoint_seconds=request.checkpoint_seconds,
         modified=choice.modified,
     )
-    return Plan(config, records, model.revision, model.parameters, decided)
+    return Plan(config, records, model.revision, model.parameters, decided, disk)
 
 
-def _check_disk(request: RunRequest, parameters: int, stages: int, cells: int) -> None:
-    """Refuse a run whose weights the disk has no room for: those kept, and the epoch checkpoints of one stage."""
+def disk_needed(keep: str, parameters: int, stages: int, cells: int) -> int:
+    """Bytes of a run's weights: those kept, and the epoch checkpoints of one stage."""
     kept = {"all": stages, "last": cells + 1, "none": 2, "auto": stages}
-    weights = kept[request.keep] * parameters * BYTES_PER_WEIGHT
-    if request.keep == "auto":
+    weights = kept[keep] * parameters * BYTES_PER_WEIGHT
+    if keep == "auto":
         weights = min(weights, AUTO_BYTES + 2 * parameters * BYTES_PER_WEIGHT)
-    needed = weights + 2 * TRAINING_BYTES_PER_PARAMETER * parameters
+    return weights + 2 * TRAINING_BYTES_PER_PARAMETER * parameters
+
+
+def _check_disk(request: RunRequest, needed: int) -> None:
+    """Refuse a run whose weights the disk has no room for."""
     existing = next(path for path in (request.output_path, *request.output_path.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

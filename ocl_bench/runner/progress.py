@@ -1,5 +1,6 @@
 """Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage."""
 
+import time
 from typing import Any
 
 from rich.console import Console
@@ -9,12 +10,14 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from ocl_bench.processes import Message
-from ocl_bench.runner.messages import Answered, EngineChosen, EpochDone, Note, StageDone, Waiting
+from ocl_bench.runner.live import Live, Running
+from ocl_bench.runner.messages import Begun, EngineChosen, Note, OfStage, StageDone, Waiting
+
+LINE_SECONDS = 60.0  # between lines of what is under way, where there is no terminal
 
 
 class FetchProgress:
@@ -50,14 +53,17 @@ class RunProgress:
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
             TextColumn("{task.description:24s}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
         self.building = self.bars.add_task(f"build {task}", total=cells, note="")
+        self.overall: TaskID | None = None
         self.running: dict[str, TaskID] = {}
+        self.live = Live(0)
+        self._told = time.monotonic()
 
     def __enter__(self) -> "RunProgress":
         if self.console.is_terminal:
@@ -73,33 +79,68 @@ class RunProgress:
 
     def __call__(self, message: Message) -> None:
         """Show one message of a run."""
+        self.live.take(message)
         match message:
             case EngineChosen():
                 self._line(f"engine {message.engine}: {message.reason}")
+            case Begun():
+                self._begun(message)
             case Note():
                 self._line(message.text)
             case Waiting():
                 self._line(f"{message.where.name} waits: {message.reason}")
-            case EpochDone():
-                bar = self._bar(message.where.name, message.epochs)
-                self.bars.update(bar, completed=message.epoch, note=f"loss {message.loss:.3f}")
-            case Answered():
-                self.bars.advance(self._bar(f"{message.where.name} evaluation", message.of), message.questions)
             case StageDone():
                 self._done(message)
+            case OfStage():
+                self._show()
+
+    def _begun(self, message: Begun) -> None:
+        self.overall = self.bars.add_task("stages", total=message.of, completed=message.done, note="")
+        stages, slots = message.of - message.done, message.slots
+        where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slots))}"
+        self._line(
+            f"{stages} stage{'s' * (stages > 1)} to do, {where}: {message.parameters / 1e6:.3g} M parameters, "
+            f"{message.steps} optimizer steps"
+        )
 
     def _done(self, message: StageDone) -> None:
-        stage = message.where.name
-        for name in (stage, f"{stage} evaluation"):
-            if name in self.running:
-                self.bars.remove_task(self.running.pop(name))
+        if self.overall is not None:
+            self.bars.advance(self.overall)
         done = "was trained before, asked in" if message.reused else "done in"
-        self._line(f"{stage} {done} {message.seconds:.0f} s")
+        self._line(f"{message.where.name} {done} {message.seconds:.0f} s")
+        self._show()
+
+    def _show(self) -> None:
+        """Bars of what is under way; without a terminal, a line for each now and then."""
+        for name in set(self.running) - set(self.live.running):
+            self.bars.remove_task(self.running.pop(name))
+        for name, one in self.live.running.items():
+            if name not in self.running:
+                self.running[name] = self.bars.add_task(name, total=max(one.steps, 1), note="")
+            self.bars.update(self.running[name], completed=one.step, total=max(one.steps, 1), note=note(one))
+        if not self.console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            for one in self.live.running.values():
+                self._line(f"{one.stage} {place(one)}{note(one)}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
 
-    def _bar(self, name: str, total: int) -> TaskID:
-        if name not in self.running:
-            self.running[name] = self.bars.add_task(name, total=total, note="")
-        return self.running[name]
+
+def place(one: Running) -> str:
+    """Such as `step 120/280, `."""
+    unit = "answered" if one.doing == "answering" else "step"
+    return f"{unit} {one.step}/{one.steps}, " if one.steps else ""
+
+
+def note(one: Running) -> str:
+    """What else there is to say of a stage: loss, rate, memory."""
+    if one.doing != "training":
+        return one.doing
+    parts = [
+        "" if one.loss is None else f"loss {one.loss:.3f}",
+        f"{one.tokens_per_second / 1000:.3g} k tokens/s" if one.tokens_per_second else "",
+        f"{one.memory / 2**30:.2g} GiB" if one.memory else "",
+        one.device,
+    ]
+    return ", ".join(part for part in parts if part)

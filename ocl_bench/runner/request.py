@@ -109,6 +109,15 @@ def _seeds(option: str, shown: str) -> Any:
     )
 
 
+def _devices(text: str) -> tuple[int, ...] | Literal["all"]:
+    if text == "all":
+        return "all"
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise OclBenchError(f"--devices {text}: give numbers of cards, as 0,1,2,3, or all.")
+    return tuple(map(int, parts))
+
+
 Paths = tuple[Path, ...]
 Names = tuple[str, ...]
 
@@ -145,6 +154,10 @@ class RunRequest(Contract):
         (), description="folder with further task files"
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:N or mps; the best there is if not given")
+    devices: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | Literal["all"] | None,
+        Option(read=_devices, metavar="0,1,…|all"),
+    ] = Field(None, description="CUDA devices to train on at the same time, a seed on each; one named twice takes two")
     batch_size: Annotated[int | None, Option(read=_batch_size, metavar="N|auto", shown="auto")] = Field(
         None, ge=1, description="most datapoints per forward pass; the effective batch size is the recipe's"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.evaluate.evaluator import Evaluator
+from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity, base_identity
 from ocl_bench.runner.jobs import StageJob, cell_evaluators
@@ -108,6 +109,19 @@ class Schedule:
                 self.store.remove_stage(job.key)
         self._records.clear()
         self._done.clear()
+
+    @property
+    def steps_left(self) -> int:
+        """Optimizer steps of the stages that are not trained."""
+        plan, steps = self.plan, {}
+        left = [place for place in self.jobs if place not in self._records]
+        for cell, number in left:
+            if number not in steps:  # about as many for every seed
+                stage, recipe = plan.config.task.stages[number], plan.config.recipe.of_stage(number)
+                pools = epoch_pools(stage, recipe, trained_on(stage, plan.records[cell]))
+                drawn = sum(pool.per_epoch for pool in pools)
+                steps[number] = recipe.epochs * -(-drawn // recipe.effective_batch_size)
+        return sum(steps[number] for _, number in left)
 
     @property
     def finished(self) -> bool:

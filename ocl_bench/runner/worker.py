@@ -28,6 +28,7 @@ from ocl_bench.runner.messages import (
     Note,
     Ready,
     StageDone,
+    Stepped,
     Tokens,
     ToWorker,
     Waiting,
@@ -78,6 +79,8 @@ def _perform(message: Job, memory: "Memory", inbox: "Queue[Any]", emit: Emit) ->
     except ParentLost as lost:
         emit(JobLost(where, str(lost)))
     except Exception as error:
+        if "CUDA error" in str(error):  # after which this process can do nothing on its device any more
+            raise
         traceback.print_exc()
         memory.forget()
         code = error.exit_code if isinstance(error, OclBenchError) else None
@@ -100,10 +103,13 @@ class _Told:
     """Tells the run, in messages."""
 
     def __init__(self, job: Job, inbox: "Queue[Any]", emit: Emit) -> None:
-        self.where, self.inbox, self.emit = job.where, inbox, emit
+        self.where, self.inbox, self.emit, self.device = job.where, inbox, emit, job.device
 
     def waiting(self, reason: str) -> None:
         self.emit(Waiting(self.where, reason))
+
+    def step(self, step: int, steps: int, tokens_per_second: float, memory: int) -> None:
+        self.emit(Stepped(self.where, step, steps, tokens_per_second, memory, self.device))
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         self.emit(EpochDone(self.where, epoch, epochs, loss))

@@ -112,21 +112,28 @@ class Workers:
         return message
 
     def _replace(self, number: int, message: Failed | Exited, schedule: Schedule, folder: Path) -> Note | None:
-        """A worker has ended: its job is tried once more by another, if it had one."""
+        """A worker has ended: its job is tried once more, if it had one.
+
+        That is done by the others, where there are others: their devices are whole, and a machine whose memory was too
+        small for so many processes has one less. The last one is replaced.
+        """
         worker, place = self._workers[number], self._busy.pop(number, None)
         assert worker is not None
         worker.end()
         self._workers[number] = None
-        log = log_path(folder, number)
-        if place is None:
+        log, others = log_path(folder, number), any(self._workers)
+        if place is None and not others:
             raise _failure(message, log)
+        compute = schedule.plan.config.compute
+        without = f"; the run goes on without this process ({compute.slots[number]})" if others else ""
+        if place is None:
+            return Note(f"{str(_failure(message, log)).rstrip('.')}{without}")
         where = self._wheres.pop(number)
         code = message.code if isinstance(message, Exited) else 1
         again = schedule.died(where, code, log)
-        if again is None:
-            return Note(f"{where.name} failed: its process ended with code {code}")
-        self._workers[number] = self._child(number, schedule.plan.config.compute, folder)
-        return Note(again)
+        if not others:
+            self._workers[number] = self._child(number, compute, folder)
+        return Note((again or f"{where.name} failed: its process ended with code {code}") + without)
 
     def _hand_out(self, schedule: Schedule, folder: Path) -> None:
         for number, worker in enumerate(self._workers):
@@ -147,6 +154,7 @@ class Workers:
                     parent=None if job.parent is None else job.parent.key,
                     weights=schedule.needs_weights(place),
                     log=str(log_path(folder, number)),
+                    device=schedule.plan.config.compute.slots[number],
                 )
             )
 

@@ -234,3 +234,24 @@ def test_a_seed_whose_process_is_killed_twice_fails_and_the_others_are_kept(
     assert heard.notes == ["3 of 6 stages were there"]
     assert {message.where.seed for message in heard.of(EpochDone)} == {1}
     assert_same(folder, whole_run)
+
+
+def test_a_run_goes_on_without_a_process_that_has_died(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    killed: list[int] = []
+
+    def kill(message: Any) -> None:
+        if isinstance(message, EpochDone) and not killed:
+            killed.append(workers()[0].pid)
+            workers()[0].kill()
+
+    heard = Heard(kill)
+    folder = run(tmp_path, heard)
+    (note,) = heard.notes
+    assert "ended with code -9" in note
+    assert note.endswith("; trying it once more; the run goes on without this process (cpu)")
+    monkeypatch.undo()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["gaps"] == json.loads((whole_run / "results.json").read_text())["gaps"]

@@ -1,0 +1,250 @@
+"""What a run will take, told before it starts and without weights: parameters, memory, disk, steps, FLOPs, time."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.cost import EpochShape, StepCost, epoch_shape, step_cost
+from ocl_bench.finetune.epoch import epoch_pools, trained_on
+from ocl_bench.finetune.recipe import StageRecipe
+from ocl_bench.finetune.stage import micro_batch_size
+from ocl_bench.models.batches import Collator, datapoints, decoder_start
+from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.load import empty_model, fitted, load_config, load_tokenizer
+from ocl_bench.runner.cells import Cell
+from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER
+from ocl_bench.runner.devices import Rated, memory_of, present
+from ocl_bench.runner.plan import Plan
+from ocl_bench.tasks.records import texts
+
+# Bytes that a layer keeps for a token and a unit of its width, in bfloat16, fitted to Pythia's shapes: for models that
+# look at numbers in their forward pass, which has none here.
+BYTES_BY_RULE = 38
+# Bytes a parameter for which nobody need try: four times those of training with Adam.
+LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
+# Part of a device's memory that a run may plan with: kernels, allocator and driver take the rest.
+USABLE = 0.95
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage, of one cell.
+
+    Attributes:
+        name: the stage's.
+        trainings: how many cells train it.
+        records: that it trains on.
+        steps: optimizer steps.
+        tokens: that it is given, without padding.
+        micro_batch_size: datapoints per forward pass.
+        memory: bytes at most, on its device; of a CPU's process in all.
+        weights, gradients, optimizer, activations: what they are made of.
+        flops: of all steps.
+        seconds: about how long all steps take.
+        by_rule: whether memory and FLOPs are by rule of thumb, because the model could not be tried.
+    """
+
+    name: str
+    trainings: int
+    records: int
+    steps: int
+    tokens: int
+    micro_batch_size: int
+    memory: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    flops: float
+    seconds: float
+    by_rule: bool
+
+    @property
+    def least(self) -> int:
+        """Bytes with one datapoint per forward pass."""
+        return self.memory - self.activations + self.activations // self.micro_batch_size
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run.
+
+    Attributes:
+        plan: of the run.
+        device: what it is planned for.
+        slots: how many stages run at a time.
+        stages: in order.
+    """
+
+    plan: Plan
+    device: Rated
+    slots: int
+    stages: tuple[StageEstimate, ...]
+
+    @property
+    def seconds(self) -> float:
+        """About how long all training takes: stages of different seeds side by side."""
+        rounds = [one.seconds * -(-one.trainings // self.slots) for one in self.stages]
+        return sum(rounds)
+
+    @property
+    def memory(self) -> int:
+        """Bytes at most on a card, or of all processes of a CPU."""
+        most = max(one.memory for one in self.stages)
+        return most * self.slots if self.device.kind == "cpu" else most
+
+    def to_json(self) -> str:
+        """All of it as one JSON object, with the totals."""
+        config = self.plan.config
+        return json.dumps(
+            {
+                "task": config.task.task,
+                "model": config.model.name,
+                "recipe": config.recipe.recipe,
+                "seeds": list(config.seeds),
+                "parameters": self.plan.parameters,
+                "device": asdict(self.device),
+                "slots": self.slots,
+                "memory": self.memory,
+                "disk": self.plan.disk,
+                "seconds": self.seconds,
+                "stages": [asdict(one) for one in self.stages],
+            },
+            indent=2,
+        )
+
+
+def estimate(plan: Plan, on: Rated | None = None) -> Estimate:
+    """Try a step of each stage of a run with tensors that have no memory.
+
+    Args:
+        plan: of the run.
+        on: a device to plan for; None takes the run's own.
+    """
+    compute = plan.config.compute
+    device = on or present(compute.device)
+    slots = len(compute.slots) if on is None or compute.device != "cpu" else 1
+    cell, task = plan.config.cells[0], plan.config.task
+    counts = [sum(one.owner(task, number) == one for one in plan.config.cells) for number in range(len(task.stages))]
+    tokenizer = load_tokenizer(plan.config.model, texts(plan.records[cell]))
+    config = fitted(plan.config.model, load_config(plan.config.model), tokenizer)
+    stages = tuple(
+        _stage(plan, cell, number, counts[number], config, tokenizer, device) for number in range(len(counts))
+    )
+    return Estimate(plan, device, slots, stages)
+
+
+def _stage(
+    plan: Plan, cell: Cell, number: int, trainings: int, config: Any, tokenizer: Any, device: Rated
+) -> StageEstimate:
+    stage, recipe = plan.config.task.stages[number], plan.config.recipe.of_stage(number)
+    records = trained_on(stage, plan.records[cell])
+    encoder = Encoder(tokenizer, config.is_encoder_decoder)
+    points = datapoints(
+        encoder([(record.given, record.completion) for record in records]), encoder.seq2seq, recipe.loss
+    )
+    batch = recipe.effective_batch_size
+    micro = micro_batch_size(plan.config.batch_size, batch, max(one.length for one in points), device.kind)
+    pools, seed = epoch_pools(stage, recipe, records), cell.training_seed(plan.config.task, number)
+    shape = epoch_shape(points, pools, batch, micro, seed)
+    inputs = Collator(encoder.pad_id, decoder_start(config))(shape.largest)
+    bf16 = plan.config.compute.training.autocast
+    cost = _cost(plan, config, tokenizer, inputs, recipe, bf16, micro < batch)
+    found = cost or _by_rule(plan, config, shape, recipe, bf16)
+    passes = shape.steps * recipe.epochs * max(1, batch // micro)
+    flops = found.flops * shape.padded * recipe.epochs / max(1, sum(one.length for one in shape.largest))
+    # On a CPU the process has libraries in memory too: those that this one has by now.
+    base = psutil.Process().memory_info().rss if device.kind == "cpu" else 0
+    static = 2 * found.weights + found.optimizer
+    return StageEstimate(
+        name=stage.name,
+        trainings=trainings,
+        records=len(records),
+        steps=shape.steps * recipe.epochs,
+        tokens=shape.tokens * recipe.epochs,
+        micro_batch_size=micro,
+        memory=found.peak + base,
+        weights=found.weights,
+        gradients=found.weights,
+        optimizer=found.optimizer,
+        activations=max(0, found.peak - static),
+        flops=flops,
+        seconds=device.seconds(flops, found.operations * passes, bf16),
+        by_rule=cost is None,
+    )
+
+
+def _cost(
+    plan: Plan, config: Any, tokenizer: Any, inputs: Mapping[str, Any], recipe: StageRecipe, bf16: bool, more: bool
+) -> StepCost | None:
+    """What a step takes; None for a model that needs numbers to run."""
+    for training in (True, False):  # some draw in training which layers they leave out
+
+        def model_of(training: bool = training) -> Any:
+            return empty_model(plan.config.model, config, tokenizer).train(training)
+
+        try:
+            return step_cost(model_of, inputs, recipe, bf16, more)
+        except Exception:  # whatever a model raises that looks at numbers
+            continue
+    return None
+
+
+def _by_rule(plan: Plan, config: Any, shape: EpochShape, recipe: StageRecipe, bf16: bool) -> StepCost:
+    """What a step takes by rule of thumb."""
+    text = config.get_text_config()
+    layers, width = (int(getattr(text, name, 1) or 1) for name in ("num_hidden_layers", "hidden_size"))
+    tokens = len(shape.largest) * max(one.length for one in shape.largest)
+    size = 2 if plan.config.compute.training.weights == "bfloat16" else 4
+    weights = size * plan.parameters
+    optimizer = 2 * weights if recipe.optim.startswith("adamw") else 0
+    activations = BYTES_BY_RULE * layers * width * tokens * (1 if bf16 or size == 2 else 2)
+    return StepCost(
+        weights, optimizer, 2 * weights + optimizer + activations, 6 * plan.parameters * tokens, 600 * layers
+    )
+
+
+def check_fit(plan: Plan) -> None:
+    """Refuse a run whose model is so large for its device that it may not fit, if it does not.
+
+    Raises:
+        OclBenchError: as `require_fit`.
+    """
+    if LARGE * plan.parameters > memory_of(plan.config.compute.device):
+        require_fit(estimate(plan))
+
+
+def require_fit(found: Estimate) -> None:
+    """Refuse a run that cannot fit. Raises OclBenchError with the option that would make it fit, if one would."""
+    room = int(USABLE * found.device.memory) // (found.slots if found.device.kind == "cpu" else 1)
+    worst = max(found.stages, key=lambda one: one.memory)
+    # A card's micro-batches are made smaller as it runs out; a CPU's process would be killed.
+    needed = worst.memory if found.device.kind == "cpu" else worst.least
+    if needed <= room:
+        return
+    fix = _fix(worst, room)
+    raise OclBenchError(
+        f"stage {worst.name} needs {needed / 2**30:.1f} GiB on {found.device.name}, which has {room / 2**30:.1f} "
+        f"(weights {worst.weights / 2**30:.1f}, gradients {worst.gradients / 2**30:.1f}, optimizer "
+        f"{worst.optimizer / 2**30:.1f}, activations {worst.activations / 2**30:.1f}); {fix}."
+    )
+
+
+def _fix(stage: StageEstimate, room: int) -> str:
+    """The option with which a stage fits, the one that changes least first."""
+    fixed = stage.memory - stage.weights - stage.gradients - stage.optimizer - stage.activations
+    micro = stage.micro_batch_size
+    smaller = next((size for size in range(micro - 1, 0, -1) if micro % size == 0 and (
+        stage.memory - stage.activations + stage.activations * size // micro) <= room), None)  # fmt: skip
+    if smaller is not None:
+        return f"run with --batch_size {smaller}"
+    one = stage.activations // micro
+    if stage.optimizer and fixed + stage.weights + stage.gradients + one <= room:
+        return "run with --set recipe.optim=adafactor"
+    if fixed + (stage.weights + stage.gradients + stage.optimizer) // 2 + one <= room:
+        return "run with --model_args dtype=bfloat16"
+    return "take a smaller model"

@@ -1,0 +1,137 @@
+"""What `ocl-bench plan` says beforehand, against what training then takes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import call
+
+import ocl_bench
+from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.cost import step_cost
+from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.runner.devices import KNOWN, named
+from ocl_bench.runner.estimate import Estimate, require_fit
+from ocl_bench.runner.manifest import read_manifest
+
+GPU = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "gpu.json").read_text())
+SMALL = {"task": "attributes", "overrides": ["source_args.num_entities=60"]}
+
+
+def test_memory_is_what_a_card_measured() -> None:
+    """The micro-batch of benchmarks/gpu.py: 256 sequences of 20 tokens as the model is given them."""
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig
+
+    config = GPTNeoXConfig(
+        vocab_size=50304, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048
+    )
+    ids, labels = torch.ones(256, 20, dtype=torch.long), torch.arange(3968)
+    batch = {"input_ids": ids, "attention_mask": ids, "positions": labels, "targets": labels}
+    measured = {row["optim"]: row["memory_gib"] for row in GPU["rows"] if row.get("name") == "70m" and "optim" in row}
+    assert set(measured) == {"adafactor", "adamw_torch_fused"}
+    for optim, memory in measured.items():
+        recipe = load_recipe("paper", [f"optim={optim}"]).of_stage(0)
+        cost = step_cost(lambda: AutoModelForCausalLM.from_config(config), batch, recipe, bf16=True, accumulates=False)
+        assert cost.peak / 2**30 == pytest.approx(memory, rel=0.05)
+        assert cost.weights == pytest.approx(4 * sum(p.numel() for p in _on_meta(config).parameters()), rel=0.01)
+
+
+def _on_meta(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def test_a_plan_has_the_steps_and_tokens_that_the_run_then_takes(whole_run: Path) -> None:
+    manifest = read_manifest(whole_run)
+    passed = {name: value for name, value in manifest.passed.items() if name not in ("output_path", "model")}
+    found = ocl_bench.plan(**passed)
+    assert found.plan.parameters == manifest.parameters
+    assert [one.trainings for one in found.stages] == [2, 4]
+    for one in found.stages:
+        made = manifest.stages["seed-0"][one.name]
+        assert (one.steps, one.micro_batch_size, one.records) == (
+            made.optimizer_steps, made.micro_batch_size, made.records,
+        )  # fmt: skip
+        assert one.tokens == pytest.approx(made.real_tokens, rel=0.02)  # later epochs draw others
+        assert one.memory > one.weights + one.gradients + one.optimizer and not one.by_rule
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mamba", "t5", "bart"])
+def test_any_architecture_is_tried_without_weights(family: str, model_folder: Callable[[str], Path]) -> None:
+    found = ocl_bench.plan(model=str(model_folder(family)), device="cpu", seeds=1, **SMALL)
+    assert all(one.flops > 0 and one.activations > 0 and not one.by_rule for one in found.stages)
+
+
+def test_a_model_that_looks_at_numbers_is_estimated_by_rule(model_folder: Callable[[str], Path]) -> None:
+    found = ocl_bench.plan(model=str(model_folder("mixtral")), device="cpu", seeds=1, **SMALL)
+    assert all(one.by_rule and one.memory > 4 * found.plan.parameters * 2 for one in found.stages)
+
+
+@pytest.fixture(scope="module")
+def small() -> Estimate:
+    return ocl_bench.plan(seeds=1, device="cpu", **SMALL)
+
+
+def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(small: Estimate) -> None:
+    require_fit(small)
+    gib = 2**30
+    big = replace(
+        small.stages[0], memory=72 * gib, weights=16 * gib, gradients=16 * gib, optimizer=32 * gib, activations=8 * gib,
+        micro_batch_size=8,
+    )  # fmt: skip
+
+    def refusal(room: int, kind: str = "H100", **changes: int) -> str:
+        device = replace(named("H100"), name=kind, memory=room * gib)
+        with pytest.raises(OclBenchError) as refused:
+            require_fit(replace(small, device=device, slots=1, stages=(replace(big, **changes),)))
+        return str(refused.value)
+
+    # A card makes its micro-batches smaller by itself, a CPU's process would be killed.
+    require_fit(replace(small, device=replace(named("H100"), memory=70 * gib), slots=1, stages=(big,)))
+    assert refusal(70, "cpu").endswith("run with --batch_size 2.")
+    assert refusal(40).endswith("run with --set recipe.optim=adafactor.")
+    assert refusal(25, optimizer=0, memory=40 * gib).endswith("run with --model_args dtype=bfloat16.")
+    assert refusal(10).endswith("take a smaller model.")
+    assert "stage x1 needs 65.0 GiB on H100, which has 38.0 (weights 16.0, gradients 16.0, optimizer 32.0" in refusal(
+        40
+    )
+
+
+def test_the_command_prints_a_line_for_each_stage_and_json(tmp_path: Path) -> None:
+    small = ["--task", "attributes", "--set", "source_args.num_entities=60", "--seeds", "3"]
+    printed = call("plan", *small, "--on", "A100", folder=tmp_path).stdout
+    for text in ("x1", "x2", "steps", "FLOPs", "3 seeds", "75 GiB on A100", "about"):
+        assert text in printed
+    found = json.loads(call("plan", *small, "--json", folder=tmp_path).stdout)
+    assert [one["trainings"] for one in found["stages"]] == [3, 3] and found["device"]["name"] == "cpu"
+
+
+NO_DEVICE = "--devices: this machine has no CUDA device; leave it out to train on what there is."
+TWICE = "--device and --devices both say where to train; leave one of them out."
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--on", "H1000"], "--on H1000: no such device in the table; did you mean 'H100' or 'H200' or 'A100'?"),
+        (["--devices", "0"], NO_DEVICE),
+        (["--devices", "a"], "--devices a: give numbers of cards, as 0,1,2,3, or all."),
+        (["--devices", "0", "--device", "cpu"], TWICE),
+    ],
+)  # fmt: skip
+def test_wrong_devices_get_one_sentence(options: list[str], sentence: str, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    result = call("plan", "--task", "attributes", *options, folder=tmp_path)
+    assert result.returncode == 2 and result.stderr.strip() == f"ocl-bench: {sentence}"
+
+
+def test_the_fastest_device_has_the_shortest_time() -> None:
+    rates = {one.name: one.seconds(1e18, 1e6, bf16=True) for one in KNOWN}
+    assert rates["H200"] < rates["A100"] < rates["A10"]
