@@ -2,6 +2,9 @@
 
 A stage that was interrupted goes on from the end of an epoch, and ends with the same bits on a CPU. A stage that runs
 out of memory begins again with smaller micro-batches.
+
+Several processes of one group train one model, sharded over them, if each is asked for the same stage. An error in one
+of them leaves the others waiting: whoever started them has to end them.
 """
 
 import contextlib
@@ -13,15 +16,17 @@ from typing import Any, cast
 
 from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from ocl_bench.errors import Diverged, RunFailed
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
 from ocl_bench.finetune.epoch import Pool
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.finetune.sampler import EpochSampler
-from ocl_bench.finetune.trainer import LossWatch, StageDataset, StageTrainer
+from ocl_bench.finetune.sharding import Sharded, local
+from ocl_bench.finetune.trainer import LossWatch, StageDataset, StageTrainer, load_weights
 from ocl_bench.models.batches import Collator, Datapoint, decoder_start
+from ocl_bench.models.group import of_first, processes, rank, total
 
 # Tokens that a micro-batch may hold when --batch_size is auto; larger gains nothing in speed and costs memory.
 AUTO_TOKENS = {"cpu": 4096, "cuda": 16384}
@@ -57,7 +62,7 @@ class Trained:
     """A trained stage.
 
     Attributes:
-        model: the model, on the device that it was trained on.
+        model: the model, on the device that it was trained on; if several processes did, all of it in each, on the CPU.
         report: what the stage did, the time before an interruption included.
         rows: what `on_epoch` gave, of all epochs.
         resumed_epoch: the epoch after whose end training went on; 0 if it began at the start.
@@ -95,7 +100,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             update={
                 "epoch": self.epoch,
                 "learning_rates": (self.learning_rates[0], max(self.learning_rates)),
-                "real_tokens": self._before.real_tokens + self._dataset.real_tokens,
+                "real_tokens": self._before.real_tokens + total(self._dataset.real_tokens),
                 "seconds": self._before.seconds + time.perf_counter() - self._start,
                 "curve_seconds": self.curve_seconds,
                 "rows": tuple(self.rows),
@@ -121,7 +126,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         start = time.perf_counter()
         self._require_number(state.global_step, state)
         self.epoch, self.loss = round(state.epoch), logs["loss"]
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        if total(not all(local(parameter).isfinite().all() for parameter in model.parameters())):
             raise self._diverged("a weight", state.global_step, self.epoch, self.learning_rates[-1])
         model.eval()
         with _memory_needed(f"memory ran out at the learning curve after epoch {self.epoch}; run with --no_curves."):
@@ -132,7 +137,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         model.train()
         now = time.perf_counter()
         self.curve_seconds += now - start
-        if self.epoch < self._epochs and now - self._last_checkpoint >= self._checkpoint_seconds:
+        if self.epoch < self._epochs and of_first(lambda: now - self._last_checkpoint >= self._checkpoint_seconds):
             control.should_save = True
             self._last_checkpoint = now
 
@@ -185,7 +190,7 @@ def train_stage(
     on_epoch: OnEpoch,
     on_step: OnStep = lambda step, steps, tokens_per_second: None,
 ) -> Trained:
-    """Finetune a model for one stage, from the checkpoint in `folder` if there is one.
+    """Finetune a model for one stage, from the checkpoint in `folder` if there is one, however many processes left it.
 
     Args:
         model_of: gives a causal or seq2seq language model with the weights that the stage starts from, to train in
@@ -195,9 +200,10 @@ def train_stage(
         recipe: how to train.
         seed: decides the order of the data and every random choice of the training.
         pad_id: id to pad with.
-        device: cpu, cuda or mps.
+        device: cpu, cuda or mps; of several processes, cpu or cuda, and the process has its own.
         bf16: whether to compute under bfloat16 autocast.
-        batch_size: datapoints per forward pass; None chooses. Halved for as long as memory runs out.
+        batch_size: datapoints per forward pass; None chooses. Halved for as long as memory runs out, if one process
+            trains.
         report_to: the Trainer's experiment trackers.
         run_name: the run's name in those trackers.
         folder: where checkpoints go; belongs to this training alone. The last one stays, until
@@ -211,18 +217,24 @@ def train_stage(
         RunFailed: if training diverges, one datapoint does not fit into memory, or a checkpoint cannot be written. The
             last complete checkpoint stays in `folder`.
     """
-    checkpoints, effective = EpochCheckpoints(folder), recipe.effective_batch_size
+    checkpoints, share = EpochCheckpoints(folder), -(-recipe.effective_batch_size // processes())
     longest = max(one.length for one in datapoints)
-    micro, out_of_memory = micro_batch_size(batch_size, effective, longest, device), 0
-    found = checkpoints.newest()
+    micro, out_of_memory = micro_batch_size(batch_size, share, longest, device), 0
+    found = of_first(checkpoints.newest)
     if found:
-        micro, out_of_memory = min(micro, found[1].micro_batch_size), found[1].out_of_memory
+        micro = micro_batch_size(min(micro, found[1].micro_batch_size), share, longest, device)
+        out_of_memory = found[1].out_of_memory
 
     def smaller() -> int:
         nonlocal micro, out_of_memory, found
         if micro == 1:
             raise RunFailed(f"out of memory on {device}, with one datapoint per forward pass; take a smaller model.")
-        micro, out_of_memory = micro_batch_size(micro // 2, effective, longest, device), out_of_memory + 1
+        if processes() > 1:  # the others are in the middle of a step
+            raise RunFailed(
+                f"out of memory on one of {processes()} × {device}, with {micro} datapoints per forward pass; give "
+                f"--batch_size {micro // 2} or less."
+            )
+        micro, out_of_memory = micro_batch_size(micro // 2, share, longest, device), out_of_memory + 1
         found = checkpoints.newest()
         return micro
 
@@ -231,10 +243,13 @@ def train_stage(
         with _memory_needed(f"out of memory on {device}: the model does not fit; take a smaller one."):
             model = model_of()
         path, before = found or (None, Progress(micro_batch_size=size))
+        if path:
+            load_weights(model, path)
+        sharded = Sharded(model, device) if processes() > 1 else None
         before = before.model_copy(update={"micro_batch_size": size, "out_of_memory": out_of_memory})
-        arguments = _arguments(recipe, size, seed, device, bf16, report_to, run_name, log_folder)
+        arguments = _arguments(recipe, size, share // size, seed, device, bf16, report_to, run_name, log_folder)
         lengths = [one.length for one in datapoints]
-        sampler = EpochSampler(lengths, effective, pools, seed)
+        sampler = EpochSampler(lengths, recipe.effective_batch_size, pools, seed, rank(), processes())
         sampler.skip(before.epoch)
         dataset, watch = StageDataset(datapoints, seed, before.epoch * len(sampler)), LossWatch(arguments.device)
         recorder = _Recorder(before, dataset, watch, recipe.epochs, checkpoint_seconds, on_epoch, on_step)
@@ -248,7 +263,10 @@ def train_stage(
             watch=watch,
             checkpoints=checkpoints,
             progress=recorder.progress,
+            sharded=sharded,
         )
+        if rank() > 0:
+            set_seed(seed + rank())  # processes drop other things out
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=str(path) if path else None)
@@ -262,7 +280,7 @@ def train_stage(
             epochs=recipe.epochs,
             optimizer_steps=trainer.state.global_step,
             micro_batch_size=size,
-            effective_batch_size=effective,
+            effective_batch_size=recipe.effective_batch_size,
             learning_rate_first=done.learning_rates[0],
             learning_rate_peak=done.learning_rates[1],
             learning_rate_last=recorder.learning_rates[-1],
@@ -272,7 +290,7 @@ def train_stage(
             curve_seconds=done.curve_seconds,
             out_of_memory=out_of_memory,
         )
-        return Trained(model, report, recorder.rows, before.epoch)
+        return Trained(sharded.whole() if sharded else model, report, recorder.rows, before.epoch)
 
     attempts = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)
     return cast(Trained, attempts())
@@ -281,6 +299,7 @@ def train_stage(
 def _arguments(
     recipe: StageRecipe,
     micro: int,
+    accumulation: int,
     seed: int,
     device: str,
     bf16: bool,
@@ -291,7 +310,7 @@ def _arguments(
     return TrainingArguments(
         output_dir=str(log_folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.effective_batch_size // micro,
+        gradient_accumulation_steps=accumulation,
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,

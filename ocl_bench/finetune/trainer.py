@@ -9,19 +9,21 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer
 from transformers.optimization import Adafactor
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.adafactor import ForeachAdafactor
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
+from ocl_bench.finetune.sampler import NOTHING
+from ocl_bench.finetune.sharding import Sharded, set_whole_state, whole_state
 from ocl_bench.models.batches import Datapoint
+from ocl_bench.models.group import processes, rank, smallest, total
 from ocl_bench.models.labelled_positions import LabelledPositions
 
-WEIGHTS = "model.safetensors"
-
-
+WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.pt", "scheduler.pt"  # files of a checkpoint
+NO_STEP = 2**62
 MOST_DRAWS = 2**31  # of one training, so that no two seeds show the same scans
 
 
@@ -43,6 +45,8 @@ class StageDataset(Dataset[Datapoint]):
         return len(self.datapoints)
 
     def __getitem__(self, number: int) -> Datapoint:
+        if number == NOTHING:
+            return replace(self.datapoints[0], label_start=len(self.datapoints[0].target))
         one = self.datapoints[number]
         self.real_tokens += one.real_tokens
         self._drawn += 1
@@ -62,8 +66,9 @@ class LossWatch:
         self._step = torch.where(loss.isfinite() | (self._step > 0), self._step, step)
 
     def first_bad_step(self) -> int:
-        """Number of the first step whose loss was no number; 0 if there is none. Waits for the device."""
-        return int(self._step)
+        """Number of the first step whose loss was no number, in any process; 0 for none. Waits for the device."""
+        step = smallest(int(self._step) or NO_STEP)
+        return 0 if step == NO_STEP else step
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -74,6 +79,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         watch: is shown the loss of every micro-batch.
         checkpoints: where checkpoints go.
         progress: gives what a checkpoint is sealed with.
+        sharded: the model, if it is sharded over processes; None if this one trains it alone.
     """
 
     # The loss is divided by the labelled positions of the whole optimizer step, so accumulation changes nothing. Batch
@@ -87,15 +93,29 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         watch: LossWatch,
         checkpoints: EpochCheckpoints,
         progress: Callable[[], Progress],
+        sharded: Sharded | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.sharded = sharded
         self.sampler, self.watch = sampler, watch
         self.checkpoints, self.progress = checkpoints, progress
         self.labelled = LabelledPositions(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As the Trainer's; of several processes, each takes what its own sampler gives, and nothing is dealt anew."""
+        if self.sharded is None:
+            return super().get_train_dataloader()  # type: ignore[no-any-return]
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=self.sampler,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
@@ -112,9 +132,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimizer step, and how many labelled positions they hold."""
+        """The micro-batches of one optimizer step, and how many labelled positions those of all processes hold."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(batch["targets"].numel() for batch in batches), device=device)
+        count = torch.tensor(total(sum(batch["targets"].numel() for batch in batches)), device=device)
         return batches, count
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -134,8 +154,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         assert num_items_in_batch is not None and not return_outputs, "only training goes through the Trainer"
         positions, targets = inputs.pop("positions"), inputs.pop("targets")
         logits = self.labelled.logits(model, inputs, positions)
-        total: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-        return total / num_items_in_batch
+        loss: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
+        # Gradients are averaged over processes, and are to be summed up.
+        return loss if self.sharded is None else loss * processes()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the Trainer's estimate walks over all parameters in every step."""
@@ -149,7 +170,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         progress = self.progress()
         try:
             super()._save_checkpoint(model, trial)
-            self.checkpoints.seal(self.checkpoints.path(self.state.global_step), progress)
+            total(0)  # all have written
+            if rank() == 0:
+                self.checkpoints.seal(self.checkpoints.path(self.state.global_step), progress)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunFailed(
                 f"{self.checkpoints.folder}: the checkpoint of epoch {progress.epoch} cannot be written "
@@ -164,20 +187,44 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.model, str(Path(output_dir, WEIGHTS)))
+        model = self.model if self.sharded is None else self.sharded.whole()
+        if rank() == 0:
+            safetensors.torch.save_model(model, str(Path(output_dir, WEIGHTS)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint, WEIGHTS))
+        """Nothing: the model has these weights, by `load_weights`, since before it was sharded."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.sharded is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self.optimizer.optimizer)
+        if rank() == 0:
+            torch.save(state, Path(output_dir, OPTIMIZER))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        if self.sharded is not None:
+            state, schedule = (
+                torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True, mmap=True)
+                for name in (OPTIMIZER, SCHEDULER)
+            )
+            set_whole_state(self.optimizer.optimizer, state)
+            self.lr_scheduler.load_state_dict(schedule)
+            return
+        super()._load_optimizer_and_scheduler(checkpoint)
         # torch gives an optimizer's state the dtype of the weights, which rounds Adafactor's if they are bfloat16.
-        saved = torch.load(Path(checkpoint, "optimizer.pt"), map_location="cpu", weights_only=True)["state"]
+        saved = torch.load(Path(checkpoint, OPTIMIZER), map_location="cpu", weights_only=True)["state"]
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         for number, values in saved.items():
             loaded = self.optimizer.state[parameters[number]]
             for name, value in values.items():
                 if isinstance(value, Tensor) and loaded[name].dtype != value.dtype:
                     loaded[name] = value.to(loaded[name].device)
+
+
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Give a whole model the weights of a checkpoint."""
+    safetensors.torch.load_model(model, checkpoint / WEIGHTS)
