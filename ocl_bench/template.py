@@ -20,7 +20,12 @@ import msgspec
 
 # Read when they are needed, not when libraries are imported, so that forks of one template may differ in them. Numbers
 # of threads are among them only because whoever is forked sets them by `torch.set_num_threads`.
-READ_LATE = frozenset({"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
+READ_LATE = frozenset(
+    {
+        "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+        "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    }
+)  # fmt: skip
 # With these the template's imports start no threads and leave CUDA alone: a fork with either would be broken.
 QUIET = {
     "OMP_NUM_THREADS": "1",

@@ -167,7 +167,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
 
 # Files that take long, the longest first: two processes that are given them early end at about the same time.
 LONG = (
-    "test_torture", "test_vllm_engine", "test_lm_eval", "test_serving", "test_verify", "test_validate", "test_keeping",
+    "test_torture", "test_shard", "test_sharding", "test_vllm_engine",
+    "test_lm_eval", "test_serving", "test_verify", "test_validate", "test_keeping",
     "test_going_on", "test_run", "test_any_model", "test_docs", "test_evaluators", "test_wheel", "test_submit",
     "test_task_files", "test_study", "test_fetch", "test_processes", "test_site", "test_plan", "test_metrics",
 )  # fmt: skip

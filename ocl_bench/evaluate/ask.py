@@ -15,6 +15,7 @@ from ocl_bench.evaluate.sampling import curve_sample, subset_sample
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
+from ocl_bench.models.group import in_order, in_turn, total
 from ocl_bench.tasks.records import Record, answer_text
 
 
@@ -39,6 +40,10 @@ class Questions:
     def of_curve(self, per_subset: int) -> "Questions":
         """What a learning curve shows."""
         return self._only(curve_sample(self.records, per_subset))
+
+    def in_turn(self) -> "Questions":
+        """What this process asks of them."""
+        return self._only(in_turn(range(len(self.records))))
 
     def _only(self, numbers: Sequence[int]) -> "Questions":
         return Questions(
@@ -111,6 +116,8 @@ def ask(
 ) -> Asked:
     """Answer every question by teacher forcing and by greedy generation.
 
+    Processes of a group that all have the model take the questions in turn, unless something else generates.
+
     Args:
         engine: the model to ask.
         questions: what to ask.
@@ -121,6 +128,9 @@ def ask(
     Raises:
         RunFailed: if the model's log-probabilities are none that a working model gives.
     """
+    of_all = [answers[0] for answers in questions.encoded]
+    if generator is None:
+        questions = questions.in_turn()
     prompts = [answers[0] for answers in questions.encoded]
     limits = [max(max_new_tokens, *(len(one.completion) for one in answers)) for answers in questions.encoded]
     if generator is None:
@@ -138,13 +148,12 @@ def ask(
             strict=True,
         )
     ]
-    return Asked(
-        answers,
-        prompts_sha256=sha256(json.dumps([_asked(one) for one in prompts])),
-        differing=sum(
-            tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
-        ),
+    differing = sum(
+        tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
     )
+    if generator is None:
+        answers, differing = in_order(answers), total(differing)
+    return Asked(answers, prompts_sha256=sha256(json.dumps([_asked(one) for one in of_all])), differing=differing)
 
 
 def _asked(one: Encoded) -> Any:

@@ -60,19 +60,21 @@ class QuestionsEvaluator:
         """Answer every question."""
         from ocl_bench.evaluate.ask import ask, encode_questions
         from ocl_bench.evaluate.torch_engine import TorchEngine
+        from ocl_bench.models.group import in_turn
 
         engine = TorchEngine(loaded.model, loaded.encoder, bf16=loaded.autocast)
         records, _ = self._after(moment.stage)
         questions = encode_questions(records, loaded.encoder)
         generator = _Elsewhere(loaded, engine)
-        count = Count(loaded.on_answered, len(records))
+        elsewhere = loaded.generator is not None
+        count = Count(loaded.on_answered, len(records) if elsewhere else len(in_turn(records)))
 
         def attempt() -> "Asked":
             return ask(
                 engine,
                 questions,
                 self.wanted.task.evaluate.max_new_tokens,
-                generator if loaded.generator is not None else None,
+                generator if elsewhere else None,
                 count,
             )
 
@@ -129,6 +131,9 @@ def within_memory(
 ) -> Any:
     """What `attempt` gives, with the engine's batches halved for as long as memory runs out, now and later."""
     from accelerate.utils import find_executable_batch_size
+
+    if getattr(engine.model, "is_distributed_loading_by_transformers", False):
+        return attempt()  # of a sharded model, whose other processes are in the middle of the same pass
 
     def sized(max_tokens: int) -> Any:
         engine.max_tokens = max_tokens

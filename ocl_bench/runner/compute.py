@@ -31,7 +31,7 @@ class Compute(Contract):
     """The machine's share in a run."""
 
     slots: tuple[Device, ...] = Field(min_length=1, description="device of each stage job that runs at the same time")
-    processes: Literal[1] = Field(1, description="processes that train one stage together")
+    processes: int = Field(1, ge=1, description="processes that train one stage together, the model sharded over them")
     threads: int = Field(ge=1, description="torch threads of a job; numbers depend on it in the last digits")
     training: Precision = Field(description="what training computes in")
     evaluation: Precision = Field(description="what the torch engine computes in")
@@ -83,6 +83,41 @@ def pick_devices(requested: Sequence[int] | Literal["all"]) -> tuple[str, ...]:
                 f"--devices {number}: this machine has {count} CUDA device{'s' * (count > 1)}, numbered from 0."
             )
     return tuple(f"cuda:{number}" for number in numbers)
+
+
+def sharded_over(requested: int | Literal["auto"] | None, device: str, parameters: int) -> int:
+    """Processes, each with a device of its own, that a model is sharded over.
+
+    Args:
+        requested: how many; auto for as few as weights, gradients and optimizer fit on; None for one.
+        device: cpu (a core is a device), cuda or mps.
+        parameters: of the model.
+
+    Raises:
+        OclBenchError: if there are fewer devices.
+    """
+    import torch
+
+    if requested in (None, 1):
+        return 1
+    kind, _, number = device.partition(":")
+    if number:
+        raise OclBenchError(f"--shard {requested}: it takes the first devices; give --device {kind}, without a number.")
+    if kind == "cpu":
+        devices, memory = available_cores(), 0  # which is the same memory for all: auto gains nothing
+    else:
+        devices = torch.cuda.device_count() if kind == "cuda" else 1
+        memory = torch.cuda.get_device_properties(0).total_memory if kind == "cuda" else 0
+    fits_on = max(1, -(-parameters * TRAINING_BYTES_PER_PARAMETER // memory)) if memory else 1
+    processes = fits_on if requested == "auto" else requested
+    assert isinstance(processes, int)
+    if processes > devices:
+        needs = f"{processes} devices are needed" if requested == "auto" else "each process needs a device"
+        things = "core" if kind == "cpu" else f"{kind} device"
+        raise OclBenchError(
+            f"--shard {requested}: {needs}, and this machine has {devices} {things}{'s' if devices > 1 else ''}."
+        )
+    return processes
 
 
 def available_cores() -> int:

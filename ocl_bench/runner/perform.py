@@ -2,6 +2,9 @@
 
 The process keeps the model that it trained last in memory, for the stage that goes on from it. That is a cache:
 whatever is not in it is loaded from files, with the same result.
+
+Where several processes train one model, each performs the job. The first alone locks, looks, decides and writes; the
+others have its word for what is there. Each has the whole model in the memory of its own device, but in training.
 """
 
 import gc
@@ -10,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +27,11 @@ from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Generated, Loaded
 from ocl_bench.files import folder_atomic, sha256
 from ocl_bench.finetune.epoch import epoch_pools, trained_on
+from ocl_bench.finetune.sharding import layers_of
 from ocl_bench.finetune.stage import Trained, train_stage
 from ocl_bench.models.batches import datapoints
 from ocl_bench.models.encoding import Encoder
+from ocl_bench.models.group import of_first, processes, rank, total
 from ocl_bench.models.load import BaseModel, checkpoint_spec, load_model, load_tokenizer, weights_sha256
 from ocl_bench.runner.jobs import Asked, StageJob
 from ocl_bench.runner.manifest import (
@@ -123,11 +129,12 @@ def perform(
     Raises:
         ParentLost: if the stage before has to be trained again.
     """
-    with store.lock(job.key, lambda: told.waiting("another process trains it")):
-        record, damage = job.trained(store)
+    lock = store.lock(job.key, lambda: told.waiting("another process trains it")) if rank() == 0 else nullcontext()
+    with lock:
+        record, damage = of_first(lambda: job.trained(store))
         if damage is not None:
             told.note(f"{damage}: {job.name} is trained again")
-        if record is not None and weights and not store.has_weights(record):
+        if record is not None and weights and not _has_weights(store, record):
             told.note(f"the weights of {job.name} were removed, and a later stage needs them: it is trained again")
             record = None
         reused = record is not None
@@ -140,13 +147,22 @@ def perform(
             told.note(f"{lost}: {job.name} is trained again")
             record, reused = training.run(), False
             _ask(job, store, memory, told, record)
+        total(0)  # all have come so far: no other is in the middle of it when the first tells
     return record, reused
+
+
+def _has_weights(store: Store, record: StageRecord) -> bool:
+    return of_first(lambda: store.has_weights(record))
+
+
+def _is_asked(store: Store, asked: Asked) -> bool:
+    return of_first(lambda: store.evaluation(asked.key) is not None)
 
 
 def _ask(job: StageJob, store: Store, memory: Memory, told: Told, record: StageRecord) -> None:
     """Ask what is not asked yet. Raises ParentLost if that needs weights that are not there as they were written."""
     for asked in job.asked(record):
-        if store.evaluation(asked.key) is None:
+        if not _is_asked(store, asked):
             if spoiled := store.spoiled_evaluation(asked.key):
                 told.note(f"{spoiled}: {job.name} is asked again")
             _evaluate_again(job, store, memory, told, record, asked)
@@ -170,6 +186,9 @@ class _Training:
         encoded = encoder([(record.given, record.completion) for record in records])
         self.before = weights_sha256(model)
         self._ask_before(model, encoder)
+        if processes() > 1 and not layers_of(model):
+            told = "it names no layers that can be sharded one by one: in each step every device holds all its weights"
+            self.told.note(f"{job.config.model.name}: {told}")
         models = [model]
         del model
 
@@ -194,12 +213,15 @@ class _Training:
             on_epoch=on_epoch,
             on_step=lambda step, steps, rate: self.told.step(step, steps, rate, memory_now(config.compute.device)),
         )
-        record = self._write(trained)
+        record = of_first(lambda: self._write(trained))
         self.memory.keep(record.weights_after, trained.model, self.tokenizer)
         return record
 
     def _fresh(self) -> Any:
-        """The model as the stage before left it, or as it was before the first, on its device."""
+        """The model as the stage before left it, or as it was before the first, on its device.
+
+        One that is to be sharded is on the CPU.
+        """
         job, parent = self.job, self.job.parent
         kept = None if parent is None else self.memory.take(parent.weights_after)
         if kept is not None:
@@ -211,14 +233,20 @@ class _Training:
                 model = self.memory.base.copy(job.config.model, self.tokenizer, job.cell.init_seed(job.task))
             else:
                 model, self.tokenizer = load_checkpoint(job, self.store, parent)
-        return model.to(torch_device(job.config.compute.device))
+        return model.to(self._place)
+
+    @property
+    def _place(self) -> str:
+        """Where a model is that is whole."""
+        return "cpu" if processes() > 1 else torch_device(self.job.config.compute.device)
 
     def _ask_before(self, model: Any, encoder: Encoder) -> None:
         assert self.before is not None
-        loaded = self._loaded(model, encoder)
         for asked in self.job.asked_before(self.before):
-            if self.store.evaluation(asked.key) is None:
+            if not _is_asked(self.store, asked):
+                loaded = self._loaded(model.to(torch_device(self.job.config.compute.device)), encoder)
                 write_evaluation(self.job, self.store, loaded, asked)
+        model.to(self._place)
 
     def _loaded(self, model: Any, encoder: Encoder) -> Loaded:
         model.eval()
@@ -290,7 +318,8 @@ def _evaluate_again(job: StageJob, store: Store, memory: Memory, told: Told, rec
         generator=_Served(told) if compute.engine == "vllm" and asked.moment.when == "after" else None,
         on_answered=told.answered,
     )
-    write_evaluation(job, store, loaded, asked)
+    if rank() == 0 or loaded.generator is None:  # vLLM generates for the first process
+        write_evaluation(job, store, loaded, asked)
     if asked.moment.when == "after":
         memory.keep(record.weights_after, model, tokenizer)
 
@@ -311,9 +340,11 @@ class _Served:
 
 
 def write_evaluation(job: StageJob, store: Store, loaded: Loaded, asked: Asked) -> None:
-    """Run an evaluator and leave what it found."""
+    """Run an evaluator and leave what it found. Of several processes each runs it, and the first writes."""
     start = time.perf_counter()
     found = asked.evaluator.run(loaded, asked.moment)
+    if rank() > 0:
+        return
     engine: EngineRecord = found.engine or torch_record(job.config.compute)
     record = EvaluationRecord(
         key=asked.key,
@@ -330,16 +361,23 @@ def write_evaluation(job: StageJob, store: Store, loaded: Loaded, asked: Asked) 
 
 def load_checkpoint(job: StageJob, store: Store, record: StageRecord) -> tuple[Any, Any]:
     """Model and tokenizer that a finished stage left. Raises ParentLost if they are not there as they were written."""
-    if not store.has_weights(record):
-        raise ParentLost(f"the weights in {store.stage_path(record.key)} were removed")
-    damage = store.damage(record, weights=True)
-    if damage is not None:
-        store.remove_stage(record.key)
-        raise ParentLost(damage)
+    lost = of_first(lambda: _loss(store, record))
+    if lost is not None:
+        raise ParentLost(lost)
     spec = checkpoint_spec(store.stage_path(record.key), job.config.model)
     # The checkpoint's own tokenizer, so that its token ids hold whatever this cell's words are.
     tokenizer = load_tokenizer(spec, ())
     return load_model(spec, tokenizer, job.cell.seed), tokenizer
+
+
+def _loss(store: Store, record: StageRecord) -> str | None:
+    """Why a stage's weights cannot be loaded, and None if they can; a damaged stage is removed."""
+    if not store.has_weights(record):
+        return f"the weights in {store.stage_path(record.key)} were removed"
+    damage = store.damage(record, weights=True)
+    if damage is not None:
+        store.remove_stage(record.key)
+    return damage
 
 
 def provenance(job: StageJob) -> Provenance:

@@ -26,6 +26,7 @@ from ocl_bench.runner.compute import (
     job_slots,
     pick_device,
     pick_devices,
+    sharded_over,
     training_precision,
 )
 from ocl_bench.runner.identity import content_key
@@ -56,6 +57,7 @@ class RunIdentity(Contract):
     also_tasks: tuple[str, ...] = Field(description="tasks of lm-eval")
     limit: int | None = Field(description="questions per subset")
     curves: bool = Field(description="whether learning curves are recorded")
+    processes: int = Field(1, exclude_if=lambda count: count == 1, description="processes that train a stage together")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Plan:
                 also_tasks=config.also_tasks,
                 limit=config.limit,
                 curves=config.curves,
+                processes=compute.processes,
             )
         )
 
@@ -190,6 +193,10 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         raise OclBenchError("--device and --devices both say where to train; leave one of them out.")
     devices = None if request.devices is None else pick_devices(request.devices)
     device = devices[0] if devices else pick_device(request.device)
+    if request.shard not in (None, 1) and request.devices is not None:
+        raise OclBenchError("--shard takes the first devices for one seed, --devices one for each; leave one of them out.")
+    if request.shard not in (None, 1) and task.design.picture is not None:
+        raise OclBenchError(f"--shard {request.shard}: models of task '{task.task}' look at pictures; leave it out.")
     _check_trackers(request.report_to)
     if request.also_tasks and task.design.picture is not None:
         raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
@@ -204,7 +211,11 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     stages = sum(len(cell.owned(task)) for cell in cells)
     disk = disk_needed(request.keep, model.parameters, stages, len(cells))
     _check_disk(request, disk)
-    slots = devices[: len(cells)] if devices else job_slots(device, len(choice.seeds), model.parameters)
+    processes = sharded_over(request.shard, device, model.parameters)
+    if processes > 1:
+        slots: tuple[str, ...] = (device,)
+    else:
+        slots = devices[: len(cells)] if devices else job_slots(device, len(choice.seeds), model.parameters)
     questions = sum(
         len(asked_after(task, stage.name, records[cell], limit, cell.seed))
         for cell in cells
@@ -225,7 +236,8 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
         own_x0=request.own_x0,
         compute=Compute(
             slots=slots,
-            threads=max(1, available_cores() // len(slots)),
+            processes=processes,
+            threads=max(1, available_cores() // (len(slots) * processes)),
             training=training_precision(choice.model, choice.recipe),
             evaluation=evaluation_precision(choice.model, choice.recipe, device),
             engine=chosen,

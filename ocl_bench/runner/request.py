@@ -101,6 +101,14 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
+def _shard(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise OclBenchError(f"--shard {text}: give a number from 1 up, or auto.")
+    return int(text)
+
+
 def _seeds(option: str, shown: str) -> Any:
     """Annotations of a field that holds seeds."""
     return (
@@ -158,6 +166,9 @@ class RunRequest(Contract):
         tuple[Annotated[int, Field(ge=0)], ...] | Literal["all"] | None,
         Option(read=_devices, metavar="0,1,…|all"),
     ] = Field(None, description="CUDA devices to train on at the same time, a seed on each; one named twice takes two")
+    shard: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None, Option(read=_shard, metavar="N|auto", shown="1")
+    ] = Field(None, description="devices over which one model is trained; auto: as few as it fits on")
     batch_size: Annotated[int | None, Option(read=_batch_size, metavar="N|auto", shown="auto")] = Field(
         None, ge=1, description="most datapoints per forward pass; the effective batch size is the recipe's"
     )

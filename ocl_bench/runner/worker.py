@@ -1,7 +1,8 @@
 """The process that trains: takes stage jobs, performs them, and tells of them.
 
 One process does many jobs, of many runs, so that libraries and a pretrained model are loaded once. A job that fails
-leaves the process able to do the next.
+leaves the process able to do the next. Where several processes train one model, each gets every job, and the first
+alone tells of it; a failure leaves the others waiting for the one that failed, and so is told by any.
 """
 
 import os
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point of `python -m ocl_bench.runner.worker THREADS`."""
+    """Entry point of `python -m ocl_bench.runner.worker THREADS [KIND]`, with the kind of device of one of a group."""
     serve(_work, ToWorker)
 
 
@@ -47,10 +48,15 @@ def _work(inbox: "Queue[Any]", emit: Emit) -> None:
     import torch
     from transformers.utils import logging
 
+    from ocl_bench.models.group import join_group, rank
     from ocl_bench.runner.manifest import hardware
     from ocl_bench.runner.perform import Memory
 
     torch.set_num_threads(int(sys.argv[1]))
+    for kind in sys.argv[2:]:
+        join_group(kind)
+    if rank() > 0:
+        emit = _failures(emit)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     memory = Memory()
@@ -87,6 +93,11 @@ def _perform(message: Job, memory: "Memory", inbox: "Queue[Any]", emit: Emit) ->
         emit(JobFailed(where, _reason(error), code))
     else:
         emit(StageDone(where, record.key, time.perf_counter() - start, reused))
+
+
+def _failures(emit: Emit) -> Emit:
+    """Of all messages, those alone that say that a job has failed."""
+    return lambda message: emit(message) if isinstance(message, JobFailed) else None
 
 
 def _reason(error: Exception) -> str:

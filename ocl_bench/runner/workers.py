@@ -1,5 +1,9 @@
-"""The processes that train: started for a run, given one job after another, replaced if they die."""
+"""The processes that train: started for a run, given one job after another, replaced if they die.
 
+A worker is one process, or several that train one model together: they get the same jobs, and end together.
+"""
+
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
@@ -32,8 +36,8 @@ class Workers:
     """The processes that train, kept for the next run that needs the same, and ended with the block."""
 
     def __init__(self) -> None:
-        self._compute: tuple[tuple[str, ...], int] | None = None
-        self._workers: list[Child | None] = []
+        self._compute: tuple[tuple[str, ...], int, int] | None = None
+        self._workers: list[list[Child] | None] = []
         # By the worker's number: what it does, how messages call that, and what it did last.
         self._busy: dict[int, Place] = {}
         self._wheres: dict[int, Where] = {}
@@ -87,7 +91,7 @@ class Workers:
             if isinstance(message, Failed):
                 raise _failure(message, serving.log if serving else folder)
             return message
-        number = next((n for n, one in enumerate(self._workers) if one is worker), None)
+        number = next((n for n, processes in enumerate(self._workers) if processes and worker in processes), None)
         if number is None:
             return None  # of a worker that was ended
         match message:
@@ -106,6 +110,9 @@ class Workers:
             case JobFailed():
                 self._busy.pop(number)
                 schedule.fail(message)
+                if schedule.plan.config.compute.processes > 1:  # those that have not failed wait for the one that has
+                    self._end_one(number)
+                    self._workers[number] = self._processes(number, schedule.plan.config.compute, folder)
                 return Note(f"{message.where.name} failed: {first_line(message.message)}")
             case Failed() | Exited():
                 return self._replace(number, message, schedule, folder)
@@ -117,10 +124,8 @@ class Workers:
         That is done by the others, where there are others: their devices are whole, and a machine whose memory was too
         small for so many processes has one less. The last one is replaced.
         """
-        worker, place = self._workers[number], self._busy.pop(number, None)
-        assert worker is not None
-        worker.end()
-        self._workers[number] = None
+        place = self._busy.pop(number, None)
+        self._end_one(number)
         log, others = log_path(folder, number), any(self._workers)
         if place is None and not others:
             raise _failure(message, log)
@@ -132,12 +137,12 @@ class Workers:
         code = message.code if isinstance(message, Exited) else 1
         again = schedule.died(where, code, log)
         if not others:
-            self._workers[number] = self._child(number, compute, folder)
+            self._workers[number] = self._processes(number, compute, folder)
         return Note((again or f"{where.name} failed: its process ended with code {code}") + without)
 
     def _hand_out(self, schedule: Schedule, folder: Path) -> None:
-        for number, worker in enumerate(self._workers):
-            if worker is None or number in self._busy:
+        for number, processes in enumerate(self._workers):
+            if processes is None or number in self._busy:
                 continue
             place = schedule.next(self._last.get(number))
             if place is None:
@@ -145,37 +150,46 @@ class Workers:
             job = schedule.job(place)
             where = Where(job.cell.seed, job.cell.stage2_seed, job.number, job.name)
             self._busy[number], self._wheres[number] = place, where
-            worker.send(
-                Job(
-                    where,
-                    folder=str(folder),
-                    store=str(schedule.store.root),
-                    base=job.base.model_dump_json(),
-                    parent=None if job.parent is None else job.parent.key,
-                    weights=schedule.needs_weights(place),
-                    log=str(log_path(folder, number)),
-                    device=schedule.plan.config.compute.slots[number],
-                )
+            message = Job(
+                where,
+                folder=str(folder),
+                store=str(schedule.store.root),
+                base=job.base.model_dump_json(),
+                parent=None if job.parent is None else job.parent.key,
+                weights=schedule.needs_weights(place),
+                log=str(log_path(folder, number)),
+                device=schedule.plan.config.compute.slots[number],
             )
+            for process in processes:
+                process.send(message)
 
     def _start(self, compute: Compute, folder: Path) -> None:
         """Start as many workers as the run wants, unless those of the last run are just as many of the same kind."""
         self._busy, self._last, self._wheres = {}, {}, {}
-        shape = (compute.slots, compute.threads)
+        shape = (compute.slots, compute.processes, compute.threads)
         if self._compute != shape or None in self._workers:
             self._end()
             self._compute, self._events = shape, Queue()
-            self._workers = [self._child(number, compute, folder) for number in range(len(compute.slots))]
+            self._workers = [self._processes(number, compute, folder) for number in range(len(compute.slots))]
 
-    def _child(self, number: int, compute: Compute, folder: Path) -> Child:
-        environment = device_environment(compute.slots[number]) | {
+    def _processes(self, number: int, compute: Compute, folder: Path) -> list[Child]:
+        """A worker's processes; of several, the first alone tells of its jobs."""
+        if compute.processes == 1:
+            return [self._child(number, compute, folder, {})]
+        group = {"WORLD_SIZE": str(compute.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(compute.processes)]
+        return [self._child(number, compute, folder, group | rank) for rank in ranks]
+
+    def _child(self, number: int, compute: Compute, folder: Path, group: dict[str, str]) -> Child:
+        device = compute.slots[number]
+        environment = device_environment(device, several=bool(group)) | {
             "OMP_NUM_THREADS": str(compute.threads),
             "MKL_NUM_THREADS": str(compute.threads),
         }
         return Child(
             "ocl_bench.runner.worker",
-            [str(compute.threads)],
-            environment,
+            [str(compute.threads), *([device] if group else [])],
+            environment | group,
             log_path(folder, number),
             self._events,
             sends=FromWorker,
@@ -183,10 +197,20 @@ class Workers:
         )
 
     def _end(self) -> None:
-        for worker in self._workers:
-            if worker is not None:
-                worker.end()
+        for number in range(len(self._workers)):
+            self._end_one(number)
         self._compute, self._workers = None, []
+
+    def _end_one(self, number: int) -> None:
+        for process in self._workers[number] or ():
+            process.end()
+        self._workers[number] = None
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def log_path(folder: Path, number: int) -> Path:

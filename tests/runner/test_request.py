@@ -28,6 +28,7 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
     "overrides": (["design.alpha=0.9", "recipe.epochs=[1,1]"], ("design.alpha=0.9", "recipe.epochs=[1,1]")),
     "include_path": (["a", "b"], (Path("a"), Path("b"))),
     "device": ("cpu", "cpu"),
+    "shard": ("2", 2),
     "batch_size": ("8", 8),
     "engine": ("torch", "torch"),
     "engine_args": ("dtype=half,max_num_seqs=4", {"dtype": "half", "max_num_seqs": 4}),
