@@ -26,6 +26,7 @@ from ocl_bench.tasks.records import texts
 BYTES_BY_RULE = 38
 # Bytes a parameter for which nobody need try: four times those of training with Adam.
 LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
+SHARDS = (2, 4, 8, 16, 32)  # devices that are offered
 # Part of a device's memory that a run may plan with: kernels, allocator and driver take the rest.
 USABLE = 0.95
 
@@ -147,19 +148,21 @@ def _stage(
     points = datapoints(
         encoder([(record.given, record.completion) for record in records]), encoder.seq2seq, recipe.loss
     )
-    batch = recipe.effective_batch_size
-    micro = micro_batch_size(plan.config.batch_size, batch, max(one.length for one in points), device.kind)
+    batch, processes = recipe.effective_batch_size, plan.config.compute.processes
+    share = -(-batch // processes)
+    micro = micro_batch_size(plan.config.batch_size, share, max(one.length for one in points), device.kind)
     pools, seed = epoch_pools(stage, recipe, records), cell.training_seed(plan.config.task, number)
     shape = epoch_shape(points, pools, batch, micro, seed)
     inputs = Collator(encoder.pad_id, decoder_start(config))(shape.largest)
     bf16 = plan.config.compute.training.autocast
-    cost = _cost(plan, config, tokenizer, inputs, recipe, bf16, micro < batch)
+    cost = _cost(plan, config, tokenizer, inputs, recipe, bf16, micro < share)
     found = cost or _by_rule(plan, config, shape, recipe, bf16)
-    passes = shape.steps * recipe.epochs * max(1, batch // micro)
+    passes = shape.steps * recipe.epochs * max(1, share // micro)
     flops = found.flops * shape.padded * recipe.epochs / max(1, sum(one.length for one in shape.largest))
     # On a CPU the process has libraries in memory too: those that this one has by now.
     base = psutil.Process().memory_info().rss if device.kind == "cpu" else 0
-    static = 2 * found.weights + found.optimizer
+    whole = 2 * found.weights + found.optimizer
+    activations = max(0, found.peak - whole)
     return StageEstimate(
         name=stage.name,
         trainings=trainings,
@@ -167,13 +170,13 @@ def _stage(
         steps=shape.steps * recipe.epochs,
         tokens=shape.tokens * recipe.epochs,
         micro_batch_size=micro,
-        memory=found.peak + base,
-        weights=found.weights,
-        gradients=found.weights,
-        optimizer=found.optimizer,
-        activations=max(0, found.peak - static),
+        memory=base + whole // processes + activations,
+        weights=found.weights // processes,
+        gradients=found.weights // processes,
+        optimizer=found.optimizer // processes,
+        activations=activations,
         flops=flops,
-        seconds=device.seconds(flops, found.operations * passes, bf16),
+        seconds=device.seconds(flops / processes, found.operations * passes, bf16),
         by_rule=cost is None,
     )
 
@@ -226,25 +229,29 @@ def require_fit(found: Estimate) -> None:
     needed = worst.memory if found.device.kind == "cpu" else worst.least
     if needed <= room:
         return
-    fix = _fix(worst, room)
+    fixes = _fixes(worst, room)
+    parts = ("weights", worst.weights), ("gradients", worst.gradients), ("optimizer", worst.optimizer)
+    made_of = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in (*parts, ("activations", worst.activations)))
+    fix = f"it would fit with {', or with '.join(fixes)}" if fixes else "take a smaller model"
     raise OclBenchError(
         f"stage {worst.name} needs {needed / 2**30:.1f} GiB on {found.device.name}, which has {room / 2**30:.1f} "
-        f"(weights {worst.weights / 2**30:.1f}, gradients {worst.gradients / 2**30:.1f}, optimizer "
-        f"{worst.optimizer / 2**30:.1f}, activations {worst.activations / 2**30:.1f}); {fix}."
+        f"({made_of}); {fix}."
     )
 
 
-def _fix(stage: StageEstimate, room: int) -> str:
-    """The option with which a stage fits, the one that changes least first."""
-    fixed = stage.memory - stage.weights - stage.gradients - stage.optimizer - stage.activations
-    micro = stage.micro_batch_size
-    smaller = next((size for size in range(micro - 1, 0, -1) if micro % size == 0 and (
-        stage.memory - stage.activations + stage.activations * size // micro) <= room), None)  # fmt: skip
-    if smaller is not None:
-        return f"run with --batch_size {smaller}"
-    one = stage.activations // micro
-    if stage.optimizer and fixed + stage.weights + stage.gradients + one <= room:
-        return "run with --set recipe.optim=adafactor"
-    if fixed + (stage.weights + stage.gradients + stage.optimizer) // 2 + one <= room:
-        return "run with --model_args dtype=bfloat16"
-    return "take a smaller model"
+def _fixes(stage: StageEstimate, room: int) -> list[str]:
+    """The options with each of which a stage fits. A smaller micro-batch changes nothing else, so it stands alone."""
+    static = stage.weights + stage.gradients + stage.optimizer
+    fixed, micro = stage.memory - static - stage.activations, stage.micro_batch_size
+    for size in range(micro - 1, 0, -1):
+        if micro % size == 0 and fixed + static + stage.activations * size // micro <= room:
+            return [f"--batch_size {size}"]
+    left = room - fixed - stage.activations // micro
+    shard = next((number for number in SHARDS if static / number <= left), None)
+    others = {
+        "--set recipe.optim=adafactor": static - stage.optimizer,
+        "--model_args dtype=bfloat16": static // 2,
+        "--recipe lora": stage.weights,
+    }
+    fitting = [option for option, size in others.items() if size <= left and size < static]
+    return ([f"--shard {shard}"] if shard else []) + fitting

@@ -194,7 +194,9 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     devices = None if request.devices is None else pick_devices(request.devices)
     device = devices[0] if devices else pick_device(request.device)
     if request.shard not in (None, 1) and request.devices is not None:
-        raise OclBenchError("--shard takes the first devices for one seed, --devices one for each; leave one of them out.")
+        raise OclBenchError(
+            "--shard takes the first devices for one seed, --devices one for each; leave one of them out."
+        )
     if request.shard not in (None, 1) and task.design.picture is not None:
         raise OclBenchError(f"--shard {request.shard}: models of task '{task.task}' look at pictures; leave it out.")
     _check_trackers(request.report_to)

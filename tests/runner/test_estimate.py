@@ -94,10 +94,13 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(small
 
     # A card makes its micro-batches smaller by itself, a CPU's process would be killed.
     require_fit(replace(small, device=replace(named("H100"), memory=70 * gib), slots=1, stages=(big,)))
-    assert refusal(70, "cpu").endswith("run with --batch_size 2.")
-    assert refusal(40).endswith("run with --set recipe.optim=adafactor.")
-    assert refusal(25, optimizer=0, memory=40 * gib).endswith("run with --model_args dtype=bfloat16.")
-    assert refusal(10).endswith("take a smaller model.")
+    assert refusal(70, "cpu").endswith("; it would fit with --batch_size 2.")
+    assert refusal(40).endswith(
+        "; it would fit with --shard 2, or with --set recipe.optim=adafactor, or with --model_args dtype=bfloat16, "
+        "or with --recipe lora."
+    )
+    assert refusal(20).endswith("; it would fit with --shard 4, or with --recipe lora.")
+    assert refusal(1).endswith("; take a smaller model.")
     assert "stage x1 needs 65.0 GiB on H100, which has 38.0 (weights 16.0, gradients 16.0, optimizer 32.0" in refusal(
         40
     )
