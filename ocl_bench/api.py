@@ -1,7 +1,7 @@
 """The Python face of the suite."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ocl_bench.files import require_writable
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.sources import published_data
 
 if TYPE_CHECKING:
+    from ocl_bench.runner.begin import Progress
     from ocl_bench.runner.estimate import Estimate
-    from ocl_bench.runner.progress import RunProgress
     from ocl_bench.runner.request import RunRequest
     from ocl_bench.runner.workers import Workers
     from ocl_bench.score.result import Gap, Results, Value
@@ -64,7 +62,7 @@ def run(
     model: str | None = None,
     task: str = DEFAULT_TASK,
     *,
-    progress: "Callable[[str, int], RunProgress] | None" = None,
+    progress: "Progress | None" = None,
     workers: "Workers | None" = None,
     **options: Any,
 ) -> RunResult:
@@ -91,26 +89,15 @@ def run(
 
 def run_request(
     request: "RunRequest",
-    progress: "Callable[[str, int], RunProgress] | None" = None,
+    progress: "Progress | None" = None,
     workers: "Workers | None" = None,
 ) -> RunResult:
     """What `run` does, of a request that is made already."""
-    from ocl_bench.runner.plan import choose, make_plan
+    from ocl_bench.runner.begin import perform_request
     from ocl_bench.runner.workers import Workers
 
-    choice = choose(request)
-    require_writable(request.output_path)
-    shown = (progress or _Silent)(choice.task.task, len(choice.seeds) * len(request.stage2_seeds))
-    _fetch_if_absent(choice.task, show=progress is not None)
     with nullcontext(workers) if workers else Workers() as processes:
-        processes.warm()  # libraries are imported while the plan is made
-        with shown:
-            plan = make_plan(choice, request, shown.built)
-            from ocl_bench.runner.estimate import check_fit
-            from ocl_bench.runner.execute import execute
-
-            check_fit(plan)
-            folder, results = execute(plan, request, processes, shown)
+        folder, results = perform_request(request, processes, progress)
     result = RunResult(folder, results)
     if request.curves:
         result.plot()
@@ -127,15 +114,13 @@ def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None =
     Raises:
         OclBenchError: for bad input. That the run does not fit is no error here: `require_fit` says so.
     """
+    from ocl_bench.runner.begin import plan_request
     from ocl_bench.runner.devices import named
     from ocl_bench.runner.estimate import estimate
-    from ocl_bench.runner.plan import choose, make_plan
     from ocl_bench.runner.request import RunRequest
 
     request, device = RunRequest.from_options(model=model, task=task, **options), None if on is None else named(on)
-    choice = choose(request)
-    _fetch_if_absent(choice.task, show=False)
-    return estimate(make_plan(choice, request, lambda: None), device)
+    return estimate(plan_request(request), device)
 
 
 def _document_run() -> None:
@@ -227,41 +212,8 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
             yield run(model, name, workers=workers, **options)
 
 
-def _fetch_if_absent(task: Task, show: bool) -> None:
-    """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
-    source = published_data(task)
-    if source is None or source.state() != "absent":
-        return
-    from ocl_bench.runner.progress import FetchProgress
-
-    if not show:
-        source.fetch(None, lambda done, total: None)
-        return
-    with FetchProgress(task.task) as progress:
-        source.fetch(None, progress)
-
-
 def load_results(folder: Path | str) -> RunResult:
     """Load a finished run, or any results.json."""
     from ocl_bench.runner.folder import read_results
 
     return RunResult(Path(folder), read_results(Path(folder)))
-
-
-class _Silent:
-    """Shows nothing."""
-
-    def __init__(self, task: str, cells: int) -> None:
-        pass
-
-    def __enter__(self) -> "_Silent":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
-
-    def built(self) -> None:
-        pass
-
-    def __call__(self, message: Any) -> None:
-        pass

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.leaderboard.cli import leaderboard, submit
 
-RESUMED = ("run", "study")
+RESUMED = ("run", "study", "sweep")
 
 
 class Terminated(KeyboardInterrupt):
@@ -429,6 +429,44 @@ def export(
     )
 
 
+def _executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where runs are performed."""
+    where = click.Choice(("local", "ray", "slurm"))
+    address = "Of a Ray cluster that runs, HOST:PORT or auto; without it, ray starts one on this machine."
+    command = click.option("--address", help=address)(command)
+    return click.option("--executor", "kind", type=where, help="Where runs are performed; local if nothing says so.")(
+        command
+    )
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_executor_options
+@click.option(
+    "--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For run folders."
+)
+def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None:
+    """Run a grid of models, tasks and recipes, here or on a cluster; the same command again goes on.
+
+    FILE says which: sweep, models, tasks, recipes, seeds, set, run, executor.
+    """
+    from ocl_bench.report.tables import sweep_table
+    from ocl_bench.runner.executors import executor
+    from ocl_bench.runner.progress import RunProgress, tell
+    from ocl_bench.study.sweep import failure, load_sweep, points_of, run_sweep
+
+    read = load_sweep(file)
+    chosen = executor(
+        kind or read.executor, address=address, ray=read.ray, slurm=read.slurm,
+        progress=RunProgress, tell=tell,
+    )  # fmt: skip
+    points = points_of(read, file, output_path)
+    swept = list(run_sweep(points, chosen))
+    click.echo(f"\n{sweep_table(points, swept)}")
+    if (error := failure(swept)) is not None:
+        raise error
+
+
 @main.command()
 @click.argument("name")
 @click.option("--model", "-m", help="Hub id, folder, or scratch:NAME; scratch:tiny or the study's own if not given.")
@@ -446,10 +484,12 @@ def export(
     help="For NAME.json and NAME.png; finished points there are kept.",
 )
 @click.option("--runs_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For runs.")
-def study(name: str, seeds: str, batch_size: str, **options: Any) -> None:
+@_executor_options
+def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None, **options: Any) -> None:
     """Run a study, a grid of runs, and draw the paper's figure for it."""
     from ocl_bench.report.tables import study_table
-    from ocl_bench.runner.progress import RunProgress
+    from ocl_bench.runner.executors import executor
+    from ocl_bench.runner.progress import RunProgress, tell
     from ocl_bench.runner.request import read
     from ocl_bench.study.run import run_study
 
@@ -458,7 +498,7 @@ def study(name: str, seeds: str, batch_size: str, **options: Any) -> None:
         seeds=read("seeds", seeds),
         batch_size=read("batch_size", batch_size),
         curves=False,
-        progress=RunProgress,
+        executor=executor(kind or "local", address=address, progress=RunProgress, tell=tell),
         **options,
     )
     click.echo(f"\n{study_table(results)}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")

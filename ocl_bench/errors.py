@@ -27,3 +27,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(repr(match) for match in near)}?"
     return f"known: {', '.join(known)}" if known else "none is known"
+
+
+def first_sentence(error: Exception) -> str:
+    """The first line of what another library says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{(lines or [type(error).__name__])[0].rstrip('.')}."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ocl_bench.runner.cache import Cached
     from ocl_bench.study.run import StudyResults
+    from ocl_bench.study.sweep import Point, Swept
 
 
 RECALL = "recall"  # the evaluation set that is a column of the tables
@@ -197,15 +198,38 @@ def study_table(results: "StudyResults", format: str = "simple") -> str:
     for point in results.points:
         scored = {"questions": point.results.gaps} | {name: one.gaps for name, one in point.results.sets.items()}
         for name, gaps in scored.items():
-            shown = [
-                gaps[gap].get(CHOICE.name, gaps[gap][EM_FORCED.name]) if gap in gaps else None
-                for gap in ("ocl_gap", "meta_ocl_gap")
-            ]
+            shown = [_counting(gaps, gap) for gap in ("ocl_gap", "meta_ocl_gap")]
             cells = ["" if gap is None else f"{with_interval(gap, sign=True)} p {_p(gap)}" for gap in shown]
             if any(cells):
                 rows.append([point.run.label, name, *cells, len(point.seeds)])
     headers = [results.study.axis or "run", "asked", "ocl_gap [95 %]", "meta_ocl_gap [95 %]", "seeds"]
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
+def sweep_table(points: "Sequence[Point]", swept: "Sequence[Swept]", format: str = "simple") -> str:
+    """A sweep's points, in its order: seeds done, meta-OCL gap (mean, 95 % interval, p), questions, run folder."""
+    by_point = {one.point.label: one for one in swept}
+    rows = []
+    for point in points:
+        found = by_point[point.label]
+        gap = _counting(found.results.gaps, "meta_ocl_gap") if found.results else None
+        rows.append(
+            [
+                point.label,
+                f"{'?' if found.seeds is None else found.seeds} of {point.seeds}",
+                "" if gap is None else with_interval(gap, sign=True),
+                "" if gap is None else _p(gap),
+                "" if gap is None else gap.n,
+                found.folder if found.results else "failed",
+            ]
+        )
+    headers = ["run", "seeds", "meta_ocl_gap [95 %]", "p", "n", "run folder"]
+    return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
+def _counting(gaps: Mapping[str, Mapping[str, Gap]], name: str) -> Gap | None:
+    """A gap on choice, or on em_forced where nothing is chosen; None if the task has no such gap."""
+    return gaps[name].get(CHOICE.name, gaps[name][EM_FORCED.name]) if name in gaps else None
 
 
 def cache_table(cached: "Sequence[Cached]", root: "Path") -> str:

@@ -15,6 +15,9 @@ from ocl_bench.text import Device, Line
 _DISTRIBUTED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 # Bytes per parameter of training in fp32 with Adam: weight, gradient and two moments.
 TRAINING_BYTES_PER_PARAMETER = 16
+# How many cores a run is to use, where several share a machine. OMP_NUM_THREADS would not do: it counts the threads of
+# each process, and many have it set to 1 for good.
+CORES = "OCL_BENCH_CORES"
 
 
 class Precision(Contract):
@@ -121,8 +124,10 @@ def sharded_over(requested: int | Literal["auto"] | None, device: str, parameter
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use: those that the system allows it, or fewer if CORES says so."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get(CORES, "")
+    return min(allowed, int(told)) if told.isdecimal() and int(told) else allowed
 
 
 def pick_device(requested: str | None) -> str:

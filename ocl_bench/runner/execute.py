@@ -54,45 +54,60 @@ def execute(plan: Plan, request: RunRequest, workers: Workers, on_message: OnMes
     Raises:
         RunFailed: if a stage fails, or files cannot be written; what is finished is kept, and the same run goes on.
     """
-    try:
-        store = Store(request.output_path.absolute())
-        folder = run_folder(request.output_path, plan)
-        with _alone(folder, on_message):
-            clean_folder(folder)
-            write_data(folder, plan.records)
-            _Execution(plan, request, store, folder, workers, on_message).run()
-            store.sweep()
-            results = score_run(folder)
-            write_results(folder, results)
-    except OSError as error:
-        raise RunFailed(
-            f"{error.filename or request.output_path} cannot be written or read ({error.strerror or error}); what is "
-            "finished is kept: mend that, and run the same command again to go on."
-        ) from None
+    folder = run_folder(request.output_path, plan)
+    with _alone(folder, request, on_message):
+        _Execution(plan, request, folder, workers, on_message).run()
+        results = score_run(folder)
+        write_results(folder, results)
     return folder, results
 
 
+def execute_part(
+    plan: Plan, request: RunRequest, seeds: tuple[int, ...], folder: Path, workers: Workers, on_message: OnMessage
+) -> None:
+    """Do the stages of some of a plan's seeds: `execute` then finds them, here or on another machine.
+
+    Args:
+        plan, request, workers, on_message: as of `execute`.
+        seeds: stage-1 seeds. What all seeds share is done too, and nothing else where `seeds` is empty.
+        folder: takes the place of a run folder. Whatever is made lies beside the run's, so this can be removed.
+
+    Raises:
+        RunFailed: as `execute`.
+    """
+    with _alone(folder, request, on_message):
+        _Execution(plan, request, folder, workers, on_message, seeds).run()
+
+
 class _Execution:
-    """One start of a run."""
+    """One start of a run, or of the part of it that some seeds are."""
 
     def __init__(
         self,
         plan: Plan,
         request: RunRequest,
-        store: Store,
         folder: Path,
         workers: Workers,
         on_message: OnMessage,
+        seeds: tuple[int, ...] | None = None,
     ) -> None:
-        self.plan, self.request, self.store, self.folder = plan, request, store, folder
+        self.plan, self.request, self.folder = plan, request, folder
         self.workers, self.on_message = workers, on_message
-        self.schedule = Schedule(plan, store, adopts=not request.fresh)
-        self.keeper = Keeper(self.schedule, store, folder, request.keep)
+        self.store = Store(request.output_path.absolute())
+        self.schedule = Schedule(plan, self.store, adopts=not request.fresh, seeds=seeds)
+        self.keeper = Keeper(self.schedule, self.store, folder, request.keep)
         self.hardware: dict[str, str] = {}
         self.live = Live(len(self.schedule.jobs))
 
     def run(self) -> None:
         """Do what is not done, and say in the manifest what became of it."""
+        clean_folder(self.folder)
+        cells = {cell for cell, _ in self.schedule.jobs}
+        write_data(self.folder, {cell: records for cell, records in self.plan.records.items() if cell in cells})
+        self._do()
+        self.store.sweep()
+
+    def _do(self) -> None:
         plan, earlier = self.plan, self._earlier()
         if self.request.fresh:
             self.schedule.remove_all()
@@ -209,19 +224,25 @@ def _engines(evaluations: Any) -> list[Any]:
 
 
 @contextmanager
-def _alone(folder: Path, on_message: OnMessage) -> Iterator[None]:
+def _alone(folder: Path, request: RunRequest, on_message: OnMessage) -> Iterator[None]:
     """Keep a run folder to this process; another that is at the same run is waited for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_message(Note(f"another process is at this run ({folder}); waiting for it"))
-        lock.acquire(poll_interval=0.2)
-    try:
-        yield
-    finally:
-        lock.release()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_message(Note(f"another process is at this run ({folder}); waiting for it"))
+            lock.acquire(poll_interval=0.2)
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise RunFailed(
+            f"{error.filename or request.output_path} cannot be written or read ({error.strerror or error}); what is "
+            "finished is kept: mend that, and run the same command again to go on."
+        ) from None
 
 
 @contextmanager

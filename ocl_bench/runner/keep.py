@@ -23,6 +23,8 @@ class Keeper:
 
     def __init__(self, schedule: Schedule, store: Store, folder: Path, keep: Keep) -> None:
         self.schedule, self.store, self.folder, self.keep = schedule, store, folder, keep
+        # Seeds that are done each on its own have their share of the bound.
+        self.bytes = AUTO_BYTES if schedule.seeds is None else AUTO_BYTES // len(schedule.plan.config.seeds)
         self.held: dict[Place, int] = {}
 
     def after(self, job: StageJob) -> Iterator[str]:
@@ -49,7 +51,7 @@ class Keeper:
         elif self.keep == "last":
             yield from earlier
         else:
-            excess = sum(self.held.values()) - AUTO_BYTES
+            excess = sum(self.held.values()) - self.bytes
             for place in [*earlier, *(place for place in free if place[1] == last)][: len(free)]:
                 if excess <= 0:
                     return

@@ -175,13 +175,14 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     return task
 
 
-def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None]) -> Plan:
+def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None], jobs: int | None = None) -> Plan:
     """Build the data, load configuration and tokenizer, and check that they fit together and on the disk.
 
     Args:
         choice: what to run.
         request: how to run it.
         on_built: called after each dataset.
+        jobs: how many of its stages are to be done at the same time here; None: one of each seed.
 
     Raises:
         OclBenchError: for anything that would fail later.
@@ -217,7 +218,8 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None])
     if processes > 1:
         slots: tuple[str, ...] = (device,)
     else:
-        slots = devices[: len(cells)] if devices else job_slots(device, len(choice.seeds), model.parameters)
+        jobs = len(cells) if jobs is None else jobs
+        slots = devices[:jobs] if devices else job_slots(device, min(jobs, len(choice.seeds)), model.parameters)
     questions = sum(
         len(asked_after(task, stage.name, records[cell], limit, cell.seed))
         for cell in cells

@@ -144,3 +144,8 @@ def note(one: Running) -> str:
         one.device,
     ]
     return ", ".join(part for part in parts if part)
+
+
+def tell(line: str) -> None:
+    """A line about something that runs elsewhere."""
+    Console(stderr=True, highlight=False).print(line, soft_wrap=True, markup=False)

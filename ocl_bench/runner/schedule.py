@@ -28,13 +28,15 @@ class Schedule:
         plan: the run.
         store: where stages lie.
         adopts: whether a finished stage that comes with the task is taken.
-        jobs: every stage of every cell that owns it, in order.
+        seeds: the stage-1 seeds whose stages are to be done, besides those that all seeds share; None: all.
+        jobs: every stage of every cell that owns it, in order, as far as it is to be done.
         failed: place → why its job failed.
     """
 
     plan: Plan
     store: Store
     adopts: bool = True
+    seeds: tuple[int, ...] | None = None
     jobs: list[Place] = field(init=False)
     failed: dict[Place, JobFailed] = field(default_factory=dict)
     # What is trained, and what is evaluated too.
@@ -49,9 +51,18 @@ class Schedule:
     _released: set[str] = field(default_factory=set)  # keys of stages that come with the task
 
     def __post_init__(self) -> None:
+        self.jobs = [place for place in self._places() if self._is_wanted(place)]
+
+    def _places(self) -> Iterator[Place]:
+        """Every stage of every cell that owns it, in order."""
         task = self.plan.config.task
-        numbers = range(len(task.stages))
-        self.jobs = [(cell, n) for cell in self.plan.config.cells for n in numbers if cell.owner(task, n) == cell]
+        for cell in self.plan.config.cells:
+            yield from ((cell, n) for n in range(len(task.stages)) if cell.owner(task, n) == cell)
+
+    def _is_wanted(self, place: Place) -> bool:
+        (cell, number), config = place, self.plan.config
+        shared = number < config.task.shared_stages and not config.own_x0
+        return self.seeds is None or cell.seed in self.seeds or shared
 
     def parent(self, place: Place) -> Place | None:
         """The job whose weights a job starts from; None for a first stage."""
@@ -139,8 +150,8 @@ class Schedule:
         return place in self._done
 
     def children(self, place: Place) -> list[Place]:
-        """The jobs that start from a job's weights."""
-        return [other for other in self.jobs if self.parent(other) == place]
+        """The jobs that start from a job's weights, those that are not to be done here among them."""
+        return [other for other in self._places() if self.parent(other) == place]
 
     def next(self, after: Place | None) -> Place | None:
         """A job that can be done now, best one that goes on from `after`, whose model a worker has in memory."""
@@ -226,16 +237,16 @@ class Schedule:
 
     def made_by_others(self) -> str:
         """Where stages that are there come from, if not from this version of the code."""
-        own = _code(checkout_state()[0], versions())
+        own = code_version(checkout_state()[0], versions())
         own_made = [one for one in self._records.values() if one.key not in self._released]
-        made_by = [_code(one.provenance.commit, one.provenance.versions) for one in own_made]
+        made_by = [code_version(one.provenance.commit, one.provenance.versions) for one in own_made]
         others = [code for code in made_by if code != own]
         if not others:
             return ""
         return f", {len(others)} of them made by other code ({', '.join(sorted(set(others)))}); --fresh trains anew"
 
 
-def _code(commit: str | None, versions: Mapping[str, str]) -> str:
+def code_version(commit: str | None, versions: Mapping[str, str]) -> str:
     """Which code of the suite it was: a checkout's commit, or an installed package's version."""
     return commit[:10] if commit else f"version {versions.get('ocl-bench', 'unknown')}"
 

@@ -10,8 +10,12 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable, write_atomic
 from ocl_bench.models.spec import is_pretrained
+from ocl_bench.runner.begin import Progress
+from ocl_bench.runner.executors import Executor, Local
+from ocl_bench.runner.request import RunRequest
 from ocl_bench.score.result import Results
 from ocl_bench.study.schema import Run, Study, load_study
+from ocl_bench.study.sweep import results_in
 
 
 class PointResult(Contract):
@@ -41,6 +45,8 @@ def run_study(
     include_path: Sequence[Path] = (),
     output_path: Path = Path("studies"),
     runs_path: Path = Path("runs"),
+    executor: Executor | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> tuple[StudyResults, Path]:
     """Run a study's points with `model` and draw its figure.
@@ -57,7 +63,9 @@ def run_study(
         include_path: folders with further tasks, recipes and studies.
         output_path: where `NAME.json` and `NAME.png` go.
         runs_path: where run folders go.
-        options: further arguments of `ocl_bench.run`.
+        executor: where runs are performed; None: here. One after the other, the first that fails ends the study.
+        progress: of runs here.
+        options: further fields of `ocl_bench.runner.request.RunRequest`.
 
     Returns:
         The results and the figure's path.
@@ -65,8 +73,6 @@ def run_study(
     Raises:
         OclBenchError: as `ocl_bench.run`; or if the JSON there has a point of another model, task, setting or seeds.
     """
-    from ocl_bench.api import run
-    from ocl_bench.runner.workers import Workers
     from ocl_bench.study.figure import draw
 
     study = load_study(name, include_path)
@@ -84,22 +90,33 @@ def run_study(
     def results() -> StudyResults:
         return StudyResults(study=study, model=model, points=tuple(done[number] for number in sorted(done)))
 
-    with Workers() as workers:
-        for number, point in enumerate(wanted):
-            if number in done:
+    missing = [number for number in range(len(wanted)) if number not in done]
+    requests = [
+        RunRequest.from_options(
+            model=wanted[number].model or model,
+            task=wanted[number].task,
+            overrides=wanted[number].set,
+            seeds=seeds,
+            include_path=include_path,
+            output_path=runs_path / study.study,
+            **options,
+        )
+        for number in missing
+    ]
+    failed: list[OclBenchError] = []
+    with executor or Local(progress) as runs:
+        for outcome in runs.perform(requests):
+            number = missing[outcome.number]
+            if outcome.error is not None:
+                failed.append(outcome.error)
+                if isinstance(runs, Local):
+                    break
                 continue
-            found = run(
-                point.model or model,
-                point.task,
-                overrides=point.set,
-                seeds=seeds,
-                include_path=include_path,
-                output_path=runs_path / study.study,
-                workers=workers,
-                **options,
-            )
-            done[number] = PointResult(run=point, seeds=seeds, results=found.results)
+            found = results_in(outcome.folder, requests[outcome.number])
+            done[number] = PointResult(run=wanted[number], seeds=seeds, results=found)
             write_atomic(path, results().model_dump_json(indent=1) + "\n")
+    if failed:
+        raise failed[0]
     figure = output_path / f"{study.study}.png"
     draw(results(), figure)
     return results(), figure

@@ -1,0 +1,122 @@
+"""From a request to its results: what it names is loaded, data is fetched, and the plan is made and executed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ocl_bench.files import require_writable
+from ocl_bench.runner.messages import FromRun
+from ocl_bench.runner.plan import Choice, Plan, choose, make_plan
+from ocl_bench.runner.request import RunRequest
+from ocl_bench.runner.workers import Workers
+from ocl_bench.score.result import Results
+from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.sources import published_data
+
+
+class Shown(Protocol):
+    """Shows how a run goes on."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def built(self) -> None:
+        """One more dataset is built."""
+
+    def __call__(self, message: FromRun) -> None:
+        """Show one message of a run."""
+
+
+Progress = Callable[[str, int], Shown]  # a task's name and how many datasets it will have → what shows a run of it
+
+
+def plan_request(request: RunRequest) -> Plan:
+    """What a request would do, with nothing done of it but that data are fetched. Raises OclBenchError for bad input."""
+    choice = choose(request)
+    _fetch_if_absent(choice.task, show=False)
+    return make_plan(choice, request, lambda: None)
+
+
+def perform_request(request: RunRequest, workers: Workers, progress: Progress | None = None) -> tuple[Path, Results]:
+    """Do what a request asks for, from wherever the same was left.
+
+    Args:
+        request: what to do.
+        workers: training processes; those that an earlier run started are used again where they fit.
+        progress: shows progress; None shows nothing.
+
+    Returns:
+        The run folder and the results in it.
+
+    Raises:
+        OclBenchError: for bad input, before anything is trained.
+        RunFailed: if a stage fails; what is finished is kept.
+    """
+    choice = _ready(request, progress)
+    workers.warm()  # libraries are imported while the plan is made
+    with _shown(choice, request, progress) as shown:
+        plan = make_plan(choice, request, shown.built)
+        from ocl_bench.runner.estimate import check_fit
+        from ocl_bench.runner.execute import execute
+
+        check_fit(plan)
+        return execute(plan, request, workers, shown)
+
+
+def perform_part(request: RunRequest, seeds: tuple[int, ...], folder: Path, workers: Workers) -> None:
+    """Do the stages of some of a request's seeds, and show nothing; see `execute_part`. Raises as `perform_request`."""
+    choice = _ready(request, None)
+    workers.warm()
+    with _shown(choice, request, None) as shown:
+        # The whole request's plan: which engine answers, for one, depends on how much is asked in all.
+        plan = make_plan(choice, request, shown.built, jobs=max(1, len(seeds)))
+        from ocl_bench.runner.estimate import check_fit
+        from ocl_bench.runner.execute import execute_part
+
+        check_fit(plan)
+        execute_part(plan, request, seeds, folder, workers, shown)
+
+
+def _ready(request: RunRequest, progress: Progress | None) -> Choice:
+    choice = choose(request)
+    require_writable(request.output_path)
+    _fetch_if_absent(choice.task, show=progress is not None)
+    return choice
+
+
+def _shown(choice: Choice, request: RunRequest, progress: Progress | None) -> Shown:
+    return (progress or _Silent)(choice.task.task, len(choice.seeds) * len(request.stage2_seeds))
+
+
+def _fetch_if_absent(task: Task, show: bool) -> None:
+    """Fetch the published data that a task is made from, unless it is here. Raises OclBenchError if that fails."""
+    source = published_data(task)
+    if source is None or source.state() != "absent":
+        return
+    from ocl_bench.runner.progress import FetchProgress
+
+    if not show:
+        source.fetch(None, lambda done, total: None)
+        return
+    with FetchProgress(task.task) as progress:
+        source.fetch(None, progress)
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def __init__(self, task: str, cells: int) -> None:
+        pass
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def built(self) -> None:
+        pass
+
+    def __call__(self, message: Any) -> None:
+        pass

@@ -1,0 +1,135 @@
+"""Parts as tasks of Ray: on a cluster that runs, or on a Ray that is started on this machine.
+
+A task starts the part's process and waits for it. Nothing but two sentences of JSON goes through Ray: what to do, and
+how it ended. A task whose node or process is lost is done again elsewhere, up to RETRIES times; one that failed is not.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ocl_bench.errors import OclBenchError, RunFailed, first_sentence
+from ocl_bench.runner.compute import CORES
+from ocl_bench.runner.part import Ended, Part, perform
+
+if TYPE_CHECKING:
+    from ocl_bench.runner.executors import Job
+
+RETRIES = 3
+REACH_SECONDS = 5.0
+# Ray would take a third of the memory for objects, and ours are sentences. It takes no less than 75 MiB.
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+class RayPool:
+    """A Ray cluster.
+
+    Args:
+        address: of one that runs, `HOST:PORT` or `auto`; None starts one on this machine.
+        options: further options of each task.
+
+    Raises:
+        OclBenchError: if Ray is not installed, the cluster cannot be reached, or is of other versions.
+    """
+
+    def __init__(self, address: str | None, options: Mapping[str, Any]) -> None:
+        # Tasks without a GPU are told so below, and need no advice about it.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise OclBenchError("Ray is not installed; pip install 'ocl-bench[ray]'.") from None
+        self._ray, self._options = ray, dict(options)
+        if address is not None:
+            _require_reachable(address)
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        with _signals_kept():
+            try:
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level="error",
+                    **({} if address else own),
+                )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                where = f"--address {address}" if address else "Ray cannot be started here"
+                raise OclBenchError(f"{where}: {first_sentence(error)}") from None
+
+    def submit(self, parts: Sequence[Part], device: str | None) -> "list[Job]":
+        """As of `Pool`."""
+        gpus = device is not None and device.startswith("cuda")
+        if gpus and device != "cuda":
+            raise OclBenchError(f"device {device}: Ray chooses which; give cuda.")
+        wanted = {"num_cpus": 1, "num_gpus": int(gpus), "max_retries": RETRIES} | self._options
+        try:
+            task = self._ray.remote(_perform).options(**wanted)
+        except (TypeError, ValueError) as error:
+            raise OclBenchError(f"ray: {first_sentence(error)}") from None
+        return [_Task(self._ray, task.remote(msgspec.json.encode(part).decode())) for part in parts]
+
+    def close(self) -> None:
+        """As of `Pool`."""
+        self._ray.shutdown()
+
+
+class _Task:
+    """A part that is a task of Ray."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def ended(self) -> Ended | None:
+        if not self._ray.wait([self._reference], timeout=0)[0]:
+            return None
+        try:
+            return msgspec.json.decode(self._ray.get(self._reference), type=Ended)
+        except self._ray.exceptions.RayError as error:
+            return Ended("of the cluster", error=first_sentence(error), exit_code=RunFailed.exit_code)
+
+    def cancel(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+
+def _perform(text: str) -> str:
+    """The task: runs on the node."""
+    import ray
+
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    environment = dict(os.environ) | {CORES: str(max(1, int(assigned.get("CPU", 1))))}
+    if not assigned.get("GPU"):
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # a task without GPUs sees all of the node's
+    return perform(text, environment)
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself would try for a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # auto
+    try:
+        with socket.create_connection((host, int(port)), timeout=REACH_SECONDS):
+            pass
+    except (OSError, ValueError) as error:
+        raise OclBenchError(
+            f"--address {address}: no Ray cluster can be reached there ({error}); `ray status` on its head says "
+            "whether it runs."
+        ) from None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
