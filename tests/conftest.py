@@ -1,6 +1,7 @@
 """Real parts for the tests: tiny models with random weights and tiny trained tokenizers, made in a temporary folder."""
 
 import contextlib
+import filecmp
 import json
 import os
 import shutil
@@ -170,7 +171,8 @@ LONG = (
     "test_torture", "test_shard", "test_sharding", "test_vllm_engine",
     "test_lm_eval", "test_serving", "test_verify", "test_validate", "test_keeping",
     "test_going_on", "test_run", "test_any_model", "test_docs", "test_evaluators", "test_wheel", "test_submit",
-    "test_task_files", "test_study", "test_fetch", "test_processes", "test_site", "test_plan", "test_metrics",
+    "test_clusters", "test_part", "test_sweep", "test_task_files", "test_study", "test_fetch", "test_processes",
+    "test_site", "test_plan", "test_metrics",
 )  # fmt: skip
 
 
@@ -281,6 +283,14 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     made = once(tmp_path_factory, worker_id, "whole_run", make)
     (run,) = (made / "out" / "scratch__tiny" / "attributes").iterdir()
     return run
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    """Of two runs of `WHOLE`, all that decides their numbers, and these themselves, are the same bytes."""
+    decisive = ("data.jsonl", "answers.jsonl", "curve.jsonl", "model.safetensors", "results.json")
+    names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.name in decisive)
+    assert len(names) == 4 + 6 * 3 + 1
+    assert filecmp.cmpfiles(whole, run, names, shallow=False) == (names, [], [])
 
 
 @pytest.fixture

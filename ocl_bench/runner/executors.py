@@ -7,6 +7,7 @@ there, scores, and writes the run folder. A machine that is lost loses a stage a
 
 import contextlib
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import msgspec
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.runner.begin import Progress, perform_request
+from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.runner.part import FOLDER, Ended, Part, choice_sha256, code_versions
 from ocl_bench.runner.plan import Choice, choose
 from ocl_bench.runner.request import RunRequest
@@ -117,25 +119,27 @@ class Elsewhere:
         self._make, self._tell = pool, tell
         self._running: dict[Job, tuple[_Point, Part]] = {}
         self._markers: dict[Path, Path] = {}  # output folder → the file by which nodes know it
+        self._whole = True  # whether nothing has failed or was given up
 
     def __enter__(self) -> "Elsewhere":
         self._pool = self._make()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._whole &= not self._running
         for job in self._running:
             with contextlib.suppress(Exception):  # whatever is unreachable now, the others are ended
                 job.cancel()
         self._pool.close()
         for marker in self._markers.values():
             marker.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # logs of parts that failed stay
-                marker.parent.rmdir()
+            if self._whole and not any(marker.parent.glob(".*")):  # logs of what failed stay, and what others are at
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
     def perform(self, requests: Sequence[RunRequest]) -> Iterator[Outcome]:
         """As of `Executor`."""
-        for number, request in enumerate(requests):
-            self._submit(_Point(number, request, choose(request)))
+        for point in [_Point(number, request, choose(request)) for number, request in enumerate(requests)]:
+            self._submit(point)
         while self._running:
             time.sleep(POLL_SECONDS)
             for job, (point, part) in list(self._running.items()):
@@ -148,28 +152,25 @@ class Elsewhere:
                         yield outcome
 
     def _submit(self, point: "_Point") -> None:
-        request = point.request
-        if request.fresh:
-            raise OclBenchError("--fresh goes with local runs only: a part that is done again would train anew.")
-        output = request.output_path.absolute()
-        sent = request.model_copy(update={"output_path": output})
+        output = point.request.output_path.absolute()
         parts = [
             Part(
-                request=msgspec.json.encode(sent.passed | {"output_path": str(output)}).decode(),
+                request=msgspec.json.encode(point.passed).decode(),
                 seeds=seeds,
                 marker=str(self._marker(output)),
                 cwd=str(Path.cwd()),
                 versions=code_versions(),
-                choice=choice_sha256(request),
+                choice=choice_sha256(point.choice),
             )
             for seeds in point.begin()
         ]
-        jobs = self._pool.submit(parts, request.device)
+        jobs = self._pool.submit(parts, point.request.device)
         self._running |= {job: (point, part) for job, part in zip(jobs, parts, strict=True)}
 
     def _after(self, point: "_Point", part: Part, ended: Ended) -> Outcome | None:
         """Go on with a point, one of whose parts has ended; returns what became of the point if that was the last."""
         point.ended(part, ended)
+        self._whole &= not ended.error
         if point.underway:
             return None
         if point.failed is None and part.seeds is not None:
@@ -191,15 +192,20 @@ class Elsewhere:
 
 class _Point:
     """A request on its way: what all seeds share first, so that none waits for it with a device in hand, then each
-    seed, then the whole."""
+    seed, then the whole; that alone if it was whole before."""
 
     def __init__(self, number: int, request: RunRequest, choice: Choice) -> None:
-        self.number, self.request = number, request
+        if request.fresh:
+            raise OclBenchError("--fresh goes with local runs only: a part that is done again would train anew.")
+        self.number, self.request, self.choice = number, request, choice
+        self.passed = request.passed | {"output_path": str(request.output_path.absolute())}
         self.name = f"{choice.model.slug} {choice.task.task}"
         shared = choice.task.shared_stages and not request.own_x0
         each: list[Seeds] = [(seed,) for seed in choice.seeds]
         whole: list[Seeds] = [None]
         self._phases: list[list[Seeds]] = [[()], each, whole] if shared else [each, whole]
+        if self._was_whole():
+            self._phases = [whole]
         self.underway = 0
         self.done = 0
         self.failed: OclBenchError | None = None
@@ -214,7 +220,17 @@ class _Point:
         """One of its parts has ended."""
         self.underway -= 1
         self.failed = self.failed or ended.failure
-        self.done += bool(part.seeds and not ended.error)
+        if not ended.error:
+            self.done = len(self.choice.seeds) if part.seeds is None else self.done + len(part.seeds)
+
+    def _was_whole(self) -> bool:
+        """Whether a run folder says that just this was done. What has gone since, the whole request makes again."""
+        for path in self.request.output_path.glob(f"{self.choice.model.slug}/{self.choice.task.task}/*/manifest.json"):
+            with contextlib.suppress(OclBenchError):  # of another version
+                manifest = read_manifest(path.parent)
+                if manifest.status == "complete" and manifest.passed == self.passed:
+                    return True
+        return False
 
 
 def executor(
@@ -237,11 +253,10 @@ def executor(
         tell: called with a line for each part that ends, of the others.
 
     Raises:
-        OclBenchError: for options of another executor, or if its package is not installed.
+        OclBenchError: for an address with another executor than Ray.
     """
-    for option, value, own in (("--address", address, "ray"), ("ray", ray, "ray"), ("slurm", slurm, "slurm")):
-        if value and kind != own:
-            raise OclBenchError(f"{option} is for the executor {own}, and this one is {kind}; leave it out.")
+    if address is not None and kind != "ray":
+        raise OclBenchError(f"--address is that of a Ray cluster, and the executor is {kind}; add --executor ray.")
     if kind == "local":
         return Local(progress)
     if kind == "ray":

@@ -25,6 +25,8 @@ RETRIES = 3
 REACH_SECONDS = 5.0
 # Ray would take a third of the memory for objects, and ours are sentences. It takes no less than 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20
+# Ray prints what its nodes log, in the midst of our tables; read when it is imported.
+QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
 
 class RayPool:
@@ -39,13 +41,13 @@ class RayPool:
     """
 
     def __init__(self, address: str | None, options: Mapping[str, Any]) -> None:
-        # Tasks without a GPU are told so below, and need no advice about it.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         try:
             import ray
         except ImportError:
             raise OclBenchError("Ray is not installed; pip install 'ocl-bench[ray]'.") from None
-        self._ray, self._options = ray, dict(options)
+        self._ray, self._options, self._fitting = ray, dict(options), False
         if address is not None:
             _require_reachable(address)
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -71,7 +73,16 @@ class RayPool:
             task = self._ray.remote(_perform).options(**wanted)
         except (TypeError, ValueError) as error:
             raise OclBenchError(f"ray: {first_sentence(error)}") from None
+        self._require_fitting({"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"]} | wanted.get("resources", {}))
         return [_Task(self._ray, task.remote(msgspec.json.encode(part).decode())) for part in parts]
+
+    def _require_fitting(self, wanted: Mapping[str, float]) -> None:
+        """Refuse what no node has, for which Ray would wait. Asked once: a node that is lost may come back."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not self._fitting and not any(all(node.get(one, 0) >= wanted[one] for one in wanted) for node in nodes):
+            named = " with ".join(f"{one} {amount:g}" for one, amount in wanted.items() if amount)
+            raise OclBenchError(f"no node of the Ray cluster has {named}; start one that has, or ask for less.")
+        self._fitting = True
 
     def close(self) -> None:
         """As of `Pool`."""
@@ -90,7 +101,8 @@ class _Task:
         try:
             return msgspec.json.decode(self._ray.get(self._reference), type=Ended)
         except self._ray.exceptions.RayError as error:
-            return Ended("of the cluster", error=first_sentence(error), exit_code=RunFailed.exit_code)
+            reason = getattr(error, "cause", None) or error
+            return Ended("Ray", error=first_sentence(reason), exit_code=RunFailed.exit_code)
 
     def cancel(self) -> None:
         self._ray.cancel(self._reference, force=True)

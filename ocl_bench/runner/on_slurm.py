@@ -4,7 +4,6 @@ A job that is preempted or runs out of time is queued again by itself, and goes 
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class SlurmPool:
 
     def submit(self, parts: Sequence[Part], device: str | None) -> "list[Job]":
         """As of `Pool`. Raises OclBenchError if Slurm does not take them."""
-        folder = parts[0].folder.parent / "job-%j"  # of submitit's files, until a job has succeeded
+        folder = parts[0].folder.parent / "jobs"
         try:
             executor = self._submitit.AutoExecutor(folder, self._cluster, slurm_max_num_timeout=TIMEOUTS)
             executor.update_parameters(**self._parameters)
@@ -64,12 +63,10 @@ class _SlurmJob:
         if not self._job.done():
             return None
         try:
-            found = msgspec.json.decode(self._job.result(), type=Ended)
+            return msgspec.json.decode(self._job.result(), type=Ended)
         except RuntimeError as error:  # submitit's: it was cancelled, or its machine is lost
             reason = f"{first_sentence(error)} See {self._job.paths.stderr}."
-            return Ended("of the cluster", error=reason, exit_code=RunFailed.exit_code)
-        shutil.rmtree(self._job.paths.folder, ignore_errors=True)
-        return found
+            return Ended("Slurm", error=reason, exit_code=RunFailed.exit_code)
 
     def cancel(self) -> None:
         self._job.cancel()

@@ -11,13 +11,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.files import sha256
 from ocl_bench.processes import Child, Emit, Events, Exited, Failed, serve
+
+if TYPE_CHECKING:
+    from ocl_bench.runner.plan import Choice
+    from ocl_bench.runner.request import RunRequest
 
 FOLDER = ".parts"  # in the output folder: where parts work
 # Besides ocl-bench: what stages are made with, which has to be the same on all nodes.
@@ -60,7 +64,7 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
     """How a part ended.
 
     Attributes:
-        node: the machine's name.
+        node: what messages call the machine.
         seconds: how long it took there.
         folder: the run folder, of a whole request that succeeded.
         error: one sentence, if it did not.
@@ -79,7 +83,7 @@ class Ended(msgspec.Struct, tag=True, frozen=True):
         if not self.error:
             return None
         kind = OclBenchError if self.exit_code == OclBenchError.exit_code else RunFailed
-        return kind(f"node {self.node}: {self.error}")
+        return kind(f"{self.node}: {self.error}")
 
 
 def perform(text: str, environment: Mapping[str, str]) -> str:
@@ -97,7 +101,7 @@ def perform(text: str, environment: Mapping[str, str]) -> str:
         ended = _refused(part) or _ended(part, environment)
     except OSError as error:
         ended = Ended("", error=f"{error.filename}: {error.strerror or error}.", exit_code=RunFailed.exit_code)
-    told = msgspec.structs.replace(ended, node=platform.node(), seconds=time.monotonic() - start)
+    told = msgspec.structs.replace(ended, node=f"node {platform.node()}", seconds=time.monotonic() - start)
     return msgspec.json.encode(told).decode()
 
 
@@ -182,18 +186,17 @@ def _require_same(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
             )
 
 
-def choice_sha256(request: Any) -> str:
-    """Identity of the task and the recipe that a request names, by content. Raises as `choose`."""
-    from ocl_bench.runner.plan import choose
-
-    choice = choose(request)
+def choice_sha256(choice: "Choice") -> str:
+    """Identity, by content, of the task and the recipe that a request names."""
     return sha256(f"{choice.task.model_dump_json()} {choice.recipe.model_dump_json()}")
 
 
-def _require_files(request: Any, wanted: str) -> None:
+def _require_files(request: "RunRequest", wanted: str) -> None:
+    from ocl_bench.runner.plan import choose
+
     remedy = "keep task, recipe and model files in folders that all nodes share, at the same place"
     try:
-        found = choice_sha256(request)
+        found = choice_sha256(choose(request))
     except OclBenchError as error:
         raise OclBenchError(f"{str(error).rstrip('.')}; the machine that started this has it: {remedy}.") from None
     if found != wanted:

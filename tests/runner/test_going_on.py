@@ -1,6 +1,5 @@
 """The same command goes on where it was, and what one run has trained no other trains again."""
 
-import filecmp
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import WHOLE, WHOLE_COMMAND, Heard
+from conftest import WHOLE, WHOLE_COMMAND, Heard, assert_same
 
 import ocl_bench
 from ocl_bench.errors import RunFailed
@@ -31,14 +30,6 @@ def run(output: Path, heard: Heard, **changes: Any) -> Path:
 def trained(heard: Heard) -> set[str]:
     """The stages that were trained, at least in part."""
     return {message.where.name for message in heard.of(EpochDone)}
-
-
-def assert_same(run: Path, whole: Path) -> None:
-    """All that decides a run's numbers, and they themselves, are the same bytes."""
-    decisive = ("data.jsonl", "answers.jsonl", "curve.jsonl", "model.safetensors", "results.json")
-    names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.name in decisive)
-    assert len(names) == 4 + 6 * 3 + 1
-    assert filecmp.cmpfiles(whole, run, names, shallow=False) == (names, [], [])
 
 
 def about(kind: type, **fields: int) -> Callable[[Any], bool]:
