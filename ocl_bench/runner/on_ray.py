@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +28,7 @@ REACH_SECONDS = 5.0
 OBJECT_STORE_BYTES = 80 * 2**20
 # Ray prints what its nodes log, in the midst of our tables; read when it is imported.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+TOKEN = "if the cluster asks for a token, set RAY_AUTH_MODE=token here and on its nodes, which share ~/.ray/auth_token"
 
 
 class RayPool:
@@ -51,7 +53,7 @@ class RayPool:
         if address is not None:
             _require_reachable(address)
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        with _signals_kept():
+        with _signals_kept(), _no_stderr():
             try:
                 ray.init(
                     address=address or "local",
@@ -59,7 +61,9 @@ class RayPool:
                     logging_level="error",
                     **({} if address else own),
                 )
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except ConnectionError as error:
+                raise OclBenchError(f"--address {address}: {first_sentence(error).rstrip('.')}; {TOKEN}.") from None
+            except (RuntimeError, ValueError) as error:
                 where = f"--address {address}" if address else "Ray cannot be started here"
                 raise OclBenchError(f"{where}: {first_sentence(error)}") from None
 
@@ -132,6 +136,19 @@ def _require_reachable(address: str) -> None:
             f"--address {address}: no Ray cluster can be reached there ({error}); `ray status` on its head says "
             "whether it runs."
         ) from None
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's library writes a line for each of its tries; the last is an exception."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # How often a job may run out of time: a stage goes on from its last checkpoint, so each of them brings it further.
 TIMEOUTS = 20
+# submitit's own default are five minutes.
+DEFAULTS = {"name": "ocl-bench", "timeout_min": 60}
 
 
 class SlurmPool:
@@ -36,7 +38,7 @@ class SlurmPool:
         except ImportError:
             raise OclBenchError("submitit is not installed; pip install 'ocl-bench[slurm]'.") from None
         self._submitit, self._cluster = submitit, options.get("cluster", "slurm")
-        self._parameters = {"name": "ocl-bench"} | {name: options[name] for name in options if name != "cluster"}
+        self._parameters = DEFAULTS | {name: options[name] for name in options if name != "cluster"}
 
     def submit(self, parts: Sequence[Part], device: str | None) -> "list[Job]":
         """As of `Pool`. Raises OclBenchError if Slurm does not take them."""

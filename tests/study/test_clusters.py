@@ -1,10 +1,12 @@
 """Sweeps on a real Ray cluster that loses a node, and in jobs of submitit, end with the digits of a local run."""
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ def written(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[Any, list[Any]]]:
     """A Ray cluster of two nodes with one core each, besides a head that does nothing."""
-    os.environ.update(QUIET)  # before Ray is imported, as an executor does
+    # Before Ray is imported, as an executor does; and its workers are not to wait for all else that is tested.
+    os.environ.update(QUIET | {"RAY_worker_niceness": "0"})
     from ray.cluster_utils import Cluster
 
     # A node that does not answer for a second is lost: by default it takes half a minute.
@@ -52,22 +55,39 @@ def cluster() -> Iterator[tuple[Any, list[Any]]]:
         made.shutdown()
 
 
-def raylet(node: Any) -> psutil.Process:
-    return psutil.Process(node.all_processes["raylet"][0].process.pid)
-
-
-def lose_node_in_a_stage(cluster: Any, nodes: list[Any], output: Path, lost: list[psutil.Process]) -> None:
-    """Remove a node, one of whose processes is at a stage that is not finished; `lost` gets its processes."""
+def at_a_stage(output: Path, candidates: Callable[[], list[psutil.Process]]) -> psutil.Process | None:
+    """Wait for a process, one of whose children is at a stage that is not finished; None if none ever is."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         unfinished = {str(lock) for lock in output.glob("stages/.*.lock") if not (lock.parent / lock.stem[1:]).exists()}
-        for node in nodes if unfinished else ():
-            own = raylet(node).children(recursive=True)
-            if any(file.path in unfinished for process in own for file in process.open_files()):
-                lost += own
-                cluster.remove_node(node, allow_graceful=False)
-                return
+        with contextlib.suppress(psutil.Error):  # one that ends while it is looked at
+            for one in candidates() if unfinished else ():
+                own = one.children(recursive=True)
+                if any(file.path in unfinished for process in own for file in process.open_files()):
+                    return one
         time.sleep(0.01)
+    return None
+
+
+def lose_node_in_a_stage(cluster: Any, nodes: list[Any], output: Path, lost: list[psutil.Process]) -> None:
+    """Remove a node that is at a stage; `lost` gets its processes."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+    found = at_a_stage(output, lambda: list(map(psutil.Process, raylets)))
+    if found is not None:
+        lost += found.children(recursive=True)
+        cluster.remove_node(raylets[found.pid], allow_graceful=False)
+
+
+def preempt_job_in_a_stage(output: Path, preempted: list[psutil.Process]) -> None:
+    """Send a job that is at a stage the signal by which Slurm takes its machine away."""
+
+    def jobs() -> list[psutil.Process]:
+        return [one for one in psutil.Process().children(recursive=True) if "submitit.core._submit" in one.cmdline()]
+
+    found = at_a_stage(output, jobs)
+    if found is not None:
+        found.send_signal(signal.SIGUSR2)
+        preempted.append(found)
 
 
 def test_a_cluster_that_loses_a_node_in_a_stage_ends_with_the_bytes_of_a_local_run(
@@ -107,7 +127,7 @@ class Losing:
         self.pool.close()
 
 
-def test_jobs_of_submitit_end_with_the_bytes_of_a_local_run_and_a_lost_task_file_fails_its_point_alone(
+def test_jobs_of_which_one_is_preempted_end_with_the_bytes_of_a_local_run_and_a_lost_task_file_fails_its_point_alone(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CORES, "1")  # digits depend on threads
@@ -118,7 +138,12 @@ def test_jobs_of_submitit_end_with_the_bytes_of_a_local_run_and_a_lost_task_file
     points = points_of(sweep, path, Path("runs"))
     said: list[str] = []
     pool = Losing(SlurmPool(sweep.slurm), Path("lost.yaml"))
+    preempted: list[psutil.Process] = []
+    preempting = threading.Thread(target=preempt_job_in_a_stage, args=(tmp_path / "runs", preempted))
+    preempting.start()
     lost, found = sorted(run_sweep(points, Elsewhere(lambda: pool, said.append)), key=lambda one: one.error is None)
+    preempting.join()
+    assert preempted and not psutil.wait_procs(preempted, timeout=30)[1]
     assert_same(found.folder, whole_run)
     assert found.seeds == 2 and lost.seeds == 0 and lost.error is not None and lost.error.exit_code == 2
     for words in ("node ", "lost.yaml: cannot be read", "keep task, recipe and model files in folders that all nodes"):
