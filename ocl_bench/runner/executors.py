@@ -179,8 +179,8 @@ class Elsewhere:
         return Outcome(point.number, Path(ended.folder), point.done, point.failed)
 
     def _say(self, point: "_Point", part: Part, ended: Ended) -> None:
-        state = f"failed: {ended.error}" if ended.error else "done"
-        self._tell(f"{point.name} {part.name} {state} in {ended.seconds:.0f} s on {ended.node}")
+        after = f"after {ended.seconds:.0f} s on {ended.node}"
+        self._tell(f"{point.name} {part.name} {f'failed {after}: {ended.error}' if ended.error else f'done {after}'}")
 
     def _marker(self, output: Path) -> Path:
         if output not in self._markers:
@@ -199,7 +199,7 @@ class _Point:
             raise OclBenchError("--fresh goes with local runs only: a part that is done again would train anew.")
         self.number, self.request, self.choice = number, request, choice
         self.passed = request.passed | {"output_path": str(request.output_path.absolute())}
-        self.name = f"{choice.model.slug} {choice.task.task}"
+        self.name = " ".join(filter(None, (choice.model.name, request.task, request.recipe)))
         shared = choice.task.shared_stages and not request.own_x0
         each: list[Seeds] = [(seed,) for seed in choice.seeds]
         whole: list[Seeds] = [None]

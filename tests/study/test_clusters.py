@@ -20,6 +20,7 @@ from ocl_bench.runner.compute import CORES
 from ocl_bench.runner.executors import Elsewhere, executor
 from ocl_bench.runner.on_ray import QUIET
 from ocl_bench.runner.on_slurm import SlurmPool
+from ocl_bench.study.run import read_study_results, run_study
 from ocl_bench.study.sweep import load_sweep, points_of, run_sweep
 
 STORE = 80 * 2**20  # bytes of Ray's object store, of which nothing is used
@@ -104,7 +105,9 @@ def test_a_cluster_that_loses_a_node_in_a_stage_ends_with_the_bytes_of_a_local_r
     (folder,) = (tmp_path / "runs" / "scratch__tiny" / "attributes").iterdir()
     assert_same(folder, whole_run)
     assert "2 of 2" in done.stdout and str(folder) in done.stdout
-    assert done.stderr.count(" done in ") == len(done.stderr.splitlines()) == 3, "two seeds, results, and nothing else"
+    assert done.stderr.count(" done after ") == len(done.stderr.splitlines()) == 3, (
+        "two seeds, results, and nothing else"
+    )
     assert not (tmp_path / "runs" / ".parts").exists()
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/stages/*/stage.json")}
@@ -151,6 +154,24 @@ def test_jobs_of_which_one_is_preempted_end_with_the_bytes_of_a_local_run_and_a_
     assert sum("lost seed" in line and "failed" in line for line in said) == 2
     left = sorted(path.name.rpartition("-")[2] for path in Path("runs/.parts").iterdir())
     assert left == ["0", "1", "jobs"], "logs of the two that failed"
+
+
+def test_a_study_keeps_what_jobs_have_finished_and_ends_with_the_reason_of_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "own.yaml").write_text(
+        "study: own\ndescription: two models\npaper: nothing\naxis: model\nfigure: gaps\n"
+        "scratch: {task: attributes}\npretrained: {task: attributes}\n"
+        f"points: [{{label: broken, scratch: {{model: '{tmp_path / 'broken'}'}}}}, {{label: whole}}]\n"
+    )
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt_neox"}')
+    with pytest.raises(OclBenchError, match=f"^node .*{tmp_path / 'broken'}"):
+        run_study(
+            "own", "scratch:tiny-16", seeds=(0,), overrides=(*WHOLE["overrides"],), limit=6, curves=False,
+            include_path=[tmp_path], output_path=tmp_path, runs_path=tmp_path / "runs",
+            executor=executor("slurm", slurm={"cluster": "local"}),
+        )  # fmt: skip
+    assert [point.run.label for point in read_study_results(tmp_path / "own.json").points] == ["whole"]
 
 
 @pytest.mark.parametrize(
