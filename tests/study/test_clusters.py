@@ -151,7 +151,7 @@ def test_jobs_of_which_one_is_preempted_end_with_the_bytes_of_a_local_run_and_a_
     assert found.seeds == 2 and lost.seeds == 0 and lost.error is not None and lost.error.exit_code == 2
     for words in ("node ", "lost.yaml: cannot be read", "keep task, recipe and model files in folders that all nodes"):
         assert words in str(lost.error)
-    assert sum("lost seed" in line and "failed" in line for line in said) == 2
+    assert sum("lost.yaml seed" in line and "failed" in line for line in said) == 2
     left = sorted(path.name.rpartition("-")[2] for path in Path("runs/.parts").iterdir())
     assert left == ["0", "1", "jobs"], "logs of the two that failed"
 

@@ -9,6 +9,7 @@ from conftest import call
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.study.sweep import load_sweep, points_of
+from ocl_bench.tasks.groups import expand
 
 OWN = """
 sweep: own
@@ -39,14 +40,14 @@ def swept(tmp_path_factory: Any) -> tuple[Path, Any]:
 def test_a_point_that_fails_ends_no_other_and_the_command_with_its_reason(swept: tuple[Path, Any]) -> None:
     folder, done = swept
     assert done.returncode == 2
-    assert "ocl-bench: broken attributes: " in done.stderr and str(folder / "broken") in done.stderr
+    assert "ocl-bench: broken attributes: --model broken: " in done.stderr
     rows = {line.split("  ")[0]: line for line in done.stdout.splitlines() if "attributes" in line}
     assert list(rows) == ["scratch:tiny-16 attributes", "scratch:tiny attributes", "broken attributes"]
     assert "? of 2" in rows.pop("broken attributes")
     for row in rows.values():
         assert "2 of 2" in row and "[" in row
         results = json.loads((folder / row.split()[-1] / "results.json").read_text())
-        assert results["seeds"] == [0, 1] and results["limit"] == 6
+        assert results["seeds"] == [0, 1]
     assert "meta_ocl_gap [95 %]" in done.stdout
 
 
@@ -60,18 +61,25 @@ def test_the_same_command_takes_what_is_there(swept: tuple[Path, Any]) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("runs/stages/*/stage.json")}
 
 
-def test_a_grid_has_a_point_for_each_model_task_and_recipe_and_groups_are_of_the_model(tmp_path: Path) -> None:
+def test_a_grid_has_a_point_for_each_model_task_and_recipe(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        "sweep: own\nmodels: [scratch:tiny, EleutherAI/pythia-70m-deduped]\ntasks: [standard]\n"
-        "recipes: [scratch, paper]\n",
+        "sweep: own\nmodels: [scratch:tiny, gpt2]\ntasks: [attributes, sources_attributes]\nrecipes: [tiny, paper]\n",
     )
-    points = points_of(load_sweep(path), path, tmp_path)
-    of_model = {model: {point.request.task for point in points if point.request.model == model}
-                for model in ("scratch:tiny", "EleutherAI/pythia-70m-deduped")}  # fmt: skip
-    assert all(of_model.values()) and of_model["scratch:tiny"] != of_model["EleutherAI/pythia-70m-deduped"]
-    assert len(points) == 2 * sum(map(len, of_model.values()))
-    assert {point.request.recipe for point in points} == {"scratch", "paper"}
+    labels = [point.label for point in points_of(load_sweep(path), path, tmp_path)]
+    assert labels[:3] == [
+        "scratch:tiny attributes tiny",
+        "scratch:tiny attributes paper",
+        "scratch:tiny sources_attributes tiny",
+    ]
+    assert len(set(labels)) == len(labels) == 2 * 2 * 2
+
+
+def test_a_group_is_that_of_the_models_kind(tmp_path: Path) -> None:
+    path = written(tmp_path, "sweep: own\nmodels: [scratch:tiny, gpt2]\ntasks: [standard]\n")
+    tasks = [(point.request.model, point.request.task) for point in points_of(load_sweep(path), path, tmp_path)]
+    for model, pretrained in (("scratch:tiny", False), ("gpt2", True)):
+        assert [task for own, task in tasks if own == model] == expand(["standard"], pretrained)
 
 
 def test_models_recipes_and_seeds_are_the_tasks_unless_the_sweep_names_them(tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_models_recipes_and_seeds_are_the_tasks_unless_the_sweep_names_them(tmp_
     ("change", "message"),
     [
         (("sweep: own", "sweep: other"), "make them agree"),
-        (("tasks:", "task:"), "unknown key 'task'; did you mean 'tasks'"),
+        (("seeds:", "seed:"), "unknown key 'seed'; did you mean 'seeds'"),
         (("tasks: [attributes]", "tasks: [atributes]"), "unknown task 'atributes'; did you mean 'attributes'"),
         (("scratch:tiny-16", "scratch:tinny"), r"own\.yaml: scratch:tinny attributes: .*did you mean"),
         (("scratch:tiny-16", "scratch:tiny"), "'scratch:tiny attributes' is there twice"),
@@ -103,9 +111,16 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(change: tuple[str, str], 
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_sweep_that_the_docs_show_can_be_planned(tmp_path: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "clusters.md").read_text()
+    path = tmp_path / "shapes.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert len(points_of(load_sweep(path), path, tmp_path)) == 4
+
+
 def test_every_wrong_point_has_a_sentence(tmp_path: Path) -> None:
     path = written(tmp_path, OWN.replace("scratch:tiny-16", "scratch:a").replace("broken", "scratch:b"))
     with pytest.raises(OclBenchError) as raised:
         points_of(load_sweep(path), path, tmp_path)
-    assert [line.split(": ")[1] for line in str(raised.value).splitlines()] == ["scratch", "scratch"]
-    assert "scratch:a attributes" in str(raised.value) and "scratch:b attributes" in str(raised.value)
+    told = [line.split(": ")[1] for line in str(raised.value).splitlines()]
+    assert told == ["scratch:a attributes", "scratch:b attributes"]
