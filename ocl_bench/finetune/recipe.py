@@ -53,11 +53,21 @@ class Training(Contract):
         return round(questions * self.definition_share / (1 - self.definition_share))
 
 
+class Adapter(Contract):
+    """Low-rank matrices that are trained in place of the model's weights, and merged into them (LoRA, by peft)."""
+
+    rank: int = Field(ge=1, description="rank of what is added to each linear layer's weights")
+    alpha: float = Field(gt=0, description="what is learned is multiplied by alpha / rank")
+
+
 class StageRecipe(Training):
     """Everything about the training of one stage that is not data or model."""
 
     epochs: int = Field(ge=1, description="epochs of the stage")
     learning_rate: float = Field(gt=0, description="peak learning rate")
+    adapter: Adapter | None = Field(
+        None, exclude_if=lambda adapter: adapter is None, description="train this adapter; null: all weights"
+    )
 
 
 class Named(Contract):
@@ -77,6 +87,11 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
     """Everything about training that is not data or model."""
 
     learning_rate: Rate | tuple[Rate, ...] = Field(description="peak learning rate, of all stages or of each")
+    adapter: Adapter | tuple[Adapter | None, ...] | None = Field(
+        None,
+        exclude_if=lambda adapter: adapter is None,
+        description="adapter to train in place of the weights, of all stages or of each; null: the weights",
+    )
     learned_below: float | None = Field(
         None,
         gt=0,
@@ -85,19 +100,21 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
     )
 
     @model_validator(mode="after")
-    def _a_rate_for_each_stage(self) -> "Recipe":
-        if isinstance(self.learning_rate, tuple) and len(self.learning_rate) != len(self.epochs):
-            raise ValueError(
-                f"learning_rate has {len(self.learning_rate)} values and epochs {len(self.epochs)}; give one for each "
-                "stage, or one for all"
-            )
+    def _one_for_each_stage(self) -> "Recipe":
+        for key, value in (("learning_rate", self.learning_rate), ("adapter", self.adapter)):
+            if isinstance(value, tuple) and len(value) != len(self.epochs):
+                raise ValueError(
+                    f"{key} has {len(value)} values and epochs {len(self.epochs)}; give one for each stage, or one for "
+                    "all"
+                )
         return self
 
     def of_stage(self, number: int) -> StageRecipe:
         """What decides the training of the stage with this number, from 0."""
-        shared = self.model_dump(exclude={*Named.model_fields, "learned_below", "learning_rate"})
+        shared = self.model_dump(exclude={*Named.model_fields, "learned_below", "learning_rate", "adapter"})
         rate = self.learning_rate[number] if isinstance(self.learning_rate, tuple) else self.learning_rate
-        return StageRecipe(**shared, epochs=self.epochs[number], learning_rate=rate)
+        adapter = self.adapter[number] if isinstance(self.adapter, tuple) else self.adapter
+        return StageRecipe(**shared, epochs=self.epochs[number], learning_rate=rate, adapter=adapter)
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:

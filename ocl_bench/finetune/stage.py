@@ -19,6 +19,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from ocl_bench.errors import Diverged, RunFailed
+from ocl_bench.finetune.adapter import Adapted, LowRank
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
 from ocl_bench.finetune.epoch import Pool
 from ocl_bench.finetune.recipe import StageRecipe
@@ -66,12 +67,14 @@ class Trained:
         report: what the stage did, the time before an interruption included.
         rows: what `on_epoch` gave, of all epochs.
         resumed_epoch: the epoch after whose end training went on; 0 if it began at the start.
+        adapter: what the recipe's adapter has learned, which the model has in its weights; None without one.
     """
 
     model: Any
     report: StageReport
     rows: list[dict[str, Any]]
     resumed_epoch: int
+    adapter: LowRank | None
 
 
 class _Recorder(TrainerCallback):  # type: ignore[misc]
@@ -242,6 +245,7 @@ def train_stage(
         clear_device_cache(garbage_collection=True)  # an attempt that ran out of memory has left a model
         with _memory_needed(f"out of memory on {device}: the model does not fit; take a smaller one."):
             model = model_of()
+            adapted = None if recipe.adapter is None else Adapted(model, recipe.adapter, seed)
         path, before = found or (None, Progress(micro_batch_size=size))
         if path:
             load_weights(model, path)
@@ -290,7 +294,8 @@ def train_stage(
             curve_seconds=done.curve_seconds,
             out_of_memory=out_of_memory,
         )
-        return Trained(sharded.whole() if sharded else model, report, recorder.rows, before.epoch)
+        low_rank = None if adapted is None else adapted.merge()
+        return Trained(sharded.whole() if sharded else model, report, recorder.rows, before.epoch, low_rank)
 
     attempts = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)
     return cast(Trained, attempts())

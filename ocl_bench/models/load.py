@@ -215,13 +215,17 @@ def _from_config(spec: ModelSpec, config: Any) -> Any:
         raise OclBenchError(f"--model {spec.name}: no model can be made of it ({_first_line(error)}).") from None
 
 
-def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
-    """Parameters of the model, counted without memory. Raises OclBenchError if no Auto class can build it."""
+def outline(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
+    """The model without memory for its weights. Raises OclBenchError if no Auto class can build it."""
     import torch
 
     with torch.device("meta"):
-        model = empty_model(spec, config, tokenizer)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return empty_model(spec, config, tokenizer)
+
+
+def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
+    """Parameters of the model. Raises OclBenchError if no Auto class can build it."""
+    return sum(parameter.numel() for parameter in outline(spec, config, tokenizer).parameters())
 
 
 def empty_model(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:

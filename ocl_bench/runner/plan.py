@@ -210,7 +210,7 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
     for cell in cells:
         records[cell] = build(task, cell.seed, cell.stage2_seed, cell.x0_seed)
         on_built()
-    model = _check_model(choice.model, task, records)
+    model = _check_model(choice, records)
     stages = sum(len(cell.owned(task)) for cell in cells)
     disk = disk_needed(request.keep, model.parameters, stages, len(cells))
     _check_disk(request, disk)
@@ -313,10 +313,11 @@ class CheckedModel:
     longest: int
 
 
-def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record]]) -> CheckedModel:
-    """Load configuration and tokenizers, and check that every dataset fits them."""
+def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> CheckedModel:
+    """Load configuration and tokenizers, and check that every dataset fits them, and the recipe the model."""
     from transformers.utils import logging
 
+    from ocl_bench.finetune.adapter import require_adaptable
     from ocl_bench.models.encoding import Encoder
     from ocl_bench.models.load import (
         check_fit,
@@ -324,12 +325,13 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
         hub_commit,
         load_config,
         load_tokenizer,
-        parameter_count,
+        outline,
         require_weights,
     )
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    spec, task = choice.model, choice.task
     config = load_config(spec)
     require_weights(spec)
     revision = hub_commit(spec)
@@ -358,9 +360,11 @@ def _check_model(spec: ModelSpec, task: Task, records: Mapping[Cell, list[Record
             f"task '{task.task}': the seeds' datasets have different words, so no X0 fits them all; let every variable "
             "occur in each, as by leaving qa_unreplaced out of design.fractions, or pass --own_x0."
         )
-    return CheckedModel(
-        spec, revision, parameter_count(spec, config, tokenizer), config.is_encoder_decoder, frozenset(sizes), longest
-    )
+    model = outline(spec, config, tokenizer)
+    if choice.recipe.adapter is not None:
+        require_adaptable(model, f"--model {spec.name}")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return CheckedModel(spec, revision, parameters, config.is_encoder_decoder, frozenset(sizes), longest)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Where finished stages and evaluations lie, found by their content, complete or absent.
 
     <output_path>/stages/<key>/         a checkpoint that from_pretrained loads, stage.json, the learning curve
+                         adapter/       what was trained in place of the weights, if that was an adapter
     <output_path>/stages/.<key>.work/   epoch checkpoints of a stage in training
     <output_path>/evaluations/<key>/    rows.jsonl, record.json
 
@@ -26,6 +27,7 @@ from ocl_bench.runner.identity import SHORT, content_key
 from ocl_bench.runner.manifest import EvaluationRecord, StageRecord
 
 STAGE_FILE, ROWS_FILE, RECORD_FILE = "stage.json", "rows.jsonl", "record.json"
+ADAPTER = "adapter"
 LOCK_POLL_SECONDS = 0.2
 
 T = TypeVar("T", bound=Contract)
@@ -155,6 +157,7 @@ class Store:
             if not path.exists():
                 with folder_atomic(path) as folder:
                     for name in (*record.files, STAGE_FILE):
+                        (folder / name).parent.mkdir(exist_ok=True)
                         shutil.copyfile(source / name, folder / name)
         return True
 
@@ -198,8 +201,8 @@ class Store:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of a checkpoint holds weights, which may be removed while the rest stays."""
-    return name.endswith(".safetensors")
+    """Whether a file of a checkpoint holds its weights, which may be removed while the rest stays, an adapter too."""
+    return name.endswith(".safetensors") and "/" not in name
 
 
 def rows_text(rows: Sequence[Contract]) -> str:
@@ -208,9 +211,11 @@ def rows_text(rows: Sequence[Contract]) -> str:
 
 
 def list_files(folder: Path) -> dict[str, tuple[int, str]]:
-    """Name of every file of a folder → its bytes and their sha256."""
+    """Every file of a folder and of those in it → its bytes and their sha256."""
     return {
-        path.name: (path.stat().st_size, sha256_of_file(path)) for path in sorted(folder.iterdir()) if path.is_file()
+        path.relative_to(folder).as_posix(): (path.stat().st_size, sha256_of_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 

@@ -98,6 +98,11 @@ RECIPES: dict[str, tuple[list[str], str, torch.dtype]] = {
     "SGD": (["optim=sgd", "lr_scheduler_type=cosine", "precision=fp32"], "gpt2", torch.float32),
     # Its weights have other names and parts in memory than in a file of the hub's.
     "mixture of experts": (["optim=adamw_torch", "precision=fp32"], "mixtral", torch.float32),
+    "adapter, bfloat16 weights": (
+        ["optim=adamw_torch", "precision=fp32", "adapter={rank: 2, alpha: 4}"],
+        "mixtral",
+        torch.bfloat16,
+    ),
 }
 
 

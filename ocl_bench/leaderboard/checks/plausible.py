@@ -7,6 +7,7 @@ from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.checks.training import stages_of
 from ocl_bench.leaderboard.submission import MANIFEST
 from ocl_bench.runner.manifest import Manifest, Provenance
+from ocl_bench.runner.store import is_weights
 
 FIRST_YEAR = 2026  # of the suite: no run is older
 AHEAD = timedelta(days=1)  # clocks and time zones
@@ -101,7 +102,7 @@ def _memory(manifest: Manifest) -> Iterator[tuple[str, str]]:
         where = f"stages.{cell.name}.{manifest.config.task.stages[number].name}"
         if record.peak_memory_bytes < 0.9 * size:
             yield f"{where}.peak_memory_bytes", f"is less than the weights alone, {size} bytes"
-        saved = sum(length for name, (length, _) in record.files.items() if name.endswith(".safetensors"))
+        saved = sum(length for name, (length, _) in record.files.items() if is_weights(name))
         # Some models save buffers besides; each file has a header; seeds may have a few words more or fewer.
         if not 0.9 * size <= saved <= 1.25 * size + 2**20:
             yield f"{where}.files", f"have {saved} bytes of weights; the parameters take {size}"
