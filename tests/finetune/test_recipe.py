@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.finetune.recipe import Recipe, StageRecipe, load_recipe, recipe_files
+from ocl_bench.finetune.recipe import Adapter, Recipe, StageRecipe, load_recipe, recipe_files
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
@@ -29,6 +29,10 @@ def test_every_recipe_of_the_suite_is_valid() -> None:
         ("loss=some", "loss.*'all' or 'completion'"),
         ("learned_below=0", "learned_below.*greater than 0"),
         ("definition_share=1", "definition_share.*less than 1"),
+        ("learning_rate=[1e-3]", "learning_rate has 1 values and epochs 2"),
+        ("adapter=[null, null, null]", "adapter has 3 values and epochs 2"),
+        ("adapter={rank: 0, alpha: 32}", "rank.*greater than or equal to 1"),
+        ("adapter={rank: 4, alpha: 32, dropout: .1}", "unknown key 'adapter.*dropout'"),
     ],
 )
 def test_a_wrong_value_names_the_key(override: str, message: str) -> None:
@@ -48,11 +52,18 @@ def test_recipes_of_an_include_path_are_found(tmp_path: Path) -> None:
     assert load_recipe("mine", include_path=[tmp_path]).recipe == "mine"
 
 
+def test_a_stage_has_the_adapter_of_all_or_its_own() -> None:
+    everywhere, later = load_recipe("lora"), load_recipe("lora_world", ["adapter=[null, {rank: 2, alpha: 8}, null]"])
+    assert everywhere.of_stage(0).adapter == everywhere.of_stage(1).adapter == Adapter(rank=16, alpha=32)
+    assert [later.of_stage(number).adapter for number in range(3)] == [None, Adapter(rank=2, alpha=8), None]
+
+
 def test_the_recipe_of_a_stage_has_what_decides_its_training_and_nothing_else() -> None:
     tiny = load_recipe("tiny")
     renamed = load_recipe("tiny", ["description=other", "learned_below=0.1", "epochs=[7,30]"])
     assert tiny.of_stage(1) == renamed.of_stage(1) != tiny.of_stage(0)
     assert renamed.of_stage(0).epochs == 7
     assert tiny.of_stage(0) != load_recipe("tiny", ["weight_decay=0.2"]).of_stage(0)
+    assert "adapter" not in tiny.of_stage(0).model_dump()  # or stages would be other than before there were any
     left = set(Recipe.model_fields) - set(StageRecipe.model_fields)
     assert left == {"recipe", "description", "learned_below"}

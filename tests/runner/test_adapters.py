@@ -9,6 +9,7 @@ import pytest
 from conftest import Heard, call
 
 import ocl_bench
+from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model
@@ -78,13 +79,10 @@ def test_weights_may_go_and_the_adapter_stays_and_a_damaged_one_is_made_again(
     assert path.read_bytes() == own
 
 
-def test_a_run_by_adapters_goes_into_the_open_division_and_no_other(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path / "out", "recipe.adapter={rank: 2, alpha: 4}", seeds=2, curves=True)
-    who = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@example.org")
-    done = call("submit", folder, *who, folder=tmp_path)
-    assert done.returncode == 2 and "config.recipe" in done.stderr
-    done = call("submit", folder, *who, "--division", "open", "--notes", "adapters", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (submission,) = (path.parent for path in tmp_path.glob("leaderboard/results/**/submission.json"))
-    assert check(submission).problems == []
-    assert not list(submission.rglob("*.safetensors"))
+def test_a_run_by_adapters_goes_into_the_open_division_without_them(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="X2 by adapters")
+    place = write_submission(finished[1], tmp_path, "open", "someone/small", card).place
+    assert check(tmp_path / place).problems == []
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -107,13 +107,33 @@ def test_every_point_of_every_study_is_a_run_that_can_be_planned(name: str) -> N
             assert choice.task.task == point.task
 
 
-def test_the_studies_of_the_paper_are_there() -> None:
+def test_the_studies_of_the_paper_are_there_and_one_of_adapters() -> None:
     families = {"gpt_neo", "llama_2", "t5"}
     assert set(study_files()) == families | {
         "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
-        "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation",
+        "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation", "lora",
     }  # fmt: skip
     assert {name for name in study_files() if load_study(name).scratch is None} == families
+
+
+def test_each_point_of_lora_is_the_recipe_of_adapters_but_for_the_rank_and_the_last_is_in_full() -> None:
+    for pretrained, model, name in (
+        (False, "scratch:world", "lora_world"),
+        (True, "EleutherAI/pythia-1b-deduped", "lora"),
+    ):
+        *points, full = load_study("lora").runs(pretrained)
+        for point in points:
+            asked = {"model": model, "task": point.task}
+            own = choose(RunRequest.from_options(**asked, overrides=point.set)).recipe
+            rank = f"{{rank: {point.label}, alpha: 32}}"
+            adapter = rank if pretrained else f"[null, {rank}, {rank}]"
+            of_recipe = choose(
+                RunRequest.from_options(**asked, recipe=name, overrides=[f"recipe.adapter={adapter}"])
+            ).recipe
+            assert [own.of_stage(n) for n in range(len(own.epochs))] == [
+                of_recipe.of_stage(n) for n in range(len(own.epochs))
+            ]
+        assert not full.set
 
 
 def test_pythia_models_are_the_deduplicated_ones_of_the_paper() -> None:
