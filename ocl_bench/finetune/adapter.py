@@ -48,21 +48,16 @@ class Adapted:
         seed: decides their first values.
 
     Raises:
-        OclBenchError: if the model has nothing to adapt.
+        OclBenchError: as `adaptable`.
     """
 
     def __init__(self, model: Any, adapter: Adapter, seed: int) -> None:
         from peft import LoraConfig, get_peft_model
 
-        require_adaptable(model, type(model).__name__)
+        layers, stacks = adaptable(model, adapter, type(model).__name__)
         self._model = model
         self._trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        config = LoraConfig(
-            r=adapter.rank,
-            lora_alpha=adapter.alpha,
-            target_modules=list(_linear_layers(model)),
-            target_parameters=list(_stacked_matrices(model)),
-        )
+        config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=layers, target_parameters=stacks)
         set_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers with transposed weights, which peft takes as they are
@@ -86,17 +81,39 @@ class Adapted:
         return LowRank(config, weights)
 
 
-def require_adaptable(model: Any, name: str) -> None:
-    """Refuse a model without anything to adapt; `name` is what the user calls it, and the model may be without memory.
+def adaptable(model: Any, adapter: Adapter, name: str) -> tuple[list[str], list[str]]:
+    """What of a model an adapter is for: names of layers, and of parameters that are several matrices in one.
+
+    Args:
+        model: the model, with or without memory for its weights.
+        adapter: the adapter.
+        name: what the user calls the model.
 
     Raises:
-        OclBenchError: if it has no linear layer but its output layer.
+        OclBenchError: if there is nothing to adapt, or the embedding cannot be.
     """
-    if not any(True for found in (_linear_layers(model), _stacked_matrices(model)) for _ in found):
+    layers, stacks = list(_linear_layers(model)), list(_stacked_matrices(model))
+    if not layers and not stacks:
         raise OclBenchError(
             f"recipe.adapter: {name} has no linear layer besides its output layer, so there is nothing to adapt; "
             "finetune it in full with --set recipe.adapter=null."
         )
+    return [*([_embedding(model, name)] if adapter.embeddings else []), *layers], stacks
+
+
+def _embedding(model: Any, name: str) -> str:
+    """Name of the input embedding, if it is nothing else besides."""
+    try:
+        weight = model.get_input_embeddings().weight
+    except (NotImplementedError, AttributeError):  # it looks at pictures
+        weight = None
+    names = [own for own, one in model.named_parameters(remove_duplicate=False) if one is weight]
+    if len(names) != 1:
+        raise OclBenchError(
+            f"recipe.adapter.embeddings: {name} has no input embedding that is not its output layer or another layer "
+            "too, so that it cannot be adapted alone; leave embeddings out."
+        )
+    return names[0].removesuffix(".weight")
 
 
 def _linear_layers(model: Any) -> Iterator[str]:
@@ -113,7 +130,7 @@ def _linear_layers(model: Any) -> Iterator[str]:
 
 
 def _stacked_matrices(model: Any) -> Iterator[str]:
-    """Names of parameters that are several matrices in one, as those of experts are."""
+    """Names of parameters as those of experts are."""
     for name, module in model.named_modules():
         if not isinstance(module, nn.modules.conv._ConvNd):
             for own, parameter in module.named_parameters(recurse=False):

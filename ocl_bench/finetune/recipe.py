@@ -58,6 +58,11 @@ class Adapter(Contract):
 
     rank: int = Field(ge=1, description="rank of what is added to each linear layer's weights")
     alpha: float = Field(gt=0, description="what is learned is multiplied by alpha / rank")
+    embeddings: bool = Field(
+        False,
+        exclude_if=lambda embeddings: not embeddings,
+        description="whether the input embedding is adapted too: for a model that has not seen the data's words",
+    )
 
 
 class StageRecipe(Training):

@@ -317,7 +317,7 @@ def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> Checke
     """Load configuration and tokenizers, and check that every dataset fits them, and the recipe the model."""
     from transformers.utils import logging
 
-    from ocl_bench.finetune.adapter import require_adaptable
+    from ocl_bench.finetune.adapter import adaptable
     from ocl_bench.models.encoding import Encoder
     from ocl_bench.models.load import (
         check_fit,
@@ -361,8 +361,9 @@ def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> Checke
             "occur in each, as by leaving qa_unreplaced out of design.fractions, or pass --own_x0."
         )
     model = outline(spec, config, tokenizer)
-    if choice.recipe.adapter is not None:
-        require_adaptable(model, f"--model {spec.name}")
+    for number in range(len(task.stages)):
+        if (adapter := choice.recipe.of_stage(number).adapter) is not None:
+            adaptable(model, adapter, f"--model {spec.name}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return CheckedModel(spec, revision, parameters, config.is_encoder_decoder, frozenset(sizes), longest)
 

@@ -59,14 +59,21 @@ class Case:
         found: Tensor = model(**inputs, use_cache=False).logits
         return found
 
-    def train(self, folder: Path, on_epoch: Callable[[Any], None]) -> Trained:
+    def train(self, folder: Path, on_epoch: Callable[[Any], None], *overrides: str) -> Trained:
         def shown(model: Any, epoch: int, loss: float) -> list[dict[str, Any]]:
             on_epoch(model)
             return [{"loss": loss}]
 
         recipe = load_recipe(
             "lora",
-            ["epochs=[6]", "effective_batch_size=8", "learning_rate=1e-2", "precision=fp32", "adapter.rank=4"],
+            [
+                "epochs=[6]",
+                "effective_batch_size=8",
+                "learning_rate=1e-2",
+                "precision=fp32",
+                "adapter.rank=4",
+                *overrides,
+            ],
         ).of_stage(0)
         return train_stage(
             self.new, self.points, everything(len(self.points)), recipe=recipe, seed=0, pad_id=self.encoder.pad_id,
@@ -139,6 +146,25 @@ def test_an_adapter_begins_at_the_model_and_its_seed_decides_where_it_goes(
     assert torch.equal(logits, plain)
     assert all(torch.equal(value, same[name]) for name, value in values.items())
     assert not all(torch.equal(value, other[name]) for name, value in values.items())
+
+
+def test_words_that_a_model_has_not_seen_are_learned_where_the_input_embedding_is_its_own(
+    model_folder: Any, small_records: list[Record], tmp_path: Path
+) -> None:
+    adapter = Adapter(rank=2, alpha=4, embeddings=True)
+    case = Case("llama", model_folder, small_records, tmp_path)
+    trained = case.train(tmp_path, lambda model: None, "adapter.embeddings=true")
+    weight = trained.model.get_input_embeddings().weight
+    assert not weight.equal(case.new().get_input_embeddings().weight)
+    assert trained.model.get_output_embeddings().weight.equal(case.new().get_output_embeddings().weight)
+    assert trained.adapter is not None
+    trained.adapter.save(tmp_path / "adapter")
+    on_top = PeftModel.from_pretrained(case.new(), tmp_path / "adapter").eval()
+    torch.testing.assert_close(case.logits(on_top), case.logits(trained.model.eval()), atol=1e-5, rtol=1e-5)
+    for kind in ("gpt2", "t5", "convnextv2"):
+        model = Case(kind, model_folder, small_records, tmp_path).new()
+        with pytest.raises(OclBenchError, match=r"recipe\.adapter\.embeddings: .* leave embeddings out"):
+            Adapted(model, adapter, seed=0)
 
 
 def test_a_model_without_anything_to_adapt_is_refused_before_training(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def run(output: Path, *overrides: str, **options: Any) -> tuple[Path, Heard]:
     done = ocl_bench.run(
         "scratch:tiny-16",
         task="attributes",
-        overrides=["recipe.epochs=[2,2]", "evaluate.sets=[]", *overrides],
+        overrides=["source_args.num_entities=60", "recipe.epochs=[2,2]", "evaluate.sets=[]", *overrides],
         output_path=output,
         progress=heard.shown,
         **asked,

@@ -116,24 +116,24 @@ def test_the_studies_of_the_paper_are_there_and_one_of_adapters() -> None:
     assert {name for name in study_files() if load_study(name).scratch is None} == families
 
 
-def test_each_point_of_lora_is_the_recipe_of_adapters_but_for_the_rank_and_the_last_is_in_full() -> None:
-    for pretrained, model, name in (
-        (False, "scratch:world", "lora_world"),
-        (True, "EleutherAI/pythia-1b-deduped", "lora"),
-    ):
-        *points, full = load_study("lora").runs(pretrained)
-        for point in points:
-            asked = {"model": model, "task": point.task}
-            own = choose(RunRequest.from_options(**asked, overrides=point.set)).recipe
-            rank = f"{{rank: {point.label}, alpha: 32}}"
-            adapter = rank if pretrained else f"[null, {rank}, {rank}]"
-            of_recipe = choose(
-                RunRequest.from_options(**asked, recipe=name, overrides=[f"recipe.adapter={adapter}"])
-            ).recipe
-            assert [own.of_stage(n) for n in range(len(own.epochs))] == [
-                of_recipe.of_stage(n) for n in range(len(own.epochs))
-            ]
-        assert not full.set
+@pytest.mark.parametrize(
+    ("model", "recipe", "adapter"),
+    [
+        ("scratch:world", "lora_world", "[null, {ADAPTER, embeddings: true}, {ADAPTER, embeddings: true}]"),
+        ("EleutherAI/pythia-1b-deduped", "lora", "{ADAPTER}"),
+    ],
+)
+def test_points_of_the_study_of_adapters_are_their_recipe_with_other_ranks(
+    model: str, recipe: str, adapter: str
+) -> None:
+    *points, full = load_study("lora").runs(pretrained=recipe == "lora")
+    assert full.set == () and [point.label for point in points] == ["1", "4", "16", "64"]
+    for point in points:
+        own = adapter.replace("ADAPTER", f"rank: {point.label}, alpha: 32")
+        ways = ({"overrides": point.set}, {"recipe": recipe, "overrides": (f"recipe.adapter={own}",)})
+        found = [choose(RunRequest.from_options(model=model, task=point.task, **way)).recipe for way in ways]
+        stages = [[one.of_stage(number) for number in range(len(one.epochs))] for one in found]
+        assert stages[0] == stages[1]
 
 
 def test_pythia_models_are_the_deduplicated_ones_of_the_paper() -> None:
