@@ -107,7 +107,7 @@ def _embedding(model: Any, name: str) -> str:
         weight = model.get_input_embeddings().weight
     except (NotImplementedError, AttributeError):  # it looks at pictures
         weight = None
-    names = [own for own, one in model.named_parameters(remove_duplicate=False) if one is weight]
+    names: list[str] = [own for own, one in model.named_parameters(remove_duplicate=False) if one is weight]
     if len(names) != 1:
         raise OclBenchError(
             f"recipe.adapter.embeddings: {name} has no input embedding that is not its output layer or another layer "

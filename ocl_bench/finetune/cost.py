@@ -26,13 +26,15 @@ class StepCost:
     """What training takes, forward, backward and update.
 
     Attributes:
-        weights, optimizer: bytes of the weights, and of the optimizer's state beside them.
+        weights, gradients, optimizer: bytes of the weights, of the gradients of what is trained, and of the optimizer's
+            state.
         peak: most bytes at any one time, of all tensors.
         flops: of the forward and backward pass of the micro-batch, matrix products and convolutions.
         operations: how many calls of the library that pass makes, each of which takes its time on any device.
     """
 
     weights: int
+    gradients: int
     optimizer: int
     peak: int
     flops: int
@@ -97,6 +99,8 @@ def step_cost(
         for tensor in (*model.parameters(), *model.buffers()):
             live.add(tensor)
         weights = live.now
+        trained = [one for one in model.parameters() if one.requires_grad]
+        gradients = sum(one.numel() * one.element_size() for one in trained)
         with live:
             with FlopCounterMode(display=False) as counter:
                 _pass(model, labelled, inputs, bf16)
@@ -110,7 +114,8 @@ def step_cost(
             optimizer.zero_grad()
         state = live.now - weights
     # The first step's gradients found no optimizer state beside them; all others do.
-    return StepCost(weights, state, max(live.peak, before + state), counter.get_total_flops(), operations)
+    peak = max(live.peak, before + state)
+    return StepCost(weights, gradients, state, peak, counter.get_total_flops(), operations)
 
 
 def _optimizer(recipe: StageRecipe, model: Any) -> torch.optim.Optimizer:

@@ -32,7 +32,7 @@ Progress = Callable[[str, int], Shown]  # a task's name and how many datasets it
 
 
 def plan_request(request: RunRequest) -> Plan:
-    """What a request would do, with nothing done of it but that data are fetched. Raises OclBenchError for bad input."""
+    """What a request would do; of that, only data are fetched. Raises OclBenchError for bad input."""
     choice = choose(request)
     _fetch_if_absent(choice.task, show=False)
     return make_plan(choice, request, lambda: None)

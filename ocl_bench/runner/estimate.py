@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.finetune.adapter import Adapted
 from ocl_bench.finetune.cost import EpochShape, StepCost, epoch_shape, step_cost
 from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.finetune.recipe import StageRecipe
@@ -161,7 +162,7 @@ def _stage(
     flops = found.flops * shape.padded * recipe.epochs / max(1, sum(one.length for one in shape.largest))
     # On a CPU the process has libraries in memory too: those that this one has by now.
     base = psutil.Process().memory_info().rss if device.kind == "cpu" else 0
-    whole = 2 * found.weights + found.optimizer
+    whole = found.weights + found.gradients + found.optimizer
     activations = max(0, found.peak - whole)
     return StageEstimate(
         name=stage.name,
@@ -172,7 +173,7 @@ def _stage(
         micro_batch_size=micro,
         memory=base + whole // processes + activations,
         weights=found.weights // processes,
-        gradients=found.weights // processes,
+        gradients=found.gradients // processes,
         optimizer=found.optimizer // processes,
         activations=activations,
         flops=flops,
@@ -188,7 +189,10 @@ def _cost(
     for training in (True, False):  # some draw in training which layers they leave out
 
         def model_of(training: bool = training) -> Any:
-            return empty_model(plan.config.model, config, tokenizer).train(training)
+            model = empty_model(plan.config.model, config, tokenizer).train(training)
+            if recipe.adapter is not None:
+                Adapted(model, recipe.adapter, seed=0)
+            return model
 
         try:
             return step_cost(model_of, inputs, recipe, bf16, more)
@@ -204,11 +208,11 @@ def _by_rule(plan: Plan, config: Any, shape: EpochShape, recipe: StageRecipe, bf
     tokens = len(shape.largest) * max(one.length for one in shape.largest)
     size = 2 if plan.config.compute.training.weights == "bfloat16" else 4
     weights = size * plan.parameters
-    optimizer = 2 * weights if recipe.optim.startswith("adamw") else 0
+    trained = weights if recipe.adapter is None else 0
+    optimizer = 2 * trained if recipe.optim.startswith("adamw") else 0
     activations = BYTES_BY_RULE * layers * width * tokens * (1 if bf16 or size == 2 else 2)
-    return StepCost(
-        weights, optimizer, 2 * weights + optimizer + activations, 6 * plan.parameters * tokens, 600 * layers
-    )
+    peak = weights + trained + optimizer + activations
+    return StepCost(weights, trained, optimizer, peak, 6 * plan.parameters * tokens, 600 * layers)
 
 
 def check_fit(plan: Plan) -> None:

@@ -198,6 +198,11 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
         raise OclBenchError(
             "--shard takes the first devices for one seed, --devices one for each; leave one of them out."
         )
+    if request.shard not in (None, 1) and choice.recipe.adapter is not None:
+        raise OclBenchError(
+            f"--shard {request.shard}: recipe '{choice.recipe.recipe}' trains an adapter, whose gradients would differ "
+            "between devices; leave it out, or finetune in full with --set recipe.adapter=null."
+        )
     if request.shard not in (None, 1) and task.design.picture is not None:
         raise OclBenchError(f"--shard {request.shard}: models of task '{task.task}' look at pictures; leave it out.")
     _check_trackers(request.report_to)

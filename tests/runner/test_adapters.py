@@ -9,6 +9,7 @@ import pytest
 from conftest import Heard, call
 
 import ocl_bench
+from ocl_bench import OclBenchError
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.load import load_model, load_tokenizer
@@ -86,3 +87,15 @@ def test_a_run_by_adapters_goes_into_the_open_division_without_them(
     place = write_submission(finished[1], tmp_path, "open", "someone/small", card).place
     assert check(tmp_path / place).problems == []
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_plan_counts_what_an_adapter_trains_and_not_what_it_leaves() -> None:
+    small = {"task": "attributes", "overrides": ["source_args.num_entities=60"], "seeds": 1, "device": "cpu"}
+    full, low = (ocl_bench.plan(**small, recipe=recipe).stages[0] for recipe in ("paper", "lora"))
+    assert low.gradients < full.gradients == full.weights and low.weights > full.weights
+    assert low.optimizer == pytest.approx(2 * low.gradients, rel=0.01)  # Adam's two moments
+
+
+def test_an_adapter_over_several_devices_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OclBenchError, match="--shard 2: recipe 'lora' trains an adapter, whose gradients would differ"):
+        ocl_bench.run(task="attributes", recipe="lora", shard=2, device="cpu", output_path=tmp_path / "out")
