@@ -92,7 +92,8 @@ def test_a_run_by_adapters_goes_into_the_open_division_without_them(
 def test_a_plan_counts_what_an_adapter_trains_and_not_what_it_leaves() -> None:
     small = {"task": "attributes", "overrides": ["source_args.num_entities=60"], "seeds": 1, "device": "cpu"}
     full, low = (ocl_bench.plan(**small, recipe=recipe).stages[0] for recipe in ("paper", "lora"))
-    assert low.gradients < full.gradients == full.weights and low.weights > full.weights
+    assert full.gradients == pytest.approx(full.weights, rel=0.01)
+    assert low.gradients < 0.5 * full.gradients and low.weights > full.weights
     assert low.optimizer == pytest.approx(2 * low.gradients, rel=0.01)  # Adam's two moments
 
 
