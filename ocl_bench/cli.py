@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -450,6 +450,7 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
 
     FILE says which: sweep, models, tasks, recipes, seeds, set, run, executor.
     """
+    from ocl_bench.report.status import watched
     from ocl_bench.report.tables import sweep_table
     from ocl_bench.runner.executors import executor
     from ocl_bench.runner.progress import RunProgress, tell
@@ -461,7 +462,9 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
         progress=RunProgress, tell=tell,
     )  # fmt: skip
     points = points_of(read, file, output_path)
-    swept = list(run_sweep(points, chosen))
+    elsewhere = (kind or read.executor) != "local"
+    with watched(output_path) if elsewhere else nullcontext():
+        swept = list(run_sweep(points, chosen))
     click.echo(f"\n{sweep_table(points, swept)}")
     if (error := failure(swept)) is not None:
         raise error

@@ -1,6 +1,7 @@
 """What runs are at, as text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,27 @@ def status_table(runs: "Sequence[Seen]", output_path: Path, everything: bool) ->
     finished = sum(run.status == "complete" for run in runs)
     end = f"{len(runs)} run{'s' * (len(runs) != 1)}, {finished} complete"
     return f"{tabulate(rows, headers=HEADERS, tablefmt='simple', disable_numparse=True)}\n\n{end}" if rows else end
+
+
+@contextmanager
+def watched(output_path: Path) -> Iterator[None]:
+    """Show the table of what is under way in a folder, within the block; only where standard error is a terminal."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from ocl_bench.runner.live import seen
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+
+    def table() -> Text:
+        return Text(status_table(list(seen(output_path, underway=True)), output_path, everything=False))
+
+    with Live(get_renderable=table, console=console, refresh_per_second=0.5, transient=True):
+        yield
 
 
 def _stage(one: "Running", host: str) -> list[str]:

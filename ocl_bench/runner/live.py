@@ -26,8 +26,10 @@ from ocl_bench.runner.messages import (
     Stepped,
     Waiting,
 )
+from ocl_bench.runner.part import FOLDER as PARTS
 
-LIVE = "live.json"
+LIVE, MANIFEST = "live.json", "manifest.json"
+PLACES = ("*/*/*", f"{PARTS}/*")  # in an output folder: of runs, and of parts of them
 WRITTEN_SECONDS = 2.0  # between two writes
 SILENT_SECONDS = 60.0  # after which a run that has not said anything may be gone
 
@@ -157,9 +159,15 @@ class Seen:
         return f"silent since {updated:%H:%M:%S} UTC" if silent else "running"
 
 
-def seen(output_path: Path) -> Iterator[Seen]:
-    """Every run in an output folder, in order of its name. What cannot be read is left out."""
-    for path in sorted(output_path.glob("*/*/*/manifest.json")):
+def seen(output_path: Path, underway: bool = False) -> Iterator[Seen]:
+    """Runs in an output folder, and parts of those that other machines do, by name. What cannot be read is left out.
+
+    Args:
+        output_path: the folder.
+        underway: leave out those that tell nothing of themselves now, without reading their manifests.
+    """
+    name = LIVE if underway else MANIFEST
+    for path in sorted(found for place in PLACES for found in output_path.glob(f"{place}/{name}")):
         try:
             manifest = read_manifest(path.parent)
             live = path.parent / LIVE

@@ -69,8 +69,13 @@ def test_a_run_that_was_killed_is_told_from_one_that_works(whole_run: Path, tmp_
     old = json.loads((run / LIVE).read_text()) | {"updated": "2026-01-02T03:04:05+00:00"}
     (run / LIVE).write_text(json.dumps(old))
     assert [one.status for one in seen(tmp_path)] == ["silent since 03:04:05 UTC"]
+    part = tmp_path / ".parts" / "123-seed-0"  # of a run that other machines do
+    part.mkdir(parents=True)
+    (part / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    live.write(part, at_once=True)
+    assert (part, "running") in {(one.folder, one.status) for one in seen(tmp_path, underway=True)}
     (run / "manifest.json").write_text("{")
-    assert list(seen(tmp_path)) == []
+    assert [one.folder for one in seen(tmp_path)] == [part]
 
 
 def test_a_folder_that_is_not_there_gets_one_sentence(tmp_path: Path) -> None:
