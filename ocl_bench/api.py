@@ -120,7 +120,7 @@ def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None =
     from ocl_bench.runner.request import RunRequest
 
     request, device = RunRequest.from_options(model=model, task=task, **options), None if on is None else named(on)
-    return estimate(plan_request(request), device)
+    return estimate(plan_request(request, there=on is not None), device)
 
 
 def _document_run() -> None:

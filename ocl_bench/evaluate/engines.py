@@ -39,6 +39,7 @@ class Work:
         device: cpu, cuda, cuda:N or mps.
         new_tokens: at most so many are generated in the run.
         pictures: whether the model looks at pictures.
+        side_by_side: whether several processes train at the same time, so that no device is free while one asks.
     """
 
     seq2seq: bool
@@ -46,6 +47,7 @@ class Work:
     device: str
     new_tokens: int
     pictures: bool = False
+    side_by_side: bool = False
 
 
 def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
@@ -74,6 +76,8 @@ def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
         return "vllm", "as asked"
     if not work.device.startswith("cuda"):
         return "torch", f"faster than vLLM on {work.device}"
+    if work.side_by_side:
+        return "torch", "devices are taken by stages that are trained side by side"
     if work.new_tokens < WORTH_STARTING:
         return "torch", f"{work.new_tokens} tokens at most are too few to start vLLM for"
     return "vllm", f"up to {work.new_tokens} tokens to generate"

@@ -45,20 +45,21 @@ class Adapted:
     Args:
         model: the model, which is changed in place: to call, to evaluate and to train it goes on as before.
         adapter: which adapters.
-        seed: decides their first values.
+        seed: decides their first values; None where these do not matter.
 
     Raises:
         OclBenchError: as `adaptable`.
     """
 
-    def __init__(self, model: Any, adapter: Adapter, seed: int) -> None:
+    def __init__(self, model: Any, adapter: Adapter, seed: int | None) -> None:
         from peft import LoraConfig, get_peft_model
 
         layers, stacks = adaptable(model, adapter, type(model).__name__)
         self._model = model
         self._trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=layers, target_parameters=stacks)
-        set_seed(seed)
+        if seed is not None:
+            set_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers with transposed weights, which peft takes as they are
             self._peft = get_peft_model(model, config)

@@ -39,13 +39,18 @@ def estimate_table(found: "Estimate") -> str:
         f"parameters  {_count(found.plan.parameters)}, trained in {precision} by {config.recipe.optim}",
         f"memory      {gib(found.memory)} at most of {gib(device.memory)} on {device.name}: {parts}",
         f"disk        {found.plan.disk / 1e9:.2g} GB at most for weights",
-        f"device      {found.slots} stage{'s' * (found.slots > 1)} at a time on {device.name} "
+        f"device      {found.at_a_time} stage{'s' * (found.at_a_time > 1)} at a time on {_times(found)}{device.name} "
         f"({device.bf16 / 1e12:.3g} TFLOP/s in bfloat16, {device.fp32 / 1e12:.3g} in float32; {device.source})",
         f"time        about {duration(found.seconds)} of training if nothing else runs there; questions come on top",
     ]
     if any(one.by_rule for one in found.stages):
         lines.append("* by rule of thumb: this model looks at numbers, so that a step cannot be tried without weights")
     return "\n".join(lines)
+
+
+def _times(found: "Estimate") -> str:
+    processes = found.plan.config.compute.processes
+    return f"{processes} × " if processes > 1 else ""
 
 
 def gib(size: float) -> str:

@@ -31,11 +31,15 @@ class Shown(Protocol):
 Progress = Callable[[str, int], Shown]  # a task's name and how many datasets it will have → what shows a run of it
 
 
-def plan_request(request: RunRequest) -> Plan:
-    """What a request would do; of that, only data are fetched. Raises OclBenchError for bad input."""
+def plan_request(request: RunRequest, there: bool = False) -> Plan:
+    """What a request would do, here or on a machine that is not there. Only data are fetched.
+
+    Raises:
+        OclBenchError: for bad input.
+    """
     choice = choose(request)
     _fetch_if_absent(choice.task, show=False)
-    return make_plan(choice, request, lambda: None)
+    return make_plan(choice, request, lambda: None, there=there)
 
 
 def perform_request(request: RunRequest, workers: Workers, progress: Progress | None = None) -> tuple[Path, Results]:
@@ -57,10 +61,8 @@ def perform_request(request: RunRequest, workers: Workers, progress: Progress | 
     workers.warm()  # libraries are imported while the plan is made
     with _shown(choice, request, progress) as shown:
         plan = make_plan(choice, request, shown.built)
-        from ocl_bench.runner.estimate import check_fit
         from ocl_bench.runner.execute import execute
 
-        check_fit(plan)
         return execute(plan, request, workers, shown)
 
 
@@ -71,10 +73,8 @@ def perform_part(request: RunRequest, seeds: tuple[int, ...], folder: Path, work
     with _shown(choice, request, None) as shown:
         # The whole request's plan: which engine answers, for one, depends on how much is asked in all.
         plan = make_plan(choice, request, shown.built, jobs=max(1, len(seeds)))
-        from ocl_bench.runner.estimate import check_fit
         from ocl_bench.runner.execute import execute_part
 
-        check_fit(plan)
         execute_part(plan, request, seeds, folder, workers, shown)
 
 

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from ocl_bench.errors import OclBenchError
 from ocl_bench.runner.identity import SHORT
 from ocl_bench.runner.manifest import EvaluationRecord, StageRecord, read_manifest
+from ocl_bench.runner.part import FOLDER as PARTS
 from ocl_bench.runner.store import STAGE_FILE, is_weights
 
 T = TypeVar("T", StageRecord, EvaluationRecord)
@@ -93,7 +94,15 @@ def prune(root: Path, weights: bool) -> list[Cached]:
     Args:
         root: the output folder.
         weights: remove all weights too, those in run folders included; answers and results stay.
+
+    Raises:
+        OclBenchError: while a sweep is under way there, or has not ended well: no run shows its stages yet.
     """
+    if (root / PARTS).is_dir():
+        raise OclBenchError(
+            f"{root}: a sweep is under way there, or has not ended well, and no run shows its stages yet; finish it, "
+            f"or remove {root / PARTS} to give them up."
+        )
     removed = []
     for one in cached(root):
         key = one.path.name.removeprefix(".").removesuffix(".work")

@@ -34,7 +34,9 @@ class Compute(Contract):
     """The machine's share in a run."""
 
     slots: tuple[Device, ...] = Field(min_length=1, description="device of each stage job that runs at the same time")
-    processes: int = Field(1, ge=1, description="processes that train one stage together, the model sharded over them")
+    processes: int = Field(
+        1, ge=1, le=1024, description="processes that train one stage together, the model sharded over them"
+    )
     threads: int = Field(ge=1, description="torch threads of a job; numbers depend on it in the last digits")
     training: Precision = Field(description="what training computes in")
     evaluation: Precision = Field(description="what the torch engine computes in")
@@ -72,10 +74,22 @@ def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:
     return ("cpu",) * max(1, min(jobs, available_cores(), fitting))
 
 
-def pick_devices(requested: Sequence[int] | Literal["all"]) -> tuple[str, ...]:
-    """The CUDA devices of these numbers, or all. Raises OclBenchError if this machine does not have them."""
+def pick_devices(requested: Sequence[int] | Literal["all"], there: bool = False) -> tuple[str, ...]:
+    """The CUDA devices of these numbers, or all.
+
+    Args:
+        requested: numbers, or all.
+        there: of another machine, which has them.
+
+    Raises:
+        OclBenchError: if this machine does not have them, or nobody knows how many the other has.
+    """
     import torch
 
+    if there:
+        if requested == "all":
+            raise OclBenchError("--devices all: say which, as 0,1,2,3, of a machine that is not this one.")
+        return tuple(f"cuda:{number}" for number in requested)
     count = torch.cuda.device_count()
     if count == 0:
         raise OclBenchError("--devices: this machine has no CUDA device; leave it out to train on what there is.")
@@ -88,21 +102,26 @@ def pick_devices(requested: Sequence[int] | Literal["all"]) -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in numbers)
 
 
-def sharded_over(requested: int | Literal["auto"] | None, device: str, parameters: int) -> int:
+def sharded_over(requested: int | Literal["auto"] | None, device: str, parameters: int, there: bool = False) -> int:
     """Processes, each with a device of its own, that a model is sharded over.
 
     Args:
         requested: how many; auto for as few as weights, gradients and optimizer fit on; None for one.
         device: cpu (a core is a device), cuda or mps.
         parameters: of the model.
+        there: of another machine, which has as many.
 
     Raises:
-        OclBenchError: if there are fewer devices.
+        OclBenchError: if there are fewer devices, or nobody knows how large those of the other machine are.
     """
     import torch
 
     if requested in (None, 1):
         return 1
+    if there:
+        if not isinstance(requested, int):
+            raise OclBenchError("--shard auto: say over how many, of a machine that is not this one.")
+        return requested
     kind, _, number = device.partition(":")
     if number:
         raise OclBenchError(f"--shard {requested}: it takes the first devices; give --device {kind}, without a number.")

@@ -87,13 +87,13 @@ def present(device: str) -> Rated:
 
 
 def memory_of(device: str) -> int:
-    """Bytes of a card, or those of this machine that are free."""
+    """Bytes of a card, or of this machine: what others take of it now they may give back."""
     import psutil
     import torch
 
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().total)
 
 
 def _measured(dtype: object, size: int = 1024) -> float:

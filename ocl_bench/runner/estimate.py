@@ -1,6 +1,7 @@
 """What a run will take, told before it starts and without weights: parameters, memory, disk, steps, FLOPs, time."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from ocl_bench.tasks.records import texts
 BYTES_BY_RULE = 38
 # Bytes a parameter for which nobody need try: four times those of training with Adam.
 LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
+# Of a process of a CPU: what libraries take; whatever else the one that plans holds, a worker does not.
+MOST_BASE = 2**30
 SHARDS = (2, 4, 8, 16, 32)  # devices that are offered
 # Part of a device's memory that a run may plan with: kernels, allocator and driver take the rest.
 USABLE = 0.95
@@ -78,26 +81,35 @@ class Estimate:
     Attributes:
         plan: of the run.
         device: what it is planned for.
-        slots: how many stages run at a time.
         stages: in order.
     """
 
     plan: Plan
     device: Rated
-    slots: int
     stages: tuple[StageEstimate, ...]
+
+    @property
+    def at_a_time(self) -> int:
+        """How many stages are trained at a time without one having to share its device or core with another."""
+        slots = self.plan.config.compute.slots
+        return len(slots) if self.device.kind == "cpu" else len(set(slots))
+
+    @property
+    def sharing(self) -> int:
+        """How many processes have one memory: all of a CPU's, those on the same card of others."""
+        compute = self.plan.config.compute
+        on_one = len(compute.slots) * compute.processes if self.device.kind == "cpu" else 0
+        return max(on_one, *Counter(compute.slots).values())
 
     @property
     def seconds(self) -> float:
         """About how long all training takes: stages of different seeds side by side."""
-        rounds = [one.seconds * -(-one.trainings // self.slots) for one in self.stages]
-        return sum(rounds)
+        return sum(one.seconds * -(-one.trainings // self.at_a_time) for one in self.stages)
 
     @property
     def memory(self) -> int:
         """Bytes at most on a card, or of all processes of a CPU."""
-        most = max(one.memory for one in self.stages)
-        return most * self.slots if self.device.kind == "cpu" else most
+        return self.sharing * max(one.memory for one in self.stages)
 
     def to_json(self) -> str:
         """All of it as one JSON object, with the totals."""
@@ -110,7 +122,8 @@ class Estimate:
                 "seeds": list(config.seeds),
                 "parameters": self.plan.parameters,
                 "device": asdict(self.device),
-                "slots": self.slots,
+                "slots": list(config.compute.slots),
+                "processes": config.compute.processes,
                 "memory": self.memory,
                 "disk": self.plan.disk,
                 "seconds": self.seconds,
@@ -129,7 +142,6 @@ def estimate(plan: Plan, on: Rated | None = None) -> Estimate:
     """
     compute = plan.config.compute
     device = on or present(compute.device)
-    slots = len(compute.slots) if on is None or compute.device != "cpu" else 1
     cell, task = plan.config.cells[0], plan.config.task
     counts = [sum(one.owner(task, number) == one for one in plan.config.cells) for number in range(len(task.stages))]
     tokenizer = load_tokenizer(plan.config.model, texts(plan.records[cell]))
@@ -137,7 +149,7 @@ def estimate(plan: Plan, on: Rated | None = None) -> Estimate:
     stages = tuple(
         _stage(plan, cell, number, counts[number], config, tokenizer, device) for number in range(len(counts))
     )
-    return Estimate(plan, device, slots, stages)
+    return Estimate(plan, device, stages)
 
 
 def _stage(
@@ -161,7 +173,7 @@ def _stage(
     passes = shape.steps * recipe.epochs * max(1, share // micro)
     flops = found.flops * shape.padded * recipe.epochs / max(1, sum(one.length for one in shape.largest))
     # On a CPU the process has libraries in memory too: those that this one has by now.
-    base = psutil.Process().memory_info().rss if device.kind == "cpu" else 0
+    base = min(psutil.Process().memory_info().rss, MOST_BASE) if device.kind == "cpu" else 0
     whole = found.weights + found.gradients + found.optimizer
     activations = max(0, found.peak - whole)
     return StageEstimate(
@@ -171,7 +183,8 @@ def _stage(
         steps=shape.steps * recipe.epochs,
         tokens=shape.tokens * recipe.epochs,
         micro_batch_size=micro,
-        memory=base + whole // processes + activations,
+        # Each of several has the whole model before it is sharded, or while it answers questions.
+        memory=base + max(whole // processes + activations, found.weights),
         weights=found.weights // processes,
         gradients=found.gradients // processes,
         optimizer=found.optimizer // processes,
@@ -227,13 +240,13 @@ def check_fit(plan: Plan) -> None:
 
 def require_fit(found: Estimate) -> None:
     """Refuse a run that cannot fit. Raises OclBenchError with the option that would make it fit, if one would."""
-    room = int(USABLE * found.device.memory) // (found.slots if found.device.kind == "cpu" else 1)
+    room = int(USABLE * found.device.memory) // found.sharing
     worst = max(found.stages, key=lambda one: one.memory)
     # A card's micro-batches are made smaller as it runs out; a CPU's process would be killed.
     needed = worst.memory if found.device.kind == "cpu" else worst.least
     if needed <= room:
         return
-    fixes = _fixes(worst, room)
+    fixes = _fixes(worst, room, found)
     parts = ("weights", worst.weights), ("gradients", worst.gradients), ("optimizer", worst.optimizer)
     made_of = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in (*parts, ("activations", worst.activations)))
     fix = f"it would fit with {', or with '.join(fixes)}" if fixes else "take a smaller model"
@@ -243,19 +256,23 @@ def require_fit(found: Estimate) -> None:
     )
 
 
-def _fixes(stage: StageEstimate, room: int) -> list[str]:
+def _fixes(stage: StageEstimate, room: int, found: Estimate) -> list[str]:
     """The options with each of which a stage fits. A smaller micro-batch changes nothing else, so it stands alone."""
-    static = stage.weights + stage.gradients + stage.optimizer
+    config, static = found.plan.config, stage.weights + stage.gradients + stage.optimizer
     fixed, micro = stage.memory - static - stage.activations, stage.micro_batch_size
     for size in range(micro - 1, 0, -1):
         if micro % size == 0 and fixed + static + stage.activations * size // micro <= room:
             return [f"--batch_size {size}"]
     left = room - fixed - stage.activations // micro
-    shard = next((number for number in SHARDS if static / number <= left), None)
-    others = {
-        "--set recipe.optim=adafactor": static - stage.optimizer,
-        "--model_args dtype=bfloat16": static // 2,
-        "--recipe lora": stage.weights,
-    }
-    fitting = [option for option, size in others.items() if size <= left and size < static]
-    return ([f"--shard {shard}"] if shard else []) + fitting
+    fixes: dict[str, float] = {}
+    full = all(config.recipe.of_stage(number).adapter is None for number in range(len(found.stages)))
+    if full and found.device.kind == "cuda" and config.task.design.picture is None:
+        now = config.compute.processes
+        fixes = {f"--shard {number}": static * now / number for number in SHARDS if number > now}
+    shard = next(([option] for option, size in fixes.items() if size <= left), [])
+    others: dict[str, float] = {"--set recipe.optim=adafactor": static - stage.optimizer}
+    if config.compute.training.weights == "float32":
+        others["--model_args dtype=bfloat16"] = static / 2
+    if full and config.compute.processes == 1:
+        others["--set 'recipe.adapter={rank: 16, alpha: 32}'"] = stage.weights
+    return shard + [option for option, size in others.items() if size <= left and size < static]

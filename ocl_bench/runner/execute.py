@@ -12,6 +12,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ocl_bench.errors import RunFailed
+from ocl_bench.runner.estimate import check_fit
 from ocl_bench.runner.folder import (
     clean_folder,
     link_stage,
@@ -115,6 +116,8 @@ class _Execution:
         for job, record in self.schedule.done():
             link_stage(self.folder, self.store, job, record)
         self._say_what_is_there(reused)
+        if not self.schedule.finished:
+            check_fit(plan)
         if self.schedule.finished and earlier is not None and earlier.status == "complete":
             return
         start = time.monotonic()
@@ -204,6 +207,7 @@ class _Execution:
                 for note in self.keeper.after(job):
                     self.on_message(Note(note))
             self.live.take(message)
+            self.live.done = sum(1 for _ in self.schedule.done())
             self.live.write(self.folder, at_once=isinstance(message, StageDone))
             if not isinstance(message, Generate):
                 self.on_message(message)

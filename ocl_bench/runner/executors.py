@@ -100,8 +100,8 @@ class Job(Protocol):
 class Pool(Protocol):
     """Machines that do parts."""
 
-    def submit(self, parts: Sequence[Part], device: str | None) -> list[Job]:
-        """Hand over parts of one request, whose device is given."""
+    def submit(self, parts: Sequence[Part], request: RunRequest) -> list[Job]:
+        """Hand over parts of one request."""
 
     def close(self) -> None:
         """Let go of the machines."""
@@ -164,7 +164,7 @@ class Elsewhere:
             )
             for seeds in point.begin()
         ]
-        jobs = self._pool.submit(parts, point.request.device)
+        jobs = self._pool.submit(parts, point.request)
         self._running |= {job: (point, part) for job, part in zip(jobs, parts, strict=True)}
 
     def _after(self, point: "_Point", part: Part, ended: Ended) -> Outcome | None:
@@ -174,8 +174,12 @@ class Elsewhere:
         if point.underway:
             return None
         if point.failed is None and part.seeds is not None:
-            self._submit(point)
-            return None
+            try:
+                self._submit(point)
+            except OclBenchError as error:  # whatever the machines do not take now: other points go on
+                point.failed, self._whole = error, False
+            else:
+                return None
         return Outcome(point.number, Path(ended.folder), point.done, point.failed)
 
     def _say(self, point: "_Point", part: Part, ended: Ended) -> None:

@@ -96,7 +96,7 @@ def link_stage(folder: Path, store: Store, job: StageJob, record: StageRecord) -
             for path in source.rglob("*"):
                 if path.is_file():
                     name = path.relative_to(source)
-                    (inside / name).parent.mkdir(exist_ok=True)
+                    (inside / name).parent.mkdir(parents=True, exist_ok=True)
                     link_file(path, inside / name, (place / name).parent)
     for one in asked:
         _link_rows(folder / job.cell.name / one.place, store, one)

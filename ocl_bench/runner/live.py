@@ -1,6 +1,6 @@
 """What a run is at, second by second: collected from its messages, and kept in live.json for whoever asks elsewhere."""
 
-import os
+import contextlib
 import platform
 import time
 from collections.abc import Iterator
@@ -19,8 +19,7 @@ from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.runner.messages import (
     Answered,
     EpochDone,
-    JobFailed,
-    JobLost,
+    Note,
     OfStage,
     StageDone,
     Stepped,
@@ -53,7 +52,6 @@ class LiveState(Contract):
 
     schema_version: Literal[1] = Field(1, description="version of this format")
     host: str = Field(description="the machine")
-    process: int = Field(description="the run's process there")
     updated: str = Field(description="UTC time")
     done: int = Field(description="stages done")
     of: int = Field(description="stages in all")
@@ -76,15 +74,15 @@ class Live:
 
     def take(self, message: Message) -> None:
         """Take one message."""
+        if isinstance(message, Note) and message.ended is not None:
+            self._end(message.ended.name)
         if not isinstance(message, OfStage):
             return
         name = message.where.name
         now = self.running.get(name, Running(stage=name, doing="training"))
         match message:
-            case StageDone() | JobFailed() | JobLost():
-                self.running.pop(name, None)
-                self._begun.pop(name, None)
-                self.done += isinstance(message, StageDone)
+            case StageDone():
+                self._end(name)
                 return
             case Stepped():
                 found = {
@@ -99,7 +97,9 @@ class Live:
             case EpochDone():
                 found = {"loss": message.loss}
             case Answered():
-                before = now.step if now.doing == "answering" else 0
+                # One evaluator after the other tells of its own questions.
+                goes_on = now.doing == "answering" and now.steps == message.of and now.step < message.of
+                before = now.step if goes_on else 0
                 found = {"doing": "answering", "step": before + message.questions, "steps": message.of}
                 found["seconds_left"] = None
             case Waiting():
@@ -107,6 +107,10 @@ class Live:
             case _:
                 return
         self.running[name] = now.model_copy(update=found)
+
+    def _end(self, name: str) -> None:
+        self.running.pop(name, None)
+        self._begun.pop(name, None)
 
     def _left(self, name: str, step: int, steps: int) -> float | None:
         """Seconds until a stage's last step, at the rate since its first message."""
@@ -121,18 +125,19 @@ class Live:
         self._written = time.monotonic()
         state = LiveState(
             host=platform.node(),
-            process=os.getpid(),
             updated=datetime.now(UTC).isoformat(timespec="seconds"),
             done=self.done,
             of=self.of,
             running=tuple(self.running.values()),
         )
-        write_atomic(folder / LIVE, state.model_dump_json(indent=1) + "\n")
+        with contextlib.suppress(OSError):  # whoever looks on misses something, and nothing else is lost
+            write_atomic(folder / LIVE, state.model_dump_json(indent=1) + "\n")
 
     @staticmethod
     def remove(folder: Path) -> None:
         """The run has ended."""
-        (folder / LIVE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / LIVE).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,15 @@ class JobLost(OfStage, frozen=True):
 
 
 class Note(msgspec.Struct, tag=True, frozen=True):
-    """A line for whoever watches."""
+    """A line for whoever watches.
+
+    Attributes:
+        text: the line.
+        ended: the stage that is no longer under way, if that is what it says: it failed, or begins again.
+    """
 
     text: str
+    ended: Where | None = None
 
 
 class Job(OfStage, frozen=True):
@@ -134,6 +140,10 @@ class EngineChosen(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
+class Beat(msgspec.Struct, tag=True, frozen=True):
+    """Nothing has happened for a while, and the run is there."""
+
+
 class Begun(msgspec.Struct, tag=True, frozen=True):
     """A run begins to train.
 
@@ -153,4 +163,4 @@ class Begun(msgspec.Struct, tag=True, frozen=True):
 
 FromWorker = Ready | Stepped | EpochDone | Answered | StageDone | Generate | Waiting | JobFailed | JobLost | Note
 ToWorker = Job | Tokens
-FromRun = FromWorker | EngineChosen | Begun
+FromRun = FromWorker | EngineChosen | Begun | Beat

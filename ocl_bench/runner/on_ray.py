@@ -21,6 +21,7 @@ from ocl_bench.runner.part import Ended, Part, perform
 
 if TYPE_CHECKING:
     from ocl_bench.runner.executors import Job
+    from ocl_bench.runner.request import RunRequest
 
 RETRIES = 3
 REACH_SECONDS = 5.0
@@ -67,12 +68,14 @@ class RayPool:
                 where = f"--address {address}" if address else "Ray cannot be started here"
                 raise OclBenchError(f"{where}: {first_sentence(error)}") from None
 
-    def submit(self, parts: Sequence[Part], device: str | None) -> "list[Job]":
+    def submit(self, parts: Sequence[Part], request: "RunRequest") -> "list[Job]":
         """As of `Pool`."""
+        device = request.device
         gpus = device is not None and device.startswith("cuda")
         if gpus and device != "cuda":
             raise OclBenchError(f"device {device}: Ray chooses which; give cuda.")
-        wanted = {"num_cpus": 1, "num_gpus": int(gpus), "max_retries": RETRIES} | self._options
+        count = request.shard if isinstance(request.shard, int) else 1  # a device for each process
+        wanted = {"num_cpus": count, "num_gpus": count * gpus, "max_retries": RETRIES} | self._options
         try:
             task = self._ray.remote(_perform).options(**wanted)
         except (TypeError, ValueError) as error:

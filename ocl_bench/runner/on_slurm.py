@@ -15,6 +15,7 @@ from ocl_bench.runner.part import Ended, Part, perform
 
 if TYPE_CHECKING:
     from ocl_bench.runner.executors import Job
+    from ocl_bench.runner.request import RunRequest
 
 # How often a job may run out of time: a stage goes on from its last checkpoint, so each of them brings it further.
 TIMEOUTS = 20
@@ -40,7 +41,7 @@ class SlurmPool:
         self._submitit, self._cluster = submitit, options.get("cluster", "slurm")
         self._parameters = DEFAULTS | {name: options[name] for name in options if name != "cluster"}
 
-    def submit(self, parts: Sequence[Part], device: str | None) -> "list[Job]":
+    def submit(self, parts: Sequence[Part], request: "RunRequest") -> "list[Job]":
         """As of `Pool`. Raises OclBenchError if Slurm does not take them."""
         folder = parts[0].folder.parent / "jobs"
         try:

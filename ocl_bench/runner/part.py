@@ -4,6 +4,7 @@ Paths and names travel to that machine, never tensors. It has to see the same ou
 content, and to have the same versions and task files.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.files import sha256
@@ -129,7 +131,8 @@ def _ended(part: Part, environment: Mapping[str, str]) -> Ended:
         child.end()
     match message:
         case Ended():
-            shutil.rmtree(part.folder, ignore_errors=True)
+            with contextlib.suppress(Timeout), FileLock(part.folder / ".lock", timeout=0):  # another may be at it
+                shutil.rmtree(part.folder, ignore_errors=True)
             return message
         case Failed(message=reason, exit_code=int(code)):
             return Ended("", error=reason, exit_code=code)

@@ -175,7 +175,9 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     return task
 
 
-def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None], jobs: int | None = None) -> Plan:
+def make_plan(
+    choice: Choice, request: RunRequest, on_built: Callable[[], None], jobs: int | None = None, there: bool = False
+) -> Plan:
     """Build the data, load configuration and tokenizer, and check that they fit together and on the disk.
 
     Args:
@@ -183,6 +185,7 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
         request: how to run it.
         on_built: called after each dataset.
         jobs: how many of its stages are to be done at the same time here; None: one of each seed.
+        there: plan for another machine, whose GPUs are as many as asked for.
 
     Raises:
         OclBenchError: for anything that would fail later.
@@ -190,21 +193,9 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
     task, limit = choice.task, request.limit
     if len(request.stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
         raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
-    if request.devices is not None and request.device is not None:
-        raise OclBenchError("--device and --devices both say where to train; leave one of them out.")
-    devices = None if request.devices is None else pick_devices(request.devices)
-    device = devices[0] if devices else pick_device(request.device)
-    if request.shard not in (None, 1) and request.devices is not None:
-        raise OclBenchError(
-            "--shard takes the first devices for one seed, --devices one for each; leave one of them out."
-        )
-    if request.shard not in (None, 1) and choice.recipe.adapter is not None:
-        raise OclBenchError(
-            f"--shard {request.shard}: recipe '{choice.recipe.recipe}' trains an adapter, whose gradients would differ "
-            "between devices; leave it out, or finetune in full with --set recipe.adapter=null."
-        )
-    if request.shard not in (None, 1) and task.design.picture is not None:
-        raise OclBenchError(f"--shard {request.shard}: models of task '{task.task}' look at pictures; leave it out.")
+    _check_place(choice, request)
+    devices = None if request.devices is None else pick_devices(request.devices, there)
+    device = devices[0] if devices else "cuda" if there else pick_device(request.device)
     _check_trackers(request.report_to)
     if request.also_tasks and task.design.picture is not None:
         raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
@@ -218,8 +209,9 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
     model = _check_model(choice, records)
     stages = sum(len(cell.owned(task)) for cell in cells)
     disk = disk_needed(request.keep, model.parameters, stages, len(cells))
-    _check_disk(request, disk)
-    processes = sharded_over(request.shard, device, model.parameters)
+    if not there:
+        _check_disk(request, disk)
+    processes = sharded_over(request.shard, device, model.parameters, there)
     if processes > 1:
         slots: tuple[str, ...] = (device,)
     else:
@@ -231,7 +223,8 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
         for stage in cell.owned(task)
     )
     pictures = task.design.picture is not None
-    work = Work(model.seq2seq, model.vocabulary_sizes, device, questions * task.evaluate.max_new_tokens, pictures)
+    tokens, several = questions * task.evaluate.max_new_tokens, len(slots) * processes > 1
+    work = Work(model.seq2seq, model.vocabulary_sizes, device, tokens, pictures, several)
     chosen, reason = choose_engine(request.engine, work)
     if request.engine_args and request.engine == "torch":
         raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
@@ -263,6 +256,27 @@ def make_plan(choice: Choice, request: RunRequest, on_built: Callable[[], None],
         modified=choice.modified,
     )
     return Plan(config, records, model.revision, model.parameters, decided, disk)
+
+
+def _check_place(choice: Choice, request: RunRequest) -> None:
+    """Refuse options that say where to train and do not go together."""
+    if request.devices is not None and request.device is not None:
+        raise OclBenchError("--device and --devices both say where to train; leave one of them out.")
+    if request.shard in (None, 1):
+        return
+    if request.devices is not None:
+        raise OclBenchError(
+            "--shard takes the first devices for one seed, --devices one for each; leave one of them out."
+        )
+    if choice.recipe.adapter is not None:
+        raise OclBenchError(
+            f"--shard {request.shard}: recipe '{choice.recipe.recipe}' trains an adapter, whose gradients would differ "
+            "between devices; leave it out, or finetune in full with --set recipe.adapter=null."
+        )
+    if choice.task.design.picture is not None:
+        raise OclBenchError(
+            f"--shard {request.shard}: models of task '{choice.task.task}' look at pictures; leave it out."
+        )
 
 
 def disk_needed(keep: str, parameters: int, stages: int, cells: int) -> int:

@@ -44,6 +44,7 @@ def release_stage(name: str) -> Path:
         shutil.rmtree(place, ignore_errors=True)
         with folder_atomic(place) as folder:
             for file in (*record.files, STAGE_FILE):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(store.stage_path(record.key) / file, folder / file)
             if card is not None:
                 (folder / CARD).write_bytes(card)

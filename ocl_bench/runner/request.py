@@ -163,7 +163,7 @@ class RunRequest(Contract):
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:N or mps; the best there is if not given")
     devices: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...] | Literal["all"] | None,
+        Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | Literal["all"] | None,
         Option(read=_devices, metavar="0,1,…|all"),
     ] = Field(None, description="CUDA devices to train on at the same time, a seed on each; one named twice takes two")
     shard: Annotated[

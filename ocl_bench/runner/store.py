@@ -157,7 +157,7 @@ class Store:
             if not path.exists():
                 with folder_atomic(path) as folder:
                     for name in (*record.files, STAGE_FILE):
-                        (folder / name).parent.mkdir(exist_ok=True)
+                        (folder / name).parent.mkdir(parents=True, exist_ok=True)
                         shutil.copyfile(source / name, folder / name)
         return True
 

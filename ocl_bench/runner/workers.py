@@ -6,7 +6,7 @@ A worker is one process, or several that train one model together: they get the 
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, RunFailed
@@ -14,6 +14,7 @@ from ocl_bench.forking import forked, warm
 from ocl_bench.processes import Child, Events, Exited, Failed, Message
 from ocl_bench.runner.compute import Compute, device_environment
 from ocl_bench.runner.messages import (
+    Beat,
     FromRun,
     FromWorker,
     Generate,
@@ -30,6 +31,8 @@ from ocl_bench.runner.serving import Serving
 
 # What a worker imports in the end, in the order in which it would.
 PRELOAD = ("ocl_bench.runner.worker", "ocl_bench.runner.perform")
+
+BEAT_SECONDS = 10.0  # after which a run says that it is there
 
 
 class Workers:
@@ -74,7 +77,11 @@ class Workers:
                 serving.start(self._events)
             self._hand_out(schedule, folder)
             while schedule.underway:
-                worker, message = self._events.get()
+                try:
+                    worker, message = self._events.get(timeout=BEAT_SECONDS)
+                except Empty:
+                    yield Beat()
+                    continue
                 shown = self._handle(worker, message, schedule, folder, serving)
                 if shown is not None:
                     yield shown
@@ -106,14 +113,14 @@ class Workers:
                 self._last[number] = self._busy.pop(number)
             case JobLost(where, reason):
                 self._busy.pop(number)
-                return Note(schedule.lose(where, reason))
+                return Note(schedule.lose(where, reason), where)
             case JobFailed():
                 self._busy.pop(number)
                 schedule.fail(message)
                 if schedule.plan.config.compute.processes > 1:  # those that have not failed wait for the one that has
                     self._end_one(number)
                     self._workers[number] = self._processes(number, schedule.plan.config.compute, folder)
-                return Note(f"{message.where.name} failed: {first_line(message.message)}")
+                return Note(f"{message.where.name} failed: {first_line(message.message)}", message.where)
             case Failed() | Exited():
                 return self._replace(number, message, schedule, folder)
         return message
@@ -138,7 +145,7 @@ class Workers:
         again = schedule.died(where, code, log)
         if not others:
             self._workers[number] = self._processes(number, compute, folder)
-        return Note((again or f"{where.name} failed: its process ended with code {code}") + without)
+        return Note((again or f"{where.name} failed: its process ended with code {code}") + without, where)
 
     def _hand_out(self, schedule: Schedule, folder: Path) -> None:
         for number, processes in enumerate(self._workers):

@@ -89,17 +89,17 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(small
     def refusal(room: int, kind: str = "H100", **changes: int) -> str:
         device = replace(named("H100"), name=kind, memory=room * gib)
         with pytest.raises(OclBenchError) as refused:
-            require_fit(replace(small, device=device, slots=1, stages=(replace(big, **changes),)))
+            require_fit(replace(small, device=device, stages=(replace(big, **changes),)))
         return str(refused.value)
 
     # A card makes its micro-batches smaller by itself, a CPU's process would be killed.
-    require_fit(replace(small, device=replace(named("H100"), memory=70 * gib), slots=1, stages=(big,)))
+    require_fit(replace(small, device=replace(named("H100"), memory=70 * gib), stages=(big,)))
     assert refusal(70, "cpu").endswith("; it would fit with --batch_size 2.")
     assert refusal(40).endswith(
         "; it would fit with --shard 2, or with --set recipe.optim=adafactor, or with --model_args dtype=bfloat16, "
-        "or with --recipe lora."
+        f"or with {ADAPTER}."
     )
-    assert refusal(20).endswith("; it would fit with --shard 4, or with --recipe lora.")
+    assert refusal(20).endswith(f"; it would fit with --shard 4, or with {ADAPTER}.")
     assert refusal(1).endswith("; take a smaller model.")
     assert "stage x1 needs 65.0 GiB on H100, which has 38.0 (weights 16.0, gradients 16.0, optimizer 32.0" in refusal(
         40
@@ -115,6 +115,19 @@ def test_the_command_prints_a_line_for_each_stage_and_json(tmp_path: Path) -> No
     assert [one["trainings"] for one in found["stages"]] == [3, 3] and found["device"]["name"] == "cpu"
 
 
+def test_a_plan_for_another_machine_needs_none_of_its_devices_here() -> None:
+    asked: tuple[dict[str, Any], ...] = ({}, {"shard": 4}, {"devices": (0, 0)})
+    alone, four, two = (ocl_bench.plan(**SMALL, seeds=2, on="H100", **options) for options in asked)
+    assert [one.device.name for one in (alone, four, two)] == ["H100"] * 3
+    assert (alone.sharing, four.sharing, two.sharing) == (1, 1, 2)
+    assert (alone.at_a_time, four.plan.config.compute.processes, two.at_a_time) == (1, 4, 1)
+    assert four.stages[0].optimizer == alone.stages[0].optimizer // 4
+    assert two.memory == 2 * alone.memory
+    with pytest.raises(OclBenchError, match="--devices all: say which, as 0,1,2,3, of a machine that is not this one"):
+        ocl_bench.plan(**SMALL, on="H100", devices="all")
+
+
+ADAPTER = "--set 'recipe.adapter={rank: 16, alpha: 32}'"
 NO_DEVICE = "--devices: this machine has no CUDA device; leave it out to train on what there is."
 TWICE = "--device and --devices both say where to train; leave one of them out."
 

@@ -162,3 +162,9 @@ def test_a_run_without_hard_links_is_whole_too(whole_run: Path, whole_output: Pa
     for name in ("seed-1/x2/model.safetensors", "seed-1/x2/config.json"):
         assert (folder / name).read_bytes() == (whole_run / name).read_bytes()
     assert json.loads((folder / "results.json").read_text())["seeds"] == [1]
+
+
+def test_nothing_is_pruned_under_a_sweep_whose_stages_no_run_shows_yet(tmp_path: Path) -> None:
+    (tmp_path / ".parts").mkdir()
+    result = call("cache", "prune", "--output_path", tmp_path, folder=tmp_path)
+    assert result.returncode == 2 and "a sweep is under way there, or has not ended well" in result.stderr

@@ -10,7 +10,7 @@ from conftest import WHOLE, Heard, call
 
 import ocl_bench
 from ocl_bench.runner.live import LIVE, Live, LiveState, seen
-from ocl_bench.runner.messages import Answered, Begun, EpochDone, JobFailed, StageDone, Stepped, Where
+from ocl_bench.runner.messages import Answered, Begun, EpochDone, Note, StageDone, Stepped, Where
 
 ONE, TWO = Where(0, 0, 0, "seed 0 x1"), Where(1, 0, 0, "seed 1 x1")
 
@@ -28,9 +28,17 @@ def test_a_stage_is_under_way_from_its_first_message_to_its_last() -> None:
     live.take(Answered(ONE, 20, 80))
     one = live.running["seed 0 x1"]
     assert (one.doing, one.step, one.steps) == ("answering", 50, 80)
+    live.take(Answered(ONE, 30, 80))
+    live.take(Answered(ONE, 10, 40))  # of another evaluator
+    one = live.running["seed 0 x1"]
+    assert (one.step, one.steps) == (10, 40)
+    live.take(Note("a line about nothing that is under way"))
+    assert set(live.running) == {"seed 0 x1", "seed 1 x1"}
     live.take(StageDone(ONE, "key", 1.0, False))
-    live.take(JobFailed(TWO, "why", None))
-    assert (live.running, live.done) == ({}, 1)
+    live.take(Note("seed 1 x1 failed: why", TWO))
+    assert live.running == {}
+    live.take(Stepped(TWO, 1, 100, 5e3, 2**30, "cuda:0"))  # it is tried again
+    assert live.running["seed 1 x1"].seconds_left is None
 
 
 def test_a_run_is_seen_from_its_folder_while_it_is_under_way(tmp_path: Path) -> None:

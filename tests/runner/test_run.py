@@ -220,8 +220,9 @@ def test_weights_that_cannot_be_loaded_are_a_mistake_said_in_one_sentence(model_
     options = ["--model", broken, "--tasks", "attributes", "--seeds", "1", "--output_path", "out"]
     done = call("run", *options, folder=tmp_path)
     assert done.returncode == 2 and "cannot be loaded" in done.stderr
-    engine, sentence = filter(None, done.stderr.splitlines())
-    assert engine.startswith("engine torch: ") and sentence.startswith("ocl-bench: ")
+    engine, to_do, sentence = filter(None, done.stderr.splitlines())
+    assert engine.startswith("engine torch: ") and to_do.startswith("2 stages to do, 1 at a time on cpu: ")
+    assert sentence.startswith("ocl-bench: ")
     (manifest,) = (tmp_path / "out").rglob("manifest.json")
     assert json.loads(manifest.read_text())["status"] == "failed"
 
