@@ -25,7 +25,7 @@ from ocl_bench.runner.folder import (
 from ocl_bench.runner.keep import Keeper
 from ocl_bench.runner.live import Live
 from ocl_bench.runner.manifest import Manifest, StageRecord, checkout_state, read_manifest, torch_record, versions
-from ocl_bench.runner.messages import Begun, EngineChosen, FromRun, Generate, Note, StageDone
+from ocl_bench.runner.messages import EngineChosen, FromRun, Generate, Note, StageDone, TrainingBegins
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.schedule import Schedule
@@ -198,7 +198,7 @@ class _Execution:
         self.live.done = sum(1 for _ in self.schedule.done())
         plan, schedule = self.plan, self.schedule
         slots = plan.config.compute.slots
-        self.on_message(Begun(self.live.done, self.live.of, schedule.steps_left, plan.parameters, slots))
+        self.on_message(TrainingBegins(self.live.done, self.live.of, schedule.steps_left, plan.parameters, slots))
         self.live.write(self.folder)
         for message in self.workers.perform(self.schedule, self.folder.absolute(), serving):
             if isinstance(message, StageDone):

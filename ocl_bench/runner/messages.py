@@ -144,7 +144,7 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
     """Nothing has happened for a while, and the run is there."""
 
 
-class Begun(msgspec.Struct, tag=True, frozen=True):
+class TrainingBegins(msgspec.Struct, tag=True, frozen=True):
     """A run begins to train.
 
     Attributes:
@@ -163,4 +163,4 @@ class Begun(msgspec.Struct, tag=True, frozen=True):
 
 FromWorker = Ready | Stepped | EpochDone | Answered | StageDone | Generate | Waiting | JobFailed | JobLost | Note
 ToWorker = Job | Tokens
-FromRun = FromWorker | EngineChosen | Begun | Beat
+FromRun = FromWorker | EngineChosen | TrainingBegins | Beat

@@ -15,7 +15,7 @@ from rich.progress import (
 
 from ocl_bench.processes import Message
 from ocl_bench.runner.live import Live, Running
-from ocl_bench.runner.messages import Begun, EngineChosen, Note, OfStage, StageDone, Waiting
+from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, TrainingBegins, Waiting
 
 LINE_SECONDS = 60.0  # between lines of what is under way, where there is no terminal
 
@@ -83,7 +83,7 @@ class RunProgress:
         match message:
             case EngineChosen():
                 self._line(f"engine {message.engine}: {message.reason}")
-            case Begun():
+            case TrainingBegins():
                 self._begun(message)
             case Note():
                 self._line(message.text)
@@ -94,7 +94,7 @@ class RunProgress:
             case OfStage():
                 self._show()
 
-    def _begun(self, message: Begun) -> None:
+    def _begun(self, message: TrainingBegins) -> None:
         self.overall = self.bars.add_task("stages", total=message.of, completed=message.done, note="")
         stages, slots = message.of - message.done, message.slots
         where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slots))}"

@@ -10,7 +10,7 @@ from conftest import WHOLE, Heard, call
 
 import ocl_bench
 from ocl_bench.runner.live import LIVE, Live, LiveState, seen
-from ocl_bench.runner.messages import Answered, Begun, EpochDone, Note, StageDone, Stepped, Where
+from ocl_bench.runner.messages import Answered, EpochDone, Note, StageDone, Stepped, TrainingBegins, Where
 
 ONE, TWO = Where(0, 0, 0, "seed 0 x1"), Where(1, 0, 0, "seed 1 x1")
 
@@ -52,7 +52,7 @@ def test_a_run_is_seen_from_its_folder_while_it_is_under_way(tmp_path: Path) -> 
 
     heard = Heard(look)
     folder = ocl_bench.run(**WHOLE | {"output_path": tmp_path}, progress=heard.shown).folder
-    (begun,) = heard.of(Begun)
+    (begun,) = heard.of(TrainingBegins)
     assert (begun.done, begun.of, begun.slots[0]) == (0, 6, "cpu")
     trained = json.loads((folder / "manifest.json").read_text())["stages"]
     steps = [stage["optimizer_steps"] for stages in trained.values() for stage in stages.values()]
