@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
-
 from ocl_bench.errors import OclBenchError
 from ocl_bench.finetune.adapter import Adapted
 from ocl_bench.finetune.cost import EpochShape, StepCost, epoch_shape, step_cost
@@ -28,8 +26,8 @@ from ocl_bench.tasks.records import texts
 BYTES_BY_RULE = 38
 # Bytes a parameter for which nobody need try: four times those of training with Adam.
 LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
-# Of a process of a CPU: what libraries take; whatever else the one that plans holds, a worker does not.
-MOST_BASE = 2**30
+# Of a worker before it has a model: Python, torch and transformers.
+WORKER_BYTES = 470 * 2**20
 SHARDS = (2, 4, 8, 16, 32)  # devices that are offered
 # Part of a device's memory that a run may plan with: kernels, allocator and driver take the rest.
 USABLE = 0.95
@@ -172,8 +170,9 @@ def _stage(
     found = cost or _by_rule(plan, config, shape, recipe, bf16)
     passes = shape.steps * recipe.epochs * max(1, share // micro)
     flops = found.flops * shape.padded * recipe.epochs / max(1, sum(one.length for one in shape.largest))
-    # On a CPU the process has libraries in memory too: those that this one has by now.
-    base = min(psutil.Process().memory_info().rss, MOST_BASE) if device.kind == "cpu" else 0
+    base = 0
+    if device.kind == "cpu":  # where libraries are in the same memory, and the pretrained weights that trainings copy
+        base = WORKER_BYTES + (0 if plan.config.model.source == "scratch" else found.weights)
     whole = found.weights + found.gradients + found.optimizer
     activations = max(0, found.peak - whole)
     return StageEstimate(
