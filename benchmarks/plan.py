@@ -23,7 +23,9 @@ from ocl_bench.tasks.records import texts
 
 # Layers, width and heads of Pythia's models.
 SHAPES = {"14m": (6, 128, 4), "70m": (6, 512, 8), "160m": (12, 768, 12), "410m": (24, 1024, 16)}
-SMALL = ("source_args.num_entities=40", "recipe.epochs=[1,1]", "recipe.precision=fp32")
+SMALL = (
+    "source_args.num_entities=40", "recipe.epochs=[1,1]", "recipe.precision=fp32", "recipe.effective_batch_size=64",
+)  # fmt: skip
 
 
 def save_model(folder: Path, layers: int, width: int, heads: int) -> None:

@@ -1,7 +1,7 @@
 """What a training step takes, found out without weights: it is done with tensors that have shapes and no memory."""
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +75,11 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def step_cost(
-    model_of: Callable[[], Any], batch: Mapping[str, Tensor], recipe: StageRecipe, bf16: bool, accumulates: bool
-) -> StepCost:
+def step_cost(model: Any, batch: Mapping[str, Tensor], recipe: StageRecipe, bf16: bool, accumulates: bool) -> StepCost:
     """The cost of a training step on a micro-batch.
 
     Args:
-        model_of: makes the model, in training or not; called where tensors have no memory.
+        model: on the meta device, in training or not.
         batch: what the `Collator` gives.
         recipe: says which optimizer.
         bf16: whether it computes under bfloat16 autocast.
@@ -92,7 +90,8 @@ def step_cost(
     """
     live = _Live()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = model_of()
+        model.to_empty(device="cpu")
+        model.tie_weights()
         optimizer = _optimizer(recipe, model)
         labelled = LabelledPositions(model)
         inputs = {name: torch.empty_like(value) for name, value in batch.items()}

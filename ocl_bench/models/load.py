@@ -220,21 +220,12 @@ def outline(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
     import torch
 
     with torch.device("meta"):
-        return empty_model(spec, config, tokenizer)
+        return _from_config(spec, fitted(spec, config, tokenizer))
 
 
 def parameter_count(spec: ModelSpec, config: Any, tokenizer: Any) -> int:
     """Parameters of the model. Raises OclBenchError if no Auto class can build it."""
     return sum(parameter.numel() for parameter in outline(spec, config, tokenizer).parameters())
-
-
-def empty_model(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
-    """The model before any weights are loaded, to be made where tensors have no memory.
-
-    Raises:
-        OclBenchError: if no Auto class can build it.
-    """
-    return _from_config(spec, fitted(spec, config, tokenizer))
 
 
 def fitted(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:

@@ -14,7 +14,7 @@ from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.finetune.stage import micro_batch_size
 from ocl_bench.models.batches import Collator, datapoints, decoder_start
 from ocl_bench.models.encoding import Encoder
-from ocl_bench.models.load import empty_model, fitted, load_config, load_tokenizer
+from ocl_bench.models.load import fitted, load_config, load_tokenizer, outline
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER
 from ocl_bench.runner.devices import Rated, memory_of, present
@@ -199,15 +199,11 @@ def _cost(
 ) -> StepCost | None:
     """What a step takes; None for a model that needs numbers to run."""
     for training in (True, False):  # some draw in training which layers they leave out
-
-        def model_of(training: bool = training) -> Any:
-            model = empty_model(plan.config.model, config, tokenizer).train(training)
-            if recipe.adapter is not None:
-                Adapted(model, recipe.adapter, seed=0)
-            return model
-
+        model = outline(plan.config.model, config, tokenizer).train(training)
+        if recipe.adapter is not None:
+            Adapted(model, recipe.adapter, seed=None)
         try:
-            return step_cost(model_of, inputs, recipe, bf16, more)
+            return step_cost(model, inputs, recipe, bf16, more)
         except Exception:  # whatever a model raises that looks at numbers
             continue
     return None

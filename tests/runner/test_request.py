@@ -22,6 +22,7 @@ WRITTEN: dict[str, tuple[Any, Any]] = {
     "seeds": ("4,7", (4, 7)),
     "stage2_seeds": ("3", (0, 1, 2)),
     "own_x0": (True, True),
+    "devices": ("0,2", (0, 2)),
     "model_args": ("dtype=bfloat16", ModelArgs(dtype="bfloat16")),
     "trust_remote_code": (True, True),
     "recipe": ("paper", "paper"),
