@@ -148,6 +148,13 @@ def test_wrong_devices_get_one_sentence(options: list[str], sentence: str, tmp_p
     assert result.returncode == 2 and result.stderr.strip() == f"ocl-bench: {sentence}"
 
 
+# FLOP and operations of a step of benchmarks/gpu.py, as `step_cost` counts them.
+@pytest.mark.parametrize(("name", "flops", "operations"), [("410m", 10.5e12, 15950), ("1b", 27.19e12, 10710)])
+def test_a_step_takes_about_as_long_as_a_card_measured(name: str, flops: float, operations: int) -> None:
+    rows = [row for row in GPU["rows"] if row.get("name") == name and row.get("optim") == "adamw_torch_fused"]
+    assert named("H200").seconds(flops, operations, bf16=True) == pytest.approx(rows[0]["seconds_per_step"], rel=0.1)
+
+
 def test_the_fastest_device_has_the_shortest_time() -> None:
     rates = {one.name: one.seconds(1e18, 1e6, bf16=True) for one in KNOWN}
     assert rates["H200"] < rates["A100"] < rates["A10"]
