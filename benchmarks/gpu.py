@@ -4,7 +4,7 @@ Each shape is trained by `train_stage` with the paper's recipe on the standard t
 byte-level tokenizer cuts as Pythia's does, and is then asked a thousand questions. Beside the rates: what share of the
 card's measured matrix-multiply rate they are, how much of a step the card is busy, and memory. Then the tasks that
 train from random weights at their full size: set inclusion, and grids of 28-pixel digits before a ConvNeXt V2 Tiny
-(scikit-learn's scans, enlarged, in place of MNIST's). JSON under results/.
+(scikit-learn's scans, enlarged, in place of MNIST's). JSON under results/, named after the card.
 """
 
 import gc
@@ -37,6 +37,7 @@ from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.picture_reader import PictureReader, PictureReaderConfig
 from ocl_bench.models.spec import parse_model
 from ocl_bench.runner.compute import has_bf16
+from ocl_bench.runner.devices import KNOWN
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record, texts
@@ -140,6 +141,14 @@ def spent(profiler: profile) -> dict[str, float]:
             name = event.key[:90]
             kernels[name] = kernels.get(name, 0.0) + event.self_device_time_total / 1e6
     return kernels
+
+
+def kind_of(device: str) -> str:
+    """Such as h100, or cpu; a card's driver's name if its rates are not known."""
+    if device == "cpu":
+        return device
+    name = torch.cuda.get_device_name(device)
+    return next((one.name for one in KNOWN if one.name in name), name).lower().replace(" ", "-")
 
 
 def free(device: str) -> None:
@@ -272,8 +281,8 @@ def enlarged(test: bool) -> pictures.ScanPool:
 @click.option("--steps", default=17, show_default=True, help="Optimizer steps of an epoch; three epochs are trained.")
 @click.option("--questions", default=1000, show_default=True, help="Questions asked of each shape.")
 @click.option("--entities", default=8000, show_default=True, help="Of set inclusion.")
-@click.option("--name", default="gpu", show_default=True, help="Name of the JSON file.")
-def main(device: str, only: str, steps: int, questions: int, entities: int, name: str) -> None:
+@click.option("--name", help="Name of the JSON file; the card's if not given.")
+def main(device: str, only: str, steps: int, questions: int, entities: int, name: str | None) -> None:
     """Print rates, shares of the card's peak, and memory."""
     logging.set_verbosity_error()
     begun = time.perf_counter()
@@ -304,7 +313,7 @@ def main(device: str, only: str, steps: int, questions: int, entities: int, name
     click.echo(tabulate(table, headers=headers, tablefmt="github"))
     result = [{"kind": "peak", "precision": precision(device), "flops": peak}]
     result += [{"kind": "training", **row} for row in trained] + [{"kind": "evaluation", **row} for row in evaluated]
-    click.echo(f"saved {save(name, result)}")
+    click.echo(f"saved {save(name or f'gpu-{kind_of(device)}', result)}")
 
 
 if __name__ == "__main__":

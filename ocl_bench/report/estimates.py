@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from ocl_bench.runner.compute import advice
+
 if TYPE_CHECKING:
     from ocl_bench.runner.estimate import Estimate
 
-HEADERS = ("stage", "trainings", "records", "steps", "tokens", "FLOPs", "batch", "memory", "time")
+HEADERS = ("stage", "trainings", "records", "steps", "tokens", "FLOPs", "batch", "memory", "time", "questions")
 
 
 def estimate_table(found: "Estimate") -> str:
@@ -18,6 +20,7 @@ def estimate_table(found: "Estimate") -> str:
             one.name, one.trainings, one.records, one.steps, _count(one.tokens), f"{one.flops:.1e}",
             f"{one.micro_batch_size} of {config.recipe.effective_batch_size}",
             f"{gib(one.memory)}{' *' if one.by_rule else ''}", duration(one.seconds),
+            f"{_count(one.questions)} + {_count(one.curve_questions)}",
         ]
         for one in found.stages
     ]  # fmt: skip
@@ -34,7 +37,7 @@ def estimate_table(found: "Estimate") -> str:
         f"{config.task.task} (version {config.task.version}) · {config.model.name} · recipe {config.recipe.recipe} · "
         f"{len(config.seeds)} seeds",
         "",
-        tabulate(rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 8)),
+        tabulate(rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 9)),
         "",
         f"parameters  {_count(found.plan.parameters)}, trained in {precision} by {config.recipe.optim}",
         f"memory      {gib(found.memory)} at most of {gib(device.memory)} on {device.name}: {parts}",
@@ -42,7 +45,10 @@ def estimate_table(found: "Estimate") -> str:
         f"device      {found.at_a_time} stage{'s' * (found.at_a_time > 1)} at a time on {_times(found)}{device.name} "
         f"({device.bf16 / 1e12:.3g} TFLOP/s in bfloat16, {device.fp32 / 1e12:.3g} in float32; {device.source})",
         f"time        about {duration(found.seconds)} of training if nothing else runs there; questions come on top",
+        "questions   of each training: after the stage + in its learning curve, which --no_curves leaves out",
     ]
+    if faster := advice(config.compute):
+        lines.append(f"faster      {faster}")
     if any(one.by_rule for one in found.stages):
         lines.append("* by rule of thumb: this model looks at numbers, so that a step cannot be tried without weights")
     return "\n".join(lines)

@@ -61,6 +61,13 @@ def evaluation_precision(spec: ModelSpec, recipe: Recipe, device: str) -> Precis
     return Precision(weights=spec.args.dtype, autocast=recipe.precision == "bf16" and not plain)
 
 
+def advice(compute: Compute) -> str | None:
+    """A sentence where another precision trains faster on this device; None else."""
+    if not compute.training.autocast or has_bf16(compute.device):
+        return None
+    return "--set recipe.precision=fp32 trains faster here: this processor has no units for bfloat16, and emulates it"
+
+
 def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:
     """Devices of the jobs that run at the same time, of at most `jobs`, where no devices are named.
 

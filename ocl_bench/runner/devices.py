@@ -7,8 +7,8 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.runner.compute import available_cores, has_bf16
 
 # What a training step reaches of the rate of matrix products, and the least time of an operation, forward and backward:
-# on a GPU fitted to the steps of benchmarks/results/gpu.json (70 M to 2.8 B parameters; the data sheet's rate), on a
-# CPU taken from what training has reached there, and not fitted.
+# on a GPU fitted to the steps of benchmarks/results/gpu-h200.json (70 M to 2.8 B parameters; the data sheet's rate), on
+# a CPU taken from what training has reached there, and not fitted.
 REACHED = {"cuda": 0.287, "cpu": 0.5}
 SECONDS_PER_OPERATION = {"cuda": 5.5e-6, "cpu": 5.5e-6}
 EMULATED = 0.25  # of the rate in float32

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.curve import curve_epochs
+from ocl_bench.evaluate.questions import asked_after
+from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.finetune.adapter import Adapted
 from ocl_bench.finetune.cost import EpochShape, StepCost, epoch_shape, step_cost
 from ocl_bench.finetune.epoch import epoch_pools, trained_on
@@ -19,7 +22,7 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER
 from ocl_bench.runner.devices import Rated, memory_of, present
 from ocl_bench.runner.plan import Plan
-from ocl_bench.tasks.records import texts
+from ocl_bench.tasks.records import Record, texts
 
 # Bytes that a layer keeps for a token and a unit of its width, in bfloat16, fitted to Pythia's shapes: for models that
 # look at numbers in their forward pass, which has none here.
@@ -43,6 +46,8 @@ class StageEstimate:
         records: that it trains on.
         steps: optimizer steps.
         tokens: that it is given, without padding.
+        questions: that a training is asked after the stage.
+        curve_questions: that it is asked in all points of its learning curve.
         micro_batch_size: datapoints per forward pass.
         memory: bytes at most, on its device; of a CPU's process in all.
         weights, gradients, optimizer, activations: what they are made of.
@@ -56,6 +61,8 @@ class StageEstimate:
     records: int
     steps: int
     tokens: int
+    questions: int
+    curve_questions: int
     micro_batch_size: int
     memory: int
     weights: int
@@ -181,6 +188,8 @@ def _stage(
         records=len(records),
         steps=shape.steps * recipe.epochs,
         tokens=shape.tokens * recipe.epochs,
+        questions=len(_asked(plan, cell, stage.name, plan.config.limit)),
+        curve_questions=_in_curve(plan, cell, stage.name, recipe.epochs),
         micro_batch_size=micro,
         # Each of several has the whole model before it is sharded, or while it answers questions.
         memory=base + max(whole // processes + activations, found.weights),
@@ -192,6 +201,17 @@ def _stage(
         seconds=device.seconds(flops / processes, found.operations * passes, bf16),
         by_rule=cost is None,
     )
+
+
+def _asked(plan: Plan, cell: Cell, stage: str, limit: int | None) -> list[Record]:
+    return asked_after(plan.config.task, stage, plan.records[cell], limit, cell.seed)
+
+
+def _in_curve(plan: Plan, cell: Cell, stage: str, epochs: int) -> int:
+    if not plan.config.curves:
+        return 0
+    sample = curve_sample(_asked(plan, cell, stage, None), plan.config.task.evaluate.curve_questions)
+    return len(sample) * len(curve_epochs(epochs))
 
 
 def _cost(

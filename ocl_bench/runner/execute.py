@@ -12,6 +12,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ocl_bench.errors import RunFailed
+from ocl_bench.runner.compute import advice
 from ocl_bench.runner.estimate import check_fit
 from ocl_bench.runner.folder import (
     clean_folder,
@@ -193,6 +194,8 @@ class _Execution:
         if not schedule.finished:
             compute = self.plan.config.compute
             self.on_message(EngineChosen(compute.engine, compute.engine_reason))
+            if schedule.steps_left and (faster := advice(compute)):
+                self.on_message(Note(faster))
 
     def _train(self, serving: Serving | None) -> None:
         self.live.done = sum(1 for _ in self.schedule.done())

@@ -5,6 +5,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.report.plots import COLOURS
+from ocl_bench.score.metrics import main_metric
 from ocl_bench.score.result import Gap, Value
 from ocl_bench.study.run import PointResult, StudyResults
 
@@ -13,7 +14,7 @@ SHIFT = 0.08  # so that the intervals of two gaps at one point do not hide each 
 
 
 def draw(results: StudyResults, path: Path) -> None:
-    """Draw a study: em_forced with 95 % intervals, one row for the questions and one for each evaluation set drawn.
+    """Draw a study: the main metric with 95 % intervals, a row for the questions and one for each evaluation set drawn.
 
     Args:
         results: the study's results.
@@ -36,8 +37,9 @@ def draw(results: StudyResults, path: Path) -> None:
             _draw_gaps(row[0], results, name)
         else:
             for axis, point in zip(row, results.points, strict=True):
-                _draw_subsets(axis, point, name)
-        row[0].set_ylabel(f"{'questions' if name == 'qa' else name}\n{'gap in ' * (study.figure == 'gaps')}exact match")
+                _draw_subsets(axis, point, name, _metric(results, name))
+        asked = "questions" if name == "qa" else name
+        row[0].set_ylabel(f"{asked}\n{'gap in ' * (study.figure == 'gaps')}{_metric(results, name)}")
     seeds = len(results.points[0].seeds)
     tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
     models = _models(results)
@@ -62,6 +64,12 @@ def _models(results: StudyResults) -> list[str]:
     return [Path(point.results.model).name for point in results.points]
 
 
+def _metric(results: StudyResults, name: str) -> str:
+    """What a row is drawn of, the same at every point: what all of its subsets were measured by."""
+    measured = [set(values) for point in results.points for values in _metrics(point, name).values()]
+    return main_metric(set.intersection(*measured)).name
+
+
 def _gaps(point: PointResult, name: str) -> dict[str, dict[str, Gap]]:
     return point.results.gaps if name == "qa" else point.results.sets[name].gaps
 
@@ -72,11 +80,10 @@ def _metrics(point: PointResult, name: str) -> dict[str, dict[str, Value]]:
 
 def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
+    metric = _metric(results, name)
     for number, (gap, (colour, marker)) in enumerate(GAPS.items()):
         found = [
-            (x, _gaps(point, name)[gap]["em_forced"])
-            for x, point in enumerate(results.points)
-            if gap in _gaps(point, name)
+            (x, _gaps(point, name)[gap][metric]) for x, point in enumerate(results.points) if gap in _gaps(point, name)
         ]
         places = [x + (number - 0.5) * SHIFT for x, _ in found]
         means = [value.mean for _, value in found]
@@ -95,8 +102,8 @@ def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
-def _draw_subsets(axis: Any, point: PointResult, name: str) -> None:
-    metrics = {subset: values["em_forced"] for subset, values in _metrics(point, name).items()}
+def _draw_subsets(axis: Any, point: PointResult, name: str, metric: str) -> None:
+    metrics = {subset: values[metric] for subset, values in _metrics(point, name).items()}
     for place, (subset, value) in enumerate(metrics.items()):
         errors = [[value.mean - value.ci95[0]], [value.ci95[1] - value.mean]]
         axis.bar(place, value.mean, yerr=errors, color=COLOURS[subset], capsize=3)

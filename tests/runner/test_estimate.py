@@ -12,17 +12,22 @@ from conftest import call
 
 import ocl_bench
 from ocl_bench.errors import OclBenchError
+from ocl_bench.files import read_json_lines
 from ocl_bench.finetune.cost import step_cost
 from ocl_bench.finetune.recipe import load_recipe
+from ocl_bench.report.estimates import estimate_table
+from ocl_bench.runner.compute import has_bf16
 from ocl_bench.runner.devices import KNOWN, named
 from ocl_bench.runner.estimate import Estimate, require_fit
 from ocl_bench.runner.manifest import read_manifest
 
-GPU = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "gpu.json").read_text())
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+MEASURED = {card: json.loads((RESULTS / f"gpu-{card.lower()}.json").read_text())["rows"] for card in ("H100", "H200")}
 SMALL = {"task": "attributes", "overrides": ["source_args.num_entities=60"]}
 
 
-def test_memory_is_what_a_card_measured() -> None:
+@pytest.mark.parametrize("card", MEASURED)
+def test_memory_is_what_a_card_measured(card: str) -> None:
     """The micro-batch of benchmarks/gpu.py: 256 sequences of 20 tokens as the model is given them."""
     from transformers import GPTNeoXConfig
 
@@ -31,7 +36,8 @@ def test_memory_is_what_a_card_measured() -> None:
     )
     ids, labels = torch.ones(256, 20, dtype=torch.long), torch.arange(3968)
     batch = {"input_ids": ids, "attention_mask": ids, "positions": labels, "targets": labels}
-    measured = {row["optim"]: row["memory_gib"] for row in GPU["rows"] if row.get("name") == "70m" and "optim" in row}
+    rows = [row for row in MEASURED[card] if row.get("name") == "70m" and "optim" in row]
+    measured = {row["optim"]: row["memory_gib"] for row in rows}
     assert set(measured) == {"adafactor", "adamw_torch_fused"}
     for optim, memory in measured.items():
         recipe = load_recipe("paper", [f"optim={optim}"]).of_stage(0)
@@ -47,7 +53,7 @@ def _on_meta(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def test_a_plan_has_the_steps_and_tokens_that_the_run_then_takes(whole_run: Path) -> None:
+def test_a_plan_has_the_steps_tokens_and_questions_that_the_run_then_has(whole_run: Path) -> None:
     manifest = read_manifest(whole_run)
     passed = {name: value for name, value in manifest.passed.items() if name not in ("output_path", "model")}
     found = ocl_bench.plan(**passed)
@@ -59,6 +65,9 @@ def test_a_plan_has_the_steps_and_tokens_that_the_run_then_takes(whole_run: Path
             made.optimizer_steps, made.micro_batch_size, made.records,
         )  # fmt: skip
         assert one.tokens == pytest.approx(made.real_tokens, rel=0.02)  # later epochs draw others
+        stage = whole_run / "seed-0" / one.name
+        assert one.questions == len(list(read_json_lines(stage / "answers.jsonl")))
+        assert one.curve_questions == sum(point["n"] for point in read_json_lines(stage / "curve.jsonl"))
         assert one.memory > one.weights + one.gradients + one.optimizer and not one.by_rule
 
 
@@ -149,10 +158,20 @@ def test_wrong_devices_get_one_sentence(options: list[str], sentence: str, tmp_p
 
 
 # FLOP and operations of a step of benchmarks/gpu.py, as `step_cost` counts them.
+@pytest.mark.parametrize("card", MEASURED)
 @pytest.mark.parametrize(("name", "flops", "operations"), [("410m", 10.5e12, 15950), ("1b", 27.19e12, 10710)])
-def test_a_step_takes_about_as_long_as_a_card_measured(name: str, flops: float, operations: int) -> None:
-    rows = [row for row in GPU["rows"] if row.get("name") == name and row.get("optim") == "adamw_torch_fused"]
-    assert named("H200").seconds(flops, operations, bf16=True) == pytest.approx(rows[0]["seconds_per_step"], rel=0.1)
+def test_a_step_takes_about_as_long_as_a_card_measured(name: str, flops: float, operations: int, card: str) -> None:
+    """The constants were fitted to the H200's steps; the H100's were measured afterwards."""
+    rows = [row for row in MEASURED[card] if row.get("name") == name and row.get("optim") == "adamw_torch_fused"]
+    assert named(card).seconds(flops, operations, bf16=True) == pytest.approx(rows[0]["seconds_per_step"], rel=0.1)
+
+
+@pytest.mark.parametrize(("asked", "other"), [("bf16", {}), ("fp32", {}), ("bf16", {"on": "H100"})])
+def test_another_precision_is_advised_where_bfloat16_is_emulated(asked: str, other: dict[str, str]) -> None:
+    """There a product of matrices in bfloat16 takes four times as long."""
+    found = ocl_bench.plan(**SMALL | {"overrides": [*SMALL["overrides"], f"recipe.precision={asked}"]}, **other)
+    emulated = asked == "bf16" and not other and not has_bf16(found.plan.config.compute.device)
+    assert ("--set recipe.precision=fp32 trains faster here" in estimate_table(found)) == emulated
 
 
 def test_the_fastest_device_has_the_shortest_time() -> None:

@@ -11,6 +11,7 @@ from conftest import call
 from ocl_bench.errors import OclBenchError
 from ocl_bench.runner.plan import choose
 from ocl_bench.runner.request import RunRequest
+from ocl_bench.study.figure import draw
 from ocl_bench.study.run import read_study_results, run_study
 from ocl_bench.study.schema import load_study, study_files
 from ocl_bench.tasks.build import build
@@ -58,6 +59,20 @@ def test_a_study_gives_a_table_a_figure_and_results_of_every_point(finished: tup
     assert (folder / "out" / "own.png").read_bytes().startswith(b"\x89PNG")
     assert "meta_ocl_gap [95 %]" in printed
     assert str(folder / "out" / "own.png") in printed
+
+
+def test_the_figure_shows_the_metric_that_the_table_shows(finished: tuple[Path, str], tmp_path: Path) -> None:
+    def drawn(changed: str | None) -> bytes:
+        data = json.loads((finished[0] / "out" / "own.json").read_text())
+        for point in data["points"]:
+            for gap in point["results"]["gaps"].values():
+                if changed:
+                    gap[changed] |= {"mean": 0.6, "ci95": [0.5, 0.7]}
+        (tmp_path / "own.json").write_text(json.dumps(data))
+        draw(read_study_results(tmp_path / "own.json"), tmp_path / "own.png")
+        return (tmp_path / "own.png").read_bytes()
+
+    assert drawn("em_forced") == drawn(None) != drawn("choice")
 
 
 def test_finished_points_are_kept_and_only_others_are_run_whose_stages_may_be_there(
