@@ -29,7 +29,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if known else "none is known"
 
 
-def first_sentence(error: Exception) -> str:
-    """The first line of what another library says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{(lines or [type(error).__name__])[0].rstrip('.')}."
+def first_line(said: Exception | str) -> str:
+    """The first line of an error or of its text; an error that says nothing is told by its type."""
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
+    return (lines or ["no reason given" if isinstance(said, str) else type(said).__name__])[0]
+
+
+def first_clause(said: Exception | str) -> str:
+    """The same without a full stop, to go on from or to put into brackets."""
+    return first_line(said).rstrip(".")

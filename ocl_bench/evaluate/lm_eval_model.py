@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, did_you_mean, first_clause
 from ocl_bench.evaluate.answers import Answer, make_answer
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.tasks.records import Record, answer_text
@@ -46,7 +46,7 @@ class LmEvalModel:
             args = {key: checkpoint, **model_args}
             self.model = kind.create_from_arg_obj(args, {"batch_size": batch_size, "device": device})
         except Exception as error:  # a model of lm-eval may raise anything
-            raise OclBenchError(f"--lm_eval_model {name}: it cannot be loaded ({_first_line(error)}).") from None
+            raise OclBenchError(f"--lm_eval_model {name}: it cannot be loaded ({first_clause(error)}).") from None
 
     @property
     def record(self) -> EngineRecord:
@@ -80,7 +80,7 @@ class LmEvalModel:
             texts = self.model.generate_until(_instances("generate_until", prompts))
         except Exception as error:  # a server, or a model of lm-eval, may raise anything
             raise OclBenchError(
-                f"--lm_eval_model {self.name}: it gives no log-likelihoods or no answers ({_first_line(error)})."
+                f"--lm_eval_model {self.name}: it gives no log-likelihoods or no answers ({first_clause(error)})."
             ) from None
         answers = []
         for record, text in zip(records, texts, strict=True):
@@ -97,7 +97,3 @@ def _instances(kind: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     from lm_eval.api.instance import Instance
 
     return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, first_clause
 from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import count_tokens, word_level_tokenizer
@@ -212,7 +212,7 @@ def _from_config(spec: ModelSpec, config: Any) -> Any:
             config, trust_remote_code=spec.args.trust_remote_code, **_weight_options(spec)
         )
     except Exception as error:  # whatever a configuration breaks, it is the configuration's fault
-        raise OclBenchError(f"--model {spec.name}: no model can be made of it ({_first_line(error)}).") from None
+        raise OclBenchError(f"--model {spec.name}: no model can be made of it ({first_clause(error)}).") from None
 
 
 def outline(spec: ModelSpec, config: Any, tokenizer: Any) -> Any:
@@ -330,7 +330,7 @@ def _require_seen(spec: ModelSpec, config: Any, picture: Picture) -> None:
         except Exception as error:  # whatever a backbone raises, it is about the only thing that it was given
             raise OclBenchError(
                 f"--model {spec.name}: it cannot look at the task's pictures of {height} × {width} pixels "
-                f"({_first_line(error)}); take one with smaller patches or fewer stages, or a larger grid."
+                f"({first_clause(error)}); take one with smaller patches or fewer stages, or a larger grid."
             ) from None
 
 
@@ -354,8 +354,6 @@ def _from_pretrained(spec: ModelSpec, loader: Callable[..., Any], location: str,
                 f"--model {spec.name}: the {what} comes with code of its own; pass --trust_remote_code if you trust it."
             ) from None
         hint = " and neither the hub nor the local cache has it" if spec.source == "hub" else ""
-        raise OclBenchError(f"--model {spec.name}: the {what} cannot be loaded{hint} ({_first_line(error)}).") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise OclBenchError(
+            f"--model {spec.name}: the {what} cannot be loaded{hint} ({first_clause(error)})."
+        ) from None

@@ -227,6 +227,7 @@ def hardware() -> dict[str, str]:
 
     found = {
         "processor": processor(),
+        "vector_units": vector_units(),
         "cores": str(available_cores()),
         "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
         "system": platform.platform(),
@@ -234,6 +235,13 @@ def hardware() -> dict[str, str]:
     if torch.cuda.is_available():
         found["accelerator"] = str(torch.cuda.get_device_name(0))
     return {name: fitted(value) for name, value in found.items()}
+
+
+def vector_units() -> str:
+    """Which of its kernels torch takes here, such as AVX2 or AVX512: last digits depend on it, names hide it."""
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def processor() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ocl_bench.errors import OclBenchError, RunFailed, first_sentence
+from ocl_bench.errors import OclBenchError, RunFailed, first_clause
 from ocl_bench.runner.compute import CORES
 from ocl_bench.runner.part import Ended, Part, perform
 
@@ -63,10 +63,10 @@ class RayPool:
                     **({} if address else own),
                 )
             except ConnectionError as error:
-                raise OclBenchError(f"--address {address}: {first_sentence(error).rstrip('.')}; {TOKEN}.") from None
+                raise OclBenchError(f"--address {address}: {first_clause(error)}; {TOKEN}.") from None
             except (RuntimeError, ValueError) as error:
                 where = f"--address {address}" if address else "Ray cannot be started here"
-                raise OclBenchError(f"{where}: {first_sentence(error)}") from None
+                raise OclBenchError(f"{where}: {first_clause(error)}.") from None
 
     def submit(self, parts: Sequence[Part], request: "RunRequest") -> "list[Job]":
         """As of `Pool`."""
@@ -79,7 +79,7 @@ class RayPool:
         try:
             task = self._ray.remote(_perform).options(**wanted)
         except (TypeError, ValueError) as error:
-            raise OclBenchError(f"ray: {first_sentence(error)}") from None
+            raise OclBenchError(f"ray: {first_clause(error)}.") from None
         self._require_fitting({"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"]} | wanted.get("resources", {}))
         return [_Task(self._ray, task.remote(msgspec.json.encode(part).decode())) for part in parts]
 
@@ -109,7 +109,7 @@ class _Task:
             return msgspec.json.decode(self._ray.get(self._reference), type=Ended)
         except self._ray.exceptions.RayError as error:
             reason = getattr(error, "cause", None) or error
-            return Ended("Ray", error=first_sentence(reason), exit_code=RunFailed.exit_code)
+            return Ended("Ray", error=f"{first_clause(reason)}.", exit_code=RunFailed.exit_code)
 
     def cancel(self) -> None:
         self._ray.cancel(self._reference, force=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ocl_bench.errors import OclBenchError, RunFailed, first_sentence
+from ocl_bench.errors import OclBenchError, RunFailed, first_clause
 from ocl_bench.runner.compute import CORES
 from ocl_bench.runner.part import Ended, Part, perform
 
@@ -49,7 +49,7 @@ class SlurmPool:
             executor.update_parameters(**self._parameters)
             jobs = executor.map_array(_Again(), [msgspec.json.encode(part).decode() for part in parts])
         except (RuntimeError, OSError, ValueError, NameError, TypeError, AssertionError) as error:
-            raise OclBenchError(f"slurm: {first_sentence(error)}") from None  # submitit's words, or sbatch's
+            raise OclBenchError(f"slurm: {first_clause(error)}.") from None  # submitit's words, or sbatch's
         return [_SlurmJob(job) for job in jobs]
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class _SlurmJob:
         try:
             return msgspec.json.decode(self._job.result(), type=Ended)
         except RuntimeError as error:  # submitit's: it was cancelled, or its machine is lost
-            reason = f"{first_sentence(error)} See {self._job.paths.stderr}."
+            reason = f"{first_clause(error)}. See {self._job.paths.stderr}."
             return Ended("Slurm", error=reason, exit_code=RunFailed.exit_code)
 
     def cancel(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.errors import OclBenchError, RunFailed, first_clause, first_line
 from ocl_bench.evaluate.evaluator import Evaluator
 from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.runner.cells import Cell
@@ -224,7 +224,7 @@ class Schedule:
         first = next(iter(self.failed.values()))
         others = f" ({len(self.failed) - 1} more failed)" if len(self.failed) > 1 else ""
         raise RunFailed(
-            f"{first.where.name}: {first_line(first.message).rstrip('.')}{others}. {len(self._done)} of "
+            f"{first.where.name}: {first_clause(first.message)}{others}. {len(self._done)} of "
             f"{len(self.jobs)} stages are finished and kept; run the same command again to go on."
         )
 
@@ -249,8 +249,3 @@ class Schedule:
 def code_version(commit: str | None, versions: Mapping[str, str]) -> str:
     """Which code of the suite it was: a checkout's commit, or an installed package's version."""
     return commit[:10] if commit else f"version {versions.get('ocl-bench', 'unknown')}"
-
-
-def first_line(message: str) -> str:
-    """The first line of an error's text."""
-    return (message.strip().splitlines() or ["no reason given"])[0]

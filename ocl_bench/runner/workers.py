@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.errors import OclBenchError, RunFailed, first_line
 from ocl_bench.forking import forked, warm
 from ocl_bench.processes import Child, Events, Exited, Failed, Message
 from ocl_bench.runner.compute import Compute, device_environment
@@ -26,7 +26,7 @@ from ocl_bench.runner.messages import (
     StageDone,
     Where,
 )
-from ocl_bench.runner.schedule import Place, Schedule, first_line
+from ocl_bench.runner.schedule import Place, Schedule
 from ocl_bench.runner.serving import Serving
 
 # What a worker imports in the end, in the order in which it would.

@@ -71,7 +71,14 @@ def test_without_torch_nothing_is_said_of_them(
     assert check_new(forgery.write(tmp_path / "results")).problems == []
 
 
-@pytest.mark.parametrize("made_with", [{"versions": {"torch": "2.5.1"}}, {"hardware": {"processor": "Apple M5"}}])
+@pytest.mark.parametrize(
+    "made_with",
+    [
+        {"versions": {"torch": "2.5.1"}},
+        {"hardware": {"processor": "Apple M5"}},
+        {"hardware": {"vector_units": "of another kind"}},
+    ],
+)
 def test_other_versions_and_processors_may_draw_other_weights(
     made_with: dict[str, Any], small_submission: Path, tmp_path: Path, made: Initial
 ) -> None:

@@ -10,7 +10,7 @@ from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, processor, versions
+from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, processor, vector_units, versions
 from ocl_bench.tasks.records import texts
 from ocl_bench.text import fitted
 
@@ -42,7 +42,7 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     told = {cell: manifest.stages[cell.name][name] for cell in first}
     # Where one seed's are the same, its processor draws as this one does.
     alike = {_processor(told[cell]) for cell, weights in again.items() if told[cell].weights_before == weights}
-    alike.add(fitted(processor()))
+    alike.add((fitted(processor()), fitted(vector_units())))
     for cell, weights in again.items():
         comparable = _draws_the_same(told[cell].provenance) and _processor(told[cell]) in alike
         if comparable and weights is not None and told[cell].weights_before != weights:
@@ -60,5 +60,7 @@ def _draws_the_same(provenance: Provenance) -> bool:
     return all(same)
 
 
-def _processor(record: StageRecord) -> str | None:
-    return record.provenance.hardware.get("processor")
+def _processor(record: StageRecord) -> tuple[str | None, str | None]:
+    """Its name and kernels: virtual machines give one name to processors that have others."""
+    hardware = record.provenance.hardware
+    return hardware.get("processor"), hardware.get("vector_units")
