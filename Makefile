@@ -29,6 +29,7 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/coverage.py
 	.venv/bin/python benchmarks/digits.py
 	.venv/bin/python benchmarks/pictures.py
+	.venv/bin/python benchmarks/plan.py
 
 # Training and evaluation on one GPU, in about three minutes.
 bench-gpu: .venv/installed-test
