@@ -286,11 +286,11 @@ HEADER = """# Leaderboard
 
 Made by `ocl-bench leaderboard build` from `results/`; do not edit. Gaps are differences of choice (accuracy among the
 options of a question; of exact match, em, where a task has none) with their 95 % interval over seeds; [what they
-mean](../README.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is the range of places that is
-left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each pair, Holm's correction at
-5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap` that an entry's seeds would
-tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`. Of its two subsets, `d1_cons` / `d2_cons`, form: the
-share of answers that are a value of the attribute asked for; recall: of definitions that the model completes. Where
+mean](../docs/results.md#what-the-numbers-mean) and [can show](../docs/validity.md). A rank is the range of places that
+is left when all ranked entries are compared at once by `meta_ocl_gap` (Welch's t-test of each pair, Holm's correction
+at 5 %); whether two intervals overlap does not decide it. detectable: the true `meta_ocl_gap` that an entry's seeds
+would tell from 0 in 80 % of runs. n: questions behind `meta_ocl_gap`. Of its two subsets, `d1_cons` / `d2_cons`, form:
+the share of answers that are a value of the attribute asked for; recall: of definitions that the model completes. Where
 recall differs, a gap may be one of memory. ‡: a stage did not learn its own training data, or X0 is below the task's
 bars, so that a small gap says nothing.
 Level: *checked* (what can be computed again was), *replayed* (X2 was trained again from the submitted weights, with

@@ -9,7 +9,7 @@ from pathlib import Path
 OF_RECORDS = {"<b >", "<p >", "<p class>", "<p role>"}  # what a page says of a revocation
 HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 LINK = re.compile(r"(?<!\\)(?<!\\\\)!?\[[^\]]*\]\(([^)]*)\)")
-OWN = re.compile(r"results/[a-z0-9_]+/[\w.-]+/[\w-]+|\.\./README\.md[\w#-]*|[A-Z]+\.md[\w#-]*|site/[\w.-]*")
+OWN = re.compile(r"results/[a-z0-9_]+/[\w.-]+/[\w-]+|\.\./docs/\w+\.md[\w#-]*|[A-Z]+\.md[\w#-]*|site/[\w.-]*")
 
 
 def complaints(path: Path, like: Path | None) -> list[str]:
