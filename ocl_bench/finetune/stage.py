@@ -119,7 +119,8 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         now = time.perf_counter()
         if now - self._last_told >= TOLD_SECONDS:
             self._last_told = now
-            rate = processes() * self._dataset.real_tokens / (now - self._start)  # this one has its share of them
+            trained = now - self._start - (self.curve_seconds - self._before.curve_seconds)
+            rate = processes() * self._dataset.real_tokens / trained  # this process has its share of them
             self._on_step(state.global_step, state.max_steps, rate)
 
     def on_log(

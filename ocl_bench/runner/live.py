@@ -42,7 +42,7 @@ class Running(Contract):
     step: int = Field(0, description="optimizer steps taken, or questions answered")
     steps: int = Field(0, description="of how many; 0 if not known yet")
     loss: float | None = Field(None, description="mean training loss of the last epoch")
-    tokens_per_second: float = Field(0.0, description="without padding, since the stage began")
+    tokens_per_second: float = Field(0.0, description="without padding, learning curves aside")
     memory: int = Field(0, description="bytes in use")
     seconds_left: float | None = Field(None, description="until its last step, at this rate")
 

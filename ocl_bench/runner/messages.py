@@ -37,7 +37,7 @@ class Stepped(OfStage, frozen=True):
 
     Attributes:
         step, steps: the last step's number, and how many the stage has.
-        tokens_per_second: tokens without padding, since the stage began or went on.
+        tokens_per_second: tokens without padding, since the stage began or went on, learning curves aside.
         memory: bytes that the process has by now, of a card if it trains on one.
         device: what it trains on.
     """
