@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.runner.compute import available_cores, has_bf16
 
-# What a training step reaches of the rate of matrix products, and the least time of an operation, forward and backward:
-# on a GPU fitted to the steps of benchmarks/results/gpu-h200.json (70 M to 2.8 B parameters; the data sheet's rate), on
-# a CPU taken from what training has reached there, and not fitted.
-REACHED = {"cuda": 0.287, "cpu": 0.5}
-SECONDS_PER_OPERATION = {"cuda": 5.5e-6, "cpu": 5.5e-6}
+# What a training step reaches of the rate of matrix products, and the time of an operation, forward and backward: on a
+# GPU fitted to benchmarks/results/gpu-h200.json (70 M to 2.8 B parameters; the data sheet's rate), on a CPU by hand to
+# benchmarks/results/plan.json (14 M to 410 M; the rate measured there) and to `world` and `attributes`.
+REACHED = {"cuda": 0.287, "cpu": 0.95}
+SECONDS_PER_OPERATION = {"cuda": 5.5e-6, "cpu": 20e-6}
 EMULATED = 0.25  # of the rate in float32
 
 
@@ -37,9 +37,13 @@ class Rated:
         return "cpu" if self.name == "cpu" else "cuda"
 
     def seconds(self, flops: float, operations: float, bf16: bool) -> float:
-        """About how long training work takes: what it computes, or the time that so many operations take at least."""
-        rate = REACHED[self.kind] * (self.bf16 if bf16 else self.fp32)
-        return max(flops / rate, SECONDS_PER_OPERATION[self.kind] * operations)
+        """About how long training work takes: what it computes, and the time that calling so many operations takes.
+
+        A CPU does one after the other. A GPU computes while the next operations are called, so the longer counts.
+        """
+        computing = flops / (REACHED[self.kind] * (self.bf16 if bf16 else self.fp32))
+        calling = SECONDS_PER_OPERATION[self.kind] * operations
+        return computing + calling if self.kind == "cpu" else max(computing, calling)
 
 
 def _rated(name: str, bf16: float, fp32: float, gigabytes: int) -> Rated:

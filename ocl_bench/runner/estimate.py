@@ -181,6 +181,8 @@ def _stage(
     if device.kind == "cpu":  # where libraries are in the same memory, and the pretrained weights that trainings copy
         base = WORKER_BYTES + (0 if plan.config.model.source == "scratch" else found.weights)
     whole = found.weights + found.gradients + found.optimizer
+    # The rate is that of all cores of a CPU, of which each process has its part.
+    part = len(plan.config.compute.slots) * processes if device.kind == "cpu" else 1
     activations = max(0, found.peak - whole)
     return StageEstimate(
         name=stage.name,
@@ -198,7 +200,7 @@ def _stage(
         optimizer=found.optimizer // processes,
         activations=activations,
         flops=flops,
-        seconds=device.seconds(flops / processes, found.operations * passes, bf16),
+        seconds=device.seconds(flops * part / processes, found.operations * passes, bf16),
         by_rule=cost is None,
     )
 
