@@ -37,7 +37,7 @@ from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.picture_reader import PictureReader, PictureReaderConfig
 from ocl_bench.models.spec import parse_model
 from ocl_bench.runner.compute import has_bf16
-from ocl_bench.runner.devices import KNOWN
+from ocl_bench.runner.devices import of_driver
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record, texts
@@ -148,7 +148,8 @@ def kind_of(device: str) -> str:
     if device == "cpu":
         return device
     name = torch.cuda.get_device_name(device)
-    return next((one.name for one in KNOWN if one.name in name), name).lower().replace(" ", "-")
+    found = of_driver(name)
+    return (found.name if found else name).lower().replace(" ", "-")
 
 
 def free(device: str) -> None:

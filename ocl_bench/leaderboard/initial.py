@@ -146,6 +146,7 @@ def _make(request: dict[str, Any], answer: dict[str, Any]) -> None:
     from ocl_bench.models.load import load_config, load_model, parameter_count, weights_sha256
     from ocl_bench.models.spec import ModelArgs, ModelSpec
     from ocl_bench.models.word_level import word_level_tokenizer
+    from ocl_bench.runner.manifest import vector_units
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, CONFIG).write_text(json.dumps(request["config"]), encoding="utf-8")
@@ -156,10 +157,10 @@ def _make(request: dict[str, Any], answer: dict[str, Any]) -> None:
         # Seeds have vocabularies of one size in the suite's tasks; the manifest tells the last seed's.
         parameters = parameter_count(spec, load_config(spec), [*tokenizers.values()][-1])
         if parameters > MAX_PARAMETERS or parameter_count(spec, load_config(spec), first) > MAX_PARAMETERS:
-            answer |= {"parameters": parameters, "weights": {}}
+            answer |= {"parameters": parameters, "weights": {}, "vector_units": vector_units()}
             return
         weights: dict[str, str] = {}
-        answer |= {"parameters": parameters, "weights": weights}
+        answer |= {"parameters": parameters, "weights": weights, "vector_units": vector_units()}
         for seed, tokenizer in tokenizers.items():
             weights[seed] = weights_sha256(load_model(spec, tokenizer, int(seed)))
 

@@ -63,9 +63,13 @@ def evaluation_precision(spec: ModelSpec, recipe: Recipe, device: str) -> Precis
 
 def advice(compute: Compute) -> str | None:
     """A sentence where another precision trains faster on this device; None else."""
-    if not compute.training.autocast or has_bf16(compute.device):
+    training = compute.training
+    if not training.autocast or training.weights == "bfloat16" or has_bf16(compute.device):
         return None
-    return "--set recipe.precision=fp32 trains faster here: this processor has no units for bfloat16, and emulates it"
+    return (
+        "--set recipe.precision=fp32 trains faster here: this processor has no units for bfloat16, and emulates it "
+        "(another recipe, so the open division)"
+    )
 
 
 def job_slots(device: str, jobs: int, parameters: int) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Devices whose speed and memory are known beforehand, and what training reaches on them."""
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -72,6 +73,11 @@ def named(name: str) -> Rated:
     return found
 
 
+def of_driver(name: str) -> Rated | None:
+    """The device of the table that a driver calls so, such as NVIDIA H100 80GB HBM3; None if it has none."""
+    return next((one for one in KNOWN if re.search(rf"\b{re.escape(one.name)}\b", name)), None)
+
+
 def present(device: str) -> Rated:
     """The device of this machine: a card by its driver's name, with the memory that it has; a CPU is measured.
 
@@ -82,7 +88,7 @@ def present(device: str) -> Rated:
     memory = memory_of(device)
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name(torch.device(device))
-        found = next((one for one in KNOWN if one.name in name), min(KNOWN, key=lambda one: one.bf16))
+        found = of_driver(name) or min(KNOWN, key=lambda one: one.bf16)
         return Rated(name, found.bf16, found.fp32, memory, found.source)
     rate = _measured(torch.float32)
     # Without units for it bfloat16 is emulated.

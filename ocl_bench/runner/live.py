@@ -44,7 +44,7 @@ class Running(Contract):
     loss: float | None = Field(None, description="mean training loss of the last epoch")
     tokens_per_second: float = Field(0.0, description="without padding, learning curves aside")
     memory: int = Field(0, description="bytes in use")
-    seconds_left: float | None = Field(None, description="until its last step, at this rate")
+    seconds_left: float | None = Field(None, description="until its last step, at the pace so far")
 
 
 class LiveState(Contract):

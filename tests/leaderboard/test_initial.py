@@ -91,6 +91,18 @@ def test_other_versions_and_processors_may_draw_other_weights(
     assert check(forgery.write(tmp_path / "results"), made).problems == []
 
 
+def test_who_does_not_tell_the_vector_units_is_compared_all_the_same(
+    small_submission: Path, tmp_path: Path, made: Initial
+) -> None:
+    forgery = read(small_submission)
+    for number, cell in enumerate(forgery.manifest["stages"].values()):
+        cell["x1"]["weights_before"] = str(number + 1) * 64  # so that no seed agrees
+        for record in cell.values():
+            del record["provenance"]["hardware"]["vector_units"]
+    problems = check(forgery.write(tmp_path / "results"), made).problems
+    assert any("weights_before: is not what configuration and seed give" in str(problem) for problem in problems)
+
+
 def test_a_configuration_of_any_size_costs_seconds_and_bounded_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with Initial() as made:

@@ -16,8 +16,8 @@ from ocl_bench.files import read_json_lines
 from ocl_bench.finetune.cost import step_cost
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.report.estimates import estimate_table
-from ocl_bench.runner.compute import has_bf16
-from ocl_bench.runner.devices import KNOWN, named
+from ocl_bench.runner import compute
+from ocl_bench.runner.devices import KNOWN, Rated, named, of_driver
 from ocl_bench.runner.estimate import Estimate, require_fit
 from ocl_bench.runner.manifest import read_manifest
 
@@ -166,12 +166,51 @@ def test_a_step_takes_about_as_long_as_a_card_measured(name: str, flops: float, 
     assert named(card).seconds(flops, operations, bf16=True) == pytest.approx(rows[0]["seconds_per_step"], rel=0.1)
 
 
-@pytest.mark.parametrize(("asked", "other"), [("bf16", {}), ("fp32", {}), ("bf16", {"on": "H100"})])
-def test_another_precision_is_advised_where_bfloat16_is_emulated(asked: str, other: dict[str, str]) -> None:
+# FLOP and operations of X1 in benchmarks/plan.py as `estimate` counts them, on a CPU of .069 TFLOP/s in fp32.
+@pytest.mark.parametrize(
+    ("name", "micro_batch", "flops", "operations"),
+    [
+        ("70m", 64, 1.28e12, 9966),
+        ("70m", 16, 1.01e12, 39864),
+        ("160m", 64, 3.81e12, 19326),
+        ("160m", 16, 2.89e12, 77304),
+    ],
+)
+def test_training_takes_about_as_long_as_a_cpu_measured(
+    name: str, micro_batch: int, flops: float, operations: int
+) -> None:
+    rows = json.loads((RESULTS / "plan.json").read_text())["rows"]
+    (row,) = (
+        row
+        for row in rows
+        if (row["name"], row["optim"], row["micro_batch"]) == (name, "adamw_torch_fused", micro_batch)
+    )
+    cpu = Rated("cpu", 0.017e12, 0.069e12, 24 * 10**9, "measured")
+    assert cpu.seconds(flops, operations, bf16=False) == pytest.approx(row["measured_seconds"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [("bf16", {}), ("fp32", {}), ("bf16", {"on": "H100"}), ("bf16", {"model_args": {"dtype": "bfloat16"}})],
+)
+def test_another_precision_is_advised_where_bfloat16_is_emulated(
+    asked: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There a product of matrices in bfloat16 takes four times as long."""
+    monkeypatch.setattr(compute, "has_bf16", lambda device: device != "cpu")
     found = ocl_bench.plan(**SMALL | {"overrides": [*SMALL["overrides"], f"recipe.precision={asked}"]}, **other)
-    emulated = asked == "bf16" and not other and not has_bf16(found.plan.config.compute.device)
+    emulated = asked == "bf16" and not other and found.plan.config.compute.device == "cpu"
     assert ("--set recipe.precision=fp32 trains faster here" in estimate_table(found)) == emulated
+
+
+@pytest.mark.parametrize(
+    ("driver", "known"),
+    [("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H100 PCIe", "H100 PCIe"), ("NVIDIA A100-SXM4-80GB", "A100"),
+     ("NVIDIA L4", "L4"), ("NVIDIA L40", None), ("NVIDIA A10G", None)],
+)  # fmt: skip
+def test_a_card_is_known_by_its_whole_name(driver: str, known: str | None) -> None:
+    found = of_driver(driver)
+    assert (found and found.name) == known
 
 
 def test_the_fastest_device_has_the_shortest_time() -> None:

@@ -10,7 +10,7 @@ from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, processor, vector_units, versions
+from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, processor, versions
 from ocl_bench.tasks.records import texts
 from ocl_bench.text import fitted
 
@@ -18,7 +18,8 @@ from ocl_bench.text import fitted
 def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], initial: Initial) -> None:
     """Make the initial weights again and compare; only of models with the suite's own tokenizer.
 
-    Weights are compared with those of the same processor and the same versions; and of another processor, if those of
+    Weights are compared with those of the same processor, by name and vector units (older runs do not tell theirs: they
+    are taken for those of here), and the same versions; and of another processor, if those of
     any of its seeds agree. Normal and uniform numbers are the same on every x86 processor that was tried, but Mamba's
     weights go through exp and log, whose last digits are not.
     """
@@ -41,10 +42,11 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     again = {cell: made["weights"].get(str(cell.init_seed(task))) for cell in first}
     told = {cell: manifest.stages[cell.name][name] for cell in first}
     # Where one seed's are the same, its processor draws as this one does.
-    alike = {_processor(told[cell]) for cell, weights in again.items() if told[cell].weights_before == weights}
-    alike.add((fitted(processor()), fitted(vector_units())))
+    here = made["vector_units"]
+    alike = {_processor(told[cell], here) for cell, weights in again.items() if told[cell].weights_before == weights}
+    alike.add((fitted(processor()), here))
     for cell, weights in again.items():
-        comparable = _draws_the_same(told[cell].provenance) and _processor(told[cell]) in alike
+        comparable = _draws_the_same(told[cell].provenance) and _processor(told[cell], here) in alike
         if comparable and weights is not None and told[cell].weights_before != weights:
             where = f"stages.{cell.name}.{name}.weights_before"
             checked.add(MANIFEST, where, "is not what configuration and seed give")
@@ -60,7 +62,7 @@ def _draws_the_same(provenance: Provenance) -> bool:
     return all(same)
 
 
-def _processor(record: StageRecord) -> tuple[str | None, str | None]:
-    """Its name and kernels: virtual machines give one name to processors that have others."""
+def _processor(record: StageRecord, here: str) -> tuple[str | None, str]:
+    """Its name and vector units: virtual machines give one name to processors that have others."""
     hardware = record.provenance.hardware
-    return hardware.get("processor"), hardware.get("vector_units")
+    return hardware.get("processor"), hardware.get("vector_units", here)
