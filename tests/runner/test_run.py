@@ -218,7 +218,7 @@ def test_weights_that_cannot_be_loaded_are_a_mistake_said_in_one_sentence(model_
     broken = shutil.copytree(model_folder("gpt_neox"), tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"not weights")
     options = ["--model", broken, "--tasks", "attributes", "--seeds", "1", "--output_path", "out"]
-    done = call("run", *options, folder=tmp_path)
+    done = call("run", *options, "--set", "recipe.precision=fp32", folder=tmp_path)
     assert done.returncode == 2 and "cannot be loaded" in done.stderr
     engine, to_do, sentence = filter(None, done.stderr.splitlines())
     assert engine.startswith("engine torch: ") and to_do.startswith("2 stages to do, 1 at a time on cpu: ")
