@@ -213,6 +213,15 @@ def test_a_card_is_known_by_its_whole_name(driver: str, known: str | None) -> No
     assert (found and found.name) == known
 
 
+@pytest.mark.parametrize(("device", "together"), [("cpu", sum), ("H100", max)])
+def test_a_cpu_computes_and_calls_in_turn_and_a_card_at_the_same_time(
+    device: str, together: Callable[[tuple[float, float]], float]
+) -> None:
+    rated = Rated("cpu", 1e10, 7e10, 1, "measured") if device == "cpu" else named(device)
+    alone = rated.seconds(2e12, 0, bf16=False), rated.seconds(0, 5e5, bf16=False)
+    assert rated.seconds(2e12, 5e5, bf16=False) == pytest.approx(together(alone))
+
+
 def test_the_fastest_device_has_the_shortest_time() -> None:
     rates = {one.name: one.seconds(1e18, 1e6, bf16=True) for one in KNOWN}
     assert rates["H200"] < rates["A100"] < rates["A10"]
