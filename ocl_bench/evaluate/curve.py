@@ -72,8 +72,8 @@ class CurveEvaluator:
         return self._records[stage]
 
     def asks(self, moment: Moment) -> bool:
-        """In each epoch."""
-        return moment.when == "epoch"
+        """In some epochs."""
+        return moment.when == "epoch" and moment.epoch in curve_epochs(moment.epochs)
 
     def settings(self, moment: Moment) -> dict[str, Any]:
         """The questions, and what they are answered in."""

@@ -51,6 +51,7 @@ class Wanted:
         tokenizer: identity of the tokenizer that the model began with.
         engine: what generates answers, torch or vllm; `engine_args`: further arguments of the latter.
         precision: what the torch engine computes in.
+        loss: what of a datapoint the run trains on: its completion, or all of it.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Wanted:
     engine: str
     engine_args: Mapping[str, Any]
     precision: str
+    loss: str
 
 
 @dataclass(frozen=True)

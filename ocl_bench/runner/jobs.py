@@ -119,14 +119,15 @@ class StageJob:
 
     @cached_property
     def epoch_rows(self) -> dict[str, str]:
-        """Evaluators asked in each epoch → the key of their rows, which are made in training."""
-        moment = self.moment("epoch", epoch=1, epochs=self.identity.recipe.epochs)
+        """Evaluators asked in some epochs → the key of their rows, which are made in training."""
+        epochs = self.identity.recipe.epochs
+        moments = [self.moment("epoch", epoch=epoch, epochs=epochs) for epoch in range(1, epochs + 1)]
         return {
             one.name: content_key(
-                EvaluationIdentity(evaluator=one.name, weights=self.key, settings=one.settings(moment))
+                EvaluationIdentity(evaluator=one.name, weights=self.key, settings=one.settings(moments[0]))
             )
             for one in self.evaluators
-            if one.asks(moment)
+            if any(one.asks(moment) for moment in moments)
         }
 
     def asked(self, record: StageRecord) -> Iterator[Asked]:
@@ -179,5 +180,6 @@ def cell_evaluators(
             engine=compute.engine,
             engine_args=compute.engine_args,
             precision=str(compute.evaluation),
+            loss=config.recipe.loss,
         )
     )

@@ -108,7 +108,7 @@ class StageRecord(Contract):
     files: dict[FileName, tuple[Count, Sha256]] = Field(
         description="file of the checkpoint → its bytes and their sha256"
     )
-    rows: dict[Word, Sha256] = Field(description="evaluator asked in each epoch → key of its rows, which lie beside")
+    rows: dict[Word, Sha256] = Field(description="evaluator asked in epochs → key of its rows, which lie beside")
     provenance: Provenance = Field(description="where and with what it was trained")
 
 

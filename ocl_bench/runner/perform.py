@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from ocl_bench.evaluate.curve import curve_epochs
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Generated, Loaded
 from ocl_bench.files import folder_atomic, sha256
@@ -258,8 +257,6 @@ class _Training:
         """Tell of an epoch, and ask what is asked in it; rows, each with the name of its evaluator."""
         epochs = self.job.identity.recipe.epochs
         self.told.epoch(epoch, epochs, loss)
-        if epoch not in curve_epochs(epochs):
-            return []
         moment = self.job.moment("epoch", epoch=epoch, epochs=epochs, loss=loss)
         loaded = self._loaded(model, encoder)
         return [

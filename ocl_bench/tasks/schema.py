@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
+from ocl_bench.tasks.mechanisms import Gradients, Probes
 from ocl_bench.tasks.names import TagStyle, VariableStyle
 from ocl_bench.tasks.pictures import DigitGrid
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS, SWAPPED, X0_SUBSETS
@@ -219,6 +220,21 @@ class Evaluate(Contract):
     attribution: dict[str, str] = Field(ATTRIBUTION, description="name → question of the set attribution")
     max_new_tokens: int = Field(8, ge=1, description="longest answer that greedy generation may give, in tokens")
     curve_questions: int = Field(128, ge=1, description="questions per subset in each point of the learning curve")
+    probes: Probes | None = Field(
+        None,
+        exclude_if=lambda probes: probes is None,
+        description="linear probes of the activations; true: as they are by default; null: none",
+    )
+    gradients: Gradients | None = Field(
+        None,
+        exclude_if=lambda gradients: gradients is None,
+        description="gradients of definitions beside those of questions; true: as by default; null: none",
+    )
+
+    @field_validator("probes", "gradients", mode="before")
+    @classmethod
+    def _by_default(cls, value: Any) -> Any:
+        return {} if value is True else value
 
     @field_validator("sets")
     @classmethod
@@ -270,6 +286,24 @@ class Task(Contract):
     metadata: Metadata = Field(description="licence and citation")
 
     @model_validator(mode="after")
+    def _mechanisms_are_of_its_subsets(self) -> "Task":
+        probes, gradients = self.evaluate.probes, self.evaluate.gradients
+        named = {
+            "probes.contrasts": [name for pair in probes.contrasts for name in pair] if probes else [],
+            "gradients.subsets": gradients.subsets if gradients else (),
+        }
+        dealt = [name for name, share in self.design.fractions.items() if share > 0]
+        for key, names in named.items():
+            for name in names:
+                if name not in SUBSETS:
+                    raise ValueError(f"evaluate.{key}: unknown subset '{name}'; {did_you_mean(name, SUBSETS)}")
+                if name not in dealt:
+                    raise ValueError(
+                        f"evaluate.{key}: no entities are dealt to '{name}'; name others, or give it a fraction"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _stages_are_sound(self) -> "Task":
         if self.design.in_context and "swapped" in self.evaluate.sets:
             raise ValueError("evaluate.sets: swapped variables contradict design.in_context; remove one of them")
@@ -298,6 +332,12 @@ class Task(Contract):
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
         return self
+
+    @property
+    def scored(self) -> "Task":
+        """The task as far as it decides what is trained and scored: without what is asked of a model's inside."""
+        evaluate = self.evaluate.model_copy(update={"probes": None, "gradients": None})
+        return self.model_copy(update={"evaluate": evaluate})
 
     @property
     def standard_seeds(self) -> tuple[int, ...]:
