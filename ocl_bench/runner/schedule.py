@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocl_bench.errors import OclBenchError, RunFailed, first_clause, first_line
 from ocl_bench.evaluate.evaluator import Evaluator
-from ocl_bench.finetune.epoch import epoch_pools, trained_on
+from ocl_bench.finetune.epoch import epoch_pools
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity, base_identity
 from ocl_bench.runner.jobs import StageJob, cell_evaluators
@@ -129,7 +129,7 @@ class Schedule:
         for cell, number in left:
             if number not in steps:  # about as many for every seed
                 stage, recipe = plan.config.task.stages[number], plan.config.recipe.of_stage(number)
-                pools = epoch_pools(stage, recipe, trained_on(stage, plan.records[cell]))
+                pools = epoch_pools(stage, recipe, plan.records[cell])
                 drawn = sum(pool.per_epoch for pool in pools)
                 steps[number] = recipe.epochs * -(-drawn // recipe.effective_batch_size)
         return sum(steps[number] for _, number in left)
