@@ -32,7 +32,7 @@ def test_every_recipe_of_the_suite_is_valid() -> None:
         ("learning_rate=[1e-3]", "learning_rate has 1 values and epochs 2"),
         ("adapter=[null, null, null]", "adapter has 3 values and epochs 2"),
         ("effective_batch_size=[64, 64, 64]", "effective_batch_size has 3 values and epochs 2"),
-        ("warmup_steps=[10, -1]", "warmup_steps.*greater than or equal to 0"),
+        ("warmup_steps=-1", "warmup_steps.*greater than or equal to 0"),
         ("adapter={rank: 0, alpha: 32}", "rank.*greater than or equal to 1"),
         ("adapter={rank: 4, alpha: 32, dropout: .1}", "unknown key 'adapter.*dropout'"),
     ],
