@@ -10,7 +10,7 @@ there was told by one kind or by none. And each X1 cluster holds one dimension b
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,10 @@ class Points:
     x: Floats
     y: Floats
 
+    def where(self, chosen: NDArray[np.bool_]) -> Self:
+        """Those points that are chosen, by a mask of shape (n,)."""
+        return type(self)(self.kind[chosen], self.asked[chosen], self.x[chosen], self.y[chosen])
+
     def encoded(self, settings: ToySettings) -> tuple[Floats, Floats, Floats]:
         """One-hot kind (n, 3), one-hot dimension asked (n, dimensions), sinusoidal code of x (n, 2 × frequencies).
 
@@ -89,7 +93,7 @@ class World:
 
     Attributes:
         shown: what is learned.
-        questions: circles that are asked afterwards; `y` has the true value of the dimension asked.
+        questions: circles that are asked afterwards; their `y` is true, in all dimensions.
         other: what the other function has in that dimension, of shape (questions,).
         told_by: which kind told a question's cluster: TRIANGLE, SQUARE or NOTHING in the middle, CIRCLE for those of X1
             (whose clusters have all kinds), of shape (questions,).
@@ -105,13 +109,19 @@ class World:
     @property
     def truth(self) -> Floats:
         """The value that each question asks for, of shape (questions,)."""
-        return self.questions.y[np.arange(len(self.questions.x)), self.questions.asked]
+        return of_asked(self.questions.y, self.questions)
 
     def exchanged(self) -> Self:
         """The same world with triangles as squares and squares as triangles in the middle, and nowhere else."""
         swap = np.array([CIRCLE, SQUARE, TRIANGLE, NOTHING])
         kind = np.where(self.in_middle, swap[self.shown.kind], self.shown.kind)
         return replace(self, shown=replace(self.shown, kind=kind), told_by=swap[self.told_by])
+
+
+def of_asked(values: Floats, questions: Points) -> Floats:
+    """Of values (n, dimensions), those of the dimension that each question asks about, of shape (n,)."""
+    found: Floats = values[np.arange(len(values)), questions.asked]
+    return found
 
 
 def piecewise(anchors: Floats, values: Floats, x: Floats) -> Floats:
@@ -126,45 +136,44 @@ def build_world(settings: ToySettings, seed: int) -> World:
     """Draw a world. Worlds of one seed that differ in `alpha` differ in nothing else."""
     rng = np.random.default_rng(seed)
     count, dimensions = settings.clusters, settings.dimensions
-    anchors = rng.uniform(size=settings.anchors)
-    values = {name: rng.standard_normal((settings.anchors, dimensions)) for name in ("y", "other")}
     middle = _middle(settings)
     outer = np.setdiff1d(np.arange(count), middle)
     told = np.full(count, CIRCLE)
     told[rng.permutation(middle)] = np.resize([TRIANGLE, SQUARE, NOTHING], len(middle))
-    swapped = rng.permutation(outer)[round(settings.alpha * len(outer)) :]
+    swapped = np.zeros(count, bool)  # clusters whose triangles tell the other function, and squares y
+    swapped[rng.permutation(outer)[round(settings.alpha * len(outer)) :]] = True
     held_back = rng.integers(dimensions, size=count)
+    anchors = rng.uniform(size=settings.anchors)
+    true, false = (rng.standard_normal((settings.anchors, dimensions)) for _ in range(2))
 
-    shown: list[dict[str, Any]] = []
-    questions: list[dict[str, Any]] = []
-    for cluster in range(count):
-        inside = (cluster + 0.5 + INSIDE * np.array([-0.5, 0.5])) / count
+    def drawn(kind: Ints, asked: Ints) -> tuple[Points, Floats, Ints]:
+        """Such points in every cluster, with y, with the other function there, and with their clusters."""
+        cluster = np.repeat(np.arange(count), len(kind))
+        x = (cluster + 0.5 + INSIDE * rng.uniform(-0.5, 0.5, size=len(cluster))) / count
+        points = Points(np.tile(kind, count), np.tile(asked, count), x, piecewise(anchors, true, x))
+        return points, piecewise(anchors, false, x), cluster
 
-        def points(many: int, kind: int, asked: int = -1, name: str = "y") -> dict[str, Any]:
-            x = rng.uniform(*inside, size=many)  # noqa: B023  (called in this turn of the loop only)
-            y, other = (piecewise(anchors, values[one], x) for one in (name, "other"))
-            if asked >= 0:
-                y = np.where(np.arange(dimensions) == asked, y, np.nan)
-            return {"kind": kind, "asked": asked, "x": x, "y": y, "other": other[:, asked], "cluster": cluster}  # noqa: B023
+    definitions = np.repeat([TRIANGLE, SQUARE], settings.definitions)
+    asked = np.repeat(np.arange(dimensions), settings.circles)
+    points, other, cluster = drawn(
+        np.concatenate([definitions, np.full(len(asked), CIRCLE)]),
+        np.concatenate([np.full(len(definitions), -1), asked]),
+    )
+    in_middle, circle = told[cluster] != CIRCLE, points.kind == CIRCLE
+    tells_other = ~in_middle & ~circle & ((points.kind == SQUARE) != swapped[cluster])
+    hidden = circle[:, None] & (points.asked[:, None] != np.arange(dimensions))
+    y = np.where(hidden, np.nan, np.where(tells_other[:, None], other, points.y))
+    is_shown = np.where(in_middle, points.kind == told[cluster], points.asked != held_back[cluster])
 
-        for kind in (TRIANGLE, SQUARE):
-            false = told[cluster] == CIRCLE and (kind == SQUARE) != (cluster in swapped)
-            drawn = points(settings.definitions, kind, name="other" if false else "y")
-            if told[cluster] in (CIRCLE, kind):
-                shown.append(drawn)
-        for asked in range(dimensions):
-            drawn = points(settings.circles, CIRCLE, asked)
-            if told[cluster] == CIRCLE and asked != held_back[cluster]:
-                shown.append(drawn)
-            drawn = points(settings.asked, CIRCLE, asked)
-            if told[cluster] != CIRCLE or asked == held_back[cluster]:
-                questions.append(drawn)
+    asked = np.repeat(np.arange(dimensions), settings.asked)
+    questions, other, cluster = drawn(np.full(len(asked), CIRCLE), asked)
+    is_asked = (told[cluster] != CIRCLE) | (questions.asked == held_back[cluster])
     return World(
-        shown=_joined(shown),
-        questions=_joined(questions),
-        other=np.concatenate([one["other"] for one in questions]),
-        told_by=_each(questions, lambda one: told[one["cluster"]]),
-        in_middle=_each(shown, lambda one: told[one["cluster"]] != CIRCLE).astype(bool),
+        shown=replace(points, y=y).where(is_shown),
+        questions=questions.where(is_asked),
+        other=of_asked(other, questions)[is_asked],
+        told_by=told[cluster][is_asked],
+        in_middle=in_middle[is_shown],
     )
 
 
@@ -172,16 +181,3 @@ def _middle(settings: ToySettings) -> Ints:
     """The clusters of X2: at least three, for the three things that may have told them."""
     many = max(3, round(settings.middle * settings.clusters))
     return np.arange(many) + (settings.clusters - many) // 2
-
-
-def _each(groups: list[dict[str, Any]], value: Any) -> Ints:
-    return np.concatenate([np.full(len(one["x"]), value(one)) for one in groups])
-
-
-def _joined(groups: list[dict[str, Any]]) -> Points:
-    return Points(
-        kind=_each(groups, lambda one: one["kind"]),
-        asked=_each(groups, lambda one: one["asked"]),
-        x=np.concatenate([one["x"] for one in groups]),
-        y=np.concatenate([one["y"] for one in groups]),
-    )

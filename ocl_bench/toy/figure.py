@@ -38,8 +38,8 @@ def toy_table(results: ToyResults, format: str = "simple") -> str:
     table = tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
     return (
         f"{table}\n\n"
-        f"note: squared errors of {results.questions} questions of the middle clusters, each asked after a triangle and "
-        f"after a square\nnote: the best constant has an error of {number(results.chance.mean)}\n"
+        f"note: squared errors of {results.questions} questions of the middle, each asked after a triangle and after a "
+        f"square\nnote: the best constant has an error of {number(results.chance.mean)}\n"
         "note: use is untold − the mean of the two told; where it is not above 0, a gap of 0 says nothing\n"
         "note: control is the meta_ocl_gap with alpha .5, where neither kind is more reliable\n"
         "note: ocl_gap is of the dimension held back in X1: squared distance from what false definitions tell − from y"

@@ -7,7 +7,6 @@ values alone. So neither can trust one kind more than another, whatever X1 shows
 circles.
 """
 
-from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +17,9 @@ from ocl_bench.toy.data import CIRCLE, SQUARE, TRIANGLE, Floats, Points, ToySett
 WIDTH = 1.0  # of the kernel, in units of the code of x
 RIDGE = 0.1  # λ
 APART = 1.0  # how far a definition is from a circle at the same x, in the same units
-TRIED = (0.25, 1.0, 4.0)  # distances of which adaptive_ridge chooses two
+TRIED = [
+    (triangle, square) for triangle in (0.25, 1.0, 4.0) for square in (0.25, 1.0, 4.0)
+]  # of which adaptive_ridge chooses
 
 
 class Learner(Protocol):
@@ -69,7 +70,9 @@ class Mlp:
             self.network = nn.Sequential(*layers, nn.Linear(width, settings.dimensions))
             optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, fused=True)
             for _ in range(settings.epochs):
-                for batch in torch.randperm(len(inputs)).split(settings.batch_size):
+                order = torch.randperm(len(inputs))
+                for begin in range(0, len(order), settings.batch_size):
+                    batch = order[begin : begin + settings.batch_size]
                     errors = (self.network(inputs[batch]) - targets[batch]).square() * shown[batch]
                     optimizer.zero_grad()
                     (errors.sum() / shown[batch].sum()).backward()
@@ -155,7 +158,7 @@ class AdaptiveRidge(Ridge):
         return np.concatenate([kind[:, [TRIANGLE, SQUARE]] * self.apart, code], axis=1)
 
     def fit(self, points: Points) -> None:
-        self.apart = min(product(TRIED, repeat=2), key=lambda apart: self._error(points, apart))
+        self.apart = min(TRIED, key=lambda apart: self._error(points, apart))
         super().fit(points)
 
     def _error(self, points: Points, apart: tuple[float, float]) -> float:

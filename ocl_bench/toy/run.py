@@ -18,7 +18,7 @@ from ocl_bench.files import require_writable, write_atomic
 from ocl_bench.runner.request import check_seeds
 from ocl_bench.score.statistics import over_seeds, sign_flip_p
 from ocl_bench.tasks.load import apply_override
-from ocl_bench.toy.data import CIRCLE, NOTHING, SQUARE, TRIANGLE, Floats, ToySettings, World, build_world
+from ocl_bench.toy.data import CIRCLE, NOTHING, SQUARE, TRIANGLE, ToySettings, World, build_world, of_asked
 from ocl_bench.toy.learners import LEARNERS, Learner
 
 EQUAL = 0.5  # the control's alpha
@@ -129,7 +129,9 @@ def _measure(
         for alpha, drawn in worlds.items()
     }
 
-    def over(value: Callable[[dict[int, float]], float], alpha: float = settings.alpha, error: bool = False) -> Measured:
+    def over(
+        value: Callable[[dict[int, float]], float], alpha: float = settings.alpha, error: bool = False
+    ) -> Measured:
         return _measured(seeds, [value(row) for row in rows[alpha]], error)
 
     return LearnerResult(
@@ -150,7 +152,7 @@ def _errors(learner: type[Learner], settings: ToySettings, seed: int, world: Wor
     for one in (world, world.exchanged()):
         trained = learner(settings, seed)
         trained.fit(one.shown)
-        predicted: Floats = trained.predict(one.questions)[np.arange(len(one.other)), one.questions.asked]
+        predicted = of_asked(trained.predict(one.questions), one.questions)
         errors.append((predicted - one.truth) ** 2)
         differences.append((predicted - one.other) ** 2 - errors[-1])
         told_by.append(one.told_by)
