@@ -504,7 +504,14 @@ def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None
         executor=executor(kind or "local", address=address, progress=RunProgress, tell=tell),
         **options,
     )
-    click.echo(f"\n{study_table(results)}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
+    tables = [study_table(results)]
+    if results.study.figure == "mechanism":
+        from ocl_bench.report.findings import findings_table
+        from ocl_bench.study.mechanism import findings
+
+        tables.append(findings_table(findings(results)))
+    printed = "\n\n".join(tables)
+    click.echo(f"\n{printed}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
 
 
 @main.command()
