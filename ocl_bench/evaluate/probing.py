@@ -75,31 +75,41 @@ class Labelled:
     """What probes of the same texts share.
 
     Attributes:
-        labels: shape (1 + shuffles, texts): whether each is of the first subset, then the same shuffled within folds,
-            so that each fold has as many of either as it has in truth.
+        first: whether each text is of the first subset, shape (texts,).
         entities: number of the entity that each is about, shape (texts,).
         folds: of each, shape (texts,); an entity is in one.
+        shuffles: how often labels are shuffled.
+        seed: decides folds and shuffles.
     """
 
-    labels: NDArray[np.bool_]
+    first: NDArray[np.bool_]
     entities: NDArray[np.int64]
     folds: NDArray[np.int64]
+    shuffles: int
+    seed: int
 
     @classmethod
     def of(cls, shown: Sequence[Shown], probes: Probes, seed: int) -> "Labelled":
-        """Deal texts to folds, and shuffle their labels."""
+        """Deal texts to folds, with about as many of either subset in each."""
         first = np.array([one.first for one in shown])
         _, entities = np.unique([one.about for one in shown], return_inverse=True)
         folds = np.empty(len(shown), np.int64)
         dealer = StratifiedGroupKFold(probes.folds, shuffle=True, random_state=seed)
         for number, (_, tried) in enumerate(dealer.split(first, first, entities)):
             folds[tried] = number
-        labels, rng = np.tile(first, (1 + probes.shuffles, 1)), np.random.default_rng(seed)
-        for shuffled in labels[1:]:
-            for number in range(probes.folds):
-                own = np.flatnonzero(folds == number)
+        return cls(first, entities, folds, probes.shuffles, seed)
+
+    def labels(self, layer: int) -> NDArray[np.bool_]:
+        """The labels, then the same shuffled, shape (1 + shuffles, texts); each layer has shuffles of its own.
+
+        They are shuffled within folds, so that a fold has as many of either as it has in truth.
+        """
+        found, rng = np.tile(self.first, (1 + self.shuffles, 1)), np.random.default_rng([self.seed, layer])
+        for shuffled in found[1:]:
+            for number in np.unique(self.folds):
+                own = np.flatnonzero(self.folds == number)
                 shuffled[own] = rng.permutation(shuffled[own])
-        return cls(labels, entities, folds)
+        return found
 
 
 def read(
@@ -117,15 +127,16 @@ def read(
         raise Diverged("the model's activations are no longer numbers: training diverged; lower recipe.learning_rate.")
     given = vectors.astype(np.float64)
     given[:, given.std(axis=0) <= ROUNDING * np.sqrt(np.mean(given**2))] = 0
-    right = np.full(labelled.labels.shape, 0.5)  # what a guess has, where there is nothing to read
+    labels = labelled.labels(layer)
+    right = np.full(labels.shape, 0.5)  # what a guess has, where there is nothing to read
     if given.any():
         for number in np.unique(labelled.folds):
             tried = labelled.folds == number
             scaler = StandardScaler().fit(given[~tried])
             fitted_to, tried_on = scaler.transform(given[~tried]), scaler.transform(given[tried])
-            for labels, own in zip(labelled.labels, right, strict=True):
-                own[tried] = _says(fitted_to, labels[~tried], tried_on, c) == labels[tried]
-    accuracies = [_balanced(own, labels) for own, labels in zip(right, labelled.labels, strict=True)]
+            for own, found in zip(labels, right, strict=True):
+                found[tried] = _says(fitted_to, own[~tried], tried_on, c) == own[tried]
+    accuracies = [_balanced(found, own) for found, own in zip(right, labels, strict=True)]
     return Reading(
         contrast=contrast,
         position=position,
@@ -133,7 +144,7 @@ def read(
         accuracy=accuracies[0],
         stderr=_stderr(right[0], labelled),
         controls=tuple(accuracies[1:]),
-        n=len(labelled.entities),
+        n=len(labelled.first),
         entities=len(np.unique(labelled.entities)),
     )
 
@@ -156,7 +167,7 @@ def _balanced(right: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
 
 def _stderr(right: NDArray[np.float64], labelled: Labelled) -> float:
     """Standard error of the balanced accuracy, if entities with all their texts were drawn anew."""
-    labels, off = labelled.labels[0], np.empty(len(right))
-    for own in (labels, ~labels):
+    off = np.empty(len(right))
+    for own in (labelled.first, ~labelled.first):
         off[own] = (right[own] - right[own].mean()) / (2 * own.sum())
     return float(np.sqrt(np.sum(np.bincount(labelled.entities, off) ** 2)))

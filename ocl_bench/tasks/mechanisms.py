@@ -37,7 +37,7 @@ class Probes(Contract):
     )
     c: float = Field(0.01, gt=0, description="inverse strength of the L2 penalty; the paper's")
     folds: int = Field(5, ge=2, le=100, description="folds of the entities, each of which is predicted from the others")
-    shuffles: int = Field(5, ge=1, le=1000, description="control tasks: the same with labels shuffled")
+    shuffles: int = Field(3, ge=1, le=1000, description="control tasks: the same with labels shuffled")
 
     @model_validator(mode="after")
     def _different(self) -> "Probes":
