@@ -224,6 +224,8 @@ def _show(result: Any) -> None:
     click.echo(f"run folder       {result.folder}")
     if manifest.config.curves:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
+    if result.results.probes:
+        click.echo(f"probes           {result.folder / 'probes.png'}")
     click.echo(f"next             {_next(result.results, manifest.config.task)}")
 
 
@@ -549,12 +551,16 @@ def score(run_folder: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option(
+    "--of", type=click.Choice(["curves", "probes"]), default="curves", show_default=True, help="What to draw."
+)
 @click.option("--output_path", type=click.Path(path_type=Path), help="The picture; its ending decides the format.")
-def plot(run_folder: Path, output_path: Path | None) -> None:
-    """Draw a run's learning curves."""
+def plot(run_folder: Path, of: str, output_path: Path | None) -> None:
+    """Draw a run's learning curves, or what its probes read."""
     from ocl_bench.report.plots import plot_run
+    from ocl_bench.report.probes import plot_probes
 
-    click.echo(plot_run(run_folder, output_path))
+    click.echo((plot_probes if of == "probes" else plot_run)(run_folder, output_path))
 
 
 @main.command()
