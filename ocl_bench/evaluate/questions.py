@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.evaluate.answers import Answer
@@ -126,9 +126,18 @@ class Count:
         self(-self.answered)
 
 
-def within_memory(
-    engine: "TorchEngine", attempt: Callable[[], Any], on_retry: Callable[[], None] = lambda: None
-) -> Any:
+class Batched(Protocol):
+    """What does its work in batches of at most so many tokens."""
+
+    model: Any
+    max_tokens: int
+
+    def remember_limit(self) -> None:
+        """There was memory for them."""
+        ...
+
+
+def within_memory(engine: Batched, attempt: Callable[[], Any], on_retry: Callable[[], None] = lambda: None) -> Any:
     """What `attempt` gives, with the engine's batches halved for as long as memory runs out, now and later."""
     from accelerate.utils import find_executable_batch_size
 
