@@ -93,15 +93,14 @@ def run_request(
     workers: "Workers | None" = None,
 ) -> RunResult:
     """What `run` does, of a request that is made already."""
+    from ocl_bench.report.pictures import draw
     from ocl_bench.runner.begin import perform_request
     from ocl_bench.runner.workers import Workers
 
     with nullcontext(workers) if workers else Workers() as processes:
         folder, results = perform_request(request, processes, progress)
-    result = RunResult(folder, results)
-    if request.curves:
-        result.plot()
-    return result
+    draw(folder)
+    return RunResult(folder, results)
 
 
 def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None = None, **options: Any) -> "Estimate":

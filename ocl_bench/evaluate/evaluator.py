@@ -183,6 +183,7 @@ EVALUATORS = Registry(
         "answers": "ocl_bench.evaluate.questions:QuestionsEvaluator",
         "curve": "ocl_bench.evaluate.curve:CurveEvaluator",
         "lm_eval": "ocl_bench.evaluate.ability:LmEvalEvaluator",
+        "probes": "ocl_bench.evaluate.probes:ProbesEvaluator",
         "gradients": "ocl_bench.evaluate.gradients:GradientsEvaluator",
     },
 )

@@ -127,14 +127,18 @@ class Count:
 
 
 class Batched(Protocol):
-    """What does its work in batches of at most so many tokens."""
+    """What computes in batches of a size that it is told.
+
+    Attributes:
+        model: the model.
+        max_tokens: tokens that a batch may hold.
+    """
 
     model: Any
     max_tokens: int
 
     def remember_limit(self) -> None:
-        """There was memory for them."""
-        ...
+        """There was memory for as many."""
 
 
 def within_memory(engine: Batched, attempt: Callable[[], Any], on_retry: Callable[[], None] = lambda: None) -> Any:

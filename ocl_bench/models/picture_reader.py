@@ -81,13 +81,17 @@ class PictureReader(PreTrainedModel):  # type: ignore[misc]
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
 
-    def forward(self, pixel_values: Tensor, **kwargs: Any) -> CausalLMOutput:
-        """Logits of shape (pictures, answer_length, vocab_size), of pixels of shape (pictures, 1, height, width)."""
+    def forward(self, pixel_values: Tensor, output_hidden_states: bool = False, **kwargs: Any) -> CausalLMOutput:
+        """Logits of shape (pictures, answer_length, vocab_size), of pixels of shape (pictures, 1, height, width).
+
+        Hidden states are the backbone's.
+        """
         height, width = pixel_values.shape[2:]
         whole = nn.functional.pad(pixel_values, (0, -width % self.patch, 0, -height % self.patch))
-        found = self.backbone(pixel_values=whole.expand(-1, self.channels, -1, -1).to(self.dtype), **self.options)
-        features = self._features(found).flatten(1)
-        return CausalLMOutput(logits=self.head(features).unflatten(1, (self.config.answer_length, -1)))
+        asked = {**self.options, "output_hidden_states": True} if output_hidden_states else self.options
+        found = self.backbone(pixel_values=whole.expand(-1, self.channels, -1, -1).to(self.dtype), **asked)
+        logits = self.head(self._features(found).flatten(1)).unflatten(1, (self.config.answer_length, -1))
+        return CausalLMOutput(logits=logits, hidden_states=getattr(found, "hidden_states", None))
 
     def _width(self, own: Any) -> int:
         """Features of a picture: whatever the backbone calls it, its outputs have this shape, seen without weights."""

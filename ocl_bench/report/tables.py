@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS, main_metric
+from ocl_bench.score.probes import ProbeScore, Selectivity
 from ocl_bench.score.result import Change, Disagreement, Gap, Results, Value
 from ocl_bench.score.statistics import least_detectable
 from ocl_bench.tasks.load import source_args
@@ -122,6 +123,28 @@ def ability_table(results: Results, format: str = "simple") -> str:
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
+def probe_table(results: Results, format: str = "simple") -> str:
+    """Of each contrast, stage and position the layer at which a probe read most, beside chance and shuffled labels."""
+    best: dict[tuple[str, str, str], ProbeScore] = {}
+    for one in results.probes:
+        place = " | ".join(one.contrast), one.stage, one.position
+        if place not in best or one.mean > best[place].mean:
+            best[place] = one
+    rows = [
+        [
+            *place,
+            one.layer,
+            with_interval(one),
+            f"{number(one.chance_band[0])}–{number(one.chance_band[1])}",
+            f"{with_interval(one.selectivity, sign=True)}",
+            one.n,
+        ]
+        for place, one in best.items()
+    ]
+    headers = ["probe", "after", "position", "best layer", "accuracy [95 %]", "chance", "selectivity [95 %]", "n"]
+    return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
 def result_table(results: Results, format: str = "simple") -> str:
     """All tables, what they are about, and the notes without which they should not be read."""
     seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
@@ -134,6 +157,7 @@ def result_table(results: Results, format: str = "simple") -> str:
         gap_table(results, format) if results.gaps else "",
         *set_tables(results, format),
         ability_table(results, format) if results.also else "",
+        probe_table(results, format) if results.probes else "",
         "\n".join(f"note: {note}" for note in reading_notes(results)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -153,6 +177,11 @@ def reading_notes(results: Results) -> list[str]:
         notes.append(
             f"detectable: the true gap in {_shown(results.gaps)[0]} that a paired t-test over as many seeds, as far "
             "apart as these, finds in 80 % of runs"
+        )
+    if results.probes:
+        notes.append(
+            "probes: the best layer is chosen by its accuracy, which makes that too high; chance is where 95 % of means"
+            " are where there is nothing to read, and selectivity what is above probes for shuffled labels"
         )
     for stage in dict.fromkeys(one.stage for one in results.unlearned):
         own = [one for one in results.unlearned if one.stage == stage]
@@ -262,7 +291,7 @@ def _of(disagreement: Disagreement) -> str:
     return f"{disagreement.differing} of {disagreement.n} ({disagreement.differing / disagreement.n:.1%})"
 
 
-def with_interval(value: Value | Gap, sign: bool = False) -> str:
+def with_interval(value: Value | Gap | ProbeScore | Selectivity, sign: bool = False) -> str:
     """Such as .714 [.627, .800]; with its sign for a gap."""
     low, high = value.ci95
     return f"{number(value.mean, sign)} [{number(low, sign)}, {number(high, sign)}]"

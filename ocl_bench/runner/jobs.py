@@ -199,5 +199,5 @@ def epoch_of(config: RunConfig, records: Sequence[Record], stage: str) -> list[t
     """What an epoch of a stage is drawn from: records of a cell's dataset, and how many of them it has."""
     number = [one.name for one in config.task.stages].index(stage)
     trained = trained_on(config.task.stages[number], records)
-    pools = epoch_pools(config.task.stages[number], config.recipe.of_stage(number), trained)
+    pools = epoch_pools(config.task.stages[number], config.recipe.of_stage(number), records)
     return [([trained[place] for place in pool.numbers], pool.per_epoch) for pool in pools]

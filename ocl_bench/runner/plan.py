@@ -206,7 +206,7 @@ def make_plan(
     for cell in cells:
         records[cell] = build(task, cell.seed, cell.stage2_seed, cell.x0_seed)
         on_built()
-    model = _check_model(choice, records)
+    model = _check_model(choice, records, there)
     stages = sum(len(cell.owned(task)) for cell in cells)
     disk = disk_needed(request.keep, model.parameters, stages, len(cells))
     if not there:
@@ -332,10 +332,11 @@ class CheckedModel:
     longest: int
 
 
-def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> CheckedModel:
+def _check_model(choice: Choice, records: Mapping[Cell, list[Record]], there: bool) -> CheckedModel:
     """Load configuration and tokenizers, and check that every dataset fits them, and the recipe the model."""
     from transformers.utils import logging
 
+    from ocl_bench.evaluate.probe_checks import check_layers, check_probes
     from ocl_bench.finetune.adapter import adaptable
     from ocl_bench.models.encoding import Encoder
     from ocl_bench.models.load import (
@@ -356,6 +357,7 @@ def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> Checke
     revision = hub_commit(spec)
     if revision is not None:
         spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
+    probes, looks = task.evaluate.probes, 0
     sizes, longest = set(), 0
     vocabularies: set[str] = set()
     seen: set[int] = set()  # seeds may share records, and then their tokenizer is the same, or refused below
@@ -370,6 +372,8 @@ def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> Checke
         answer = task.evaluate.max_new_tokens
         own = fitted(spec, config, tokenizer)
         check_fit(spec, own, encoder.pad_id, asked, trained, answer)
+        if probes is not None:
+            looks = max(looks, check_probes(probes, task, spec.name, encoder, cell))
         if spec.source == "scratch" and task.shared_stages:
             vocabularies.add(sha256("\n".join(sorted(tokenizer.get_vocab()))))
         sizes.add(own.get_text_config().vocab_size)
@@ -384,6 +388,8 @@ def _check_model(choice: Choice, records: Mapping[Cell, list[Record]]) -> Checke
         if (adapter := choice.recipe.of_stage(number).adapter) is not None:
             adaptable(model, adapter, f"--model {spec.name}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if probes is not None:
+        check_layers(probes, spec.name, model, next((one.picture for one in cell), None), looks, room=not there)
     return CheckedModel(spec, revision, parameters, config.is_encoder_decoder, frozenset(sizes), longest)
 
 

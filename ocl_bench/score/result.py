@@ -8,6 +8,7 @@ from pydantic_core import CoreSchema
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.score.metrics import EM, FORM, METRICS
+from ocl_bench.score.probes import ProbeScore
 from ocl_bench.text import Identifier, Line, Revision
 
 Interval = Literal["seeds", "entities"]
@@ -137,6 +138,9 @@ class Results(Contract):
     )
     also: dict[str, dict[str, Change]] = Field(
         default_factory=dict, description="task of lm-eval → metric → what finetuning did to it"
+    )
+    probes: tuple[ProbeScore, ...] = Field(
+        (), exclude_if=lambda probes: not probes, description="what linear probes read, if the task asks for them"
     )
     gradients: tuple[GradientsAt, ...] = Field(
         (), exclude_if=lambda found: not found, description="gradients of definitions and questions, by moment"

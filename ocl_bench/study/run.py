@@ -112,7 +112,7 @@ def run_study(
                 if isinstance(runs, Local):
                     break
                 continue
-            found = results_in(outcome.folder, requests[outcome.number])
+            found = results_in(outcome.folder)
             done[number] = PointResult(run=wanted[number], seeds=seeds, results=found)
             write_atomic(path, results().model_dump_json(indent=1) + "\n")
     if failed:

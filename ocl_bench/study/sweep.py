@@ -11,7 +11,7 @@ from pydantic import Field
 from ocl_bench.contract import Contract, read_yaml
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.spec import is_pretrained
-from ocl_bench.report.plots import plot_run
+from ocl_bench.report.pictures import draw
 from ocl_bench.runner.executors import Executor, Kind
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.plan import choose
@@ -133,7 +133,7 @@ def run_sweep(points: Sequence[Point], executor: Executor) -> Iterator[Swept]:
     with executor:
         for outcome in executor.perform([point.request for point in points]):
             point = points[outcome.number]
-            results = None if outcome.error else results_in(outcome.folder, point.request)
+            results = None if outcome.error else results_in(outcome.folder)
             yield Swept(point, outcome.seeds, outcome.folder, results, outcome.error)
 
 
@@ -147,8 +147,7 @@ def failure(swept: Sequence[Swept]) -> OclBenchError | None:
     return type(error)(f"{label}: {error}{others}")
 
 
-def results_in(folder: Path, request: RunRequest) -> Results:
-    """What a run left, whose curves are drawn here: wherever it ran, its folder is shared."""
-    if request.curves:
-        plot_run(folder)
+def results_in(folder: Path) -> Results:
+    """What a run left, whose pictures are drawn here: wherever it ran, its folder is shared."""
+    draw(folder)
     return read_results(folder)

@@ -13,7 +13,8 @@ from ocl_bench.tasks.records import answer_text
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # All are listed where definitions are made; the paper's have 144.
 MAX_WAYS = 10_000
-KNOWN = ("tag", "source", "phrase", "variable", "entity")
+INTRODUCING = ("tag", "source", "phrase")
+KNOWN = (*INTRODUCING, "variable", "entity")
 
 
 class Wording(Contract):
@@ -49,6 +50,31 @@ class Wording(Contract):
     def names_its_tag(self) -> bool:
         """Whether every text shows the define tag."""
         return all("{tag}" in template for template in self.templates)
+
+    @property
+    def introduces(self) -> bool:
+        """Whether every text shows what introduces the variable: the define tag, or a source or phrase in its place."""
+        return all(any(f"{{{name}}}" in template for name in INTRODUCING) for template in self.templates)
+
+    def introduction(self, text: str, variable: str, entity: str) -> str:
+        """What introduces the variable in a text that `texts` gave, prompt and completion in one; see `introduces`."""
+        parts = {
+            "tag": "(?P<tag>.+?)",
+            "variable": re.escape(variable),
+            "entity": re.escape(entity),
+            **{name: f"(?P<{name}>{'|'.join(map(re.escape, ways))})" for name, ways in self._ways.items()},
+        }
+        for template in self.templates:
+            whole = "".join(split_text(template, {name: f"{{{name}}}" for name in KNOWN}))
+            literal = PLACEHOLDER.split(whole)  # every other one is a placeholder's name
+            pattern = "".join(parts[one] if n % 2 else re.escape(one) for n, one in enumerate(literal))
+            if found := re.fullmatch(pattern, text):
+                return next(found[name] for name in INTRODUCING if name in found.groupdict())
+        raise AssertionError(f"no template gives '{text}'")
+
+    @property
+    def _ways(self) -> dict[str, tuple[str, ...]]:
+        return {"source": self.sources, "phrase": self.phrases}
 
     def combinations(self) -> list[tuple[str, str, str]]:
         """Every (template, source, phrase); one that a template does not use is empty."""
