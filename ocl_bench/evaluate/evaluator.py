@@ -52,6 +52,7 @@ class Wanted:
         engine: what generates answers, torch or vllm; `engine_args`: further arguments of the latter.
         precision: what the torch engine computes in.
         loss: what of a datapoint the run trains on: its completion, or all of it.
+        epoch: stage → what its epochs are drawn from: records, and how many of them an epoch has.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class Wanted:
     engine_args: Mapping[str, Any]
     precision: str
     loss: str
+    epoch: Callable[[str], Sequence[tuple[Sequence[Record], int]]]
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ EVALUATORS = Registry(
         "curve": "ocl_bench.evaluate.curve:CurveEvaluator",
         "lm_eval": "ocl_bench.evaluate.ability:LmEvalEvaluator",
         "probes": "ocl_bench.evaluate.probes:ProbesEvaluator",
+        "gradients": "ocl_bench.evaluate.gradients:GradientsEvaluator",
     },
 )
 

@@ -5,16 +5,18 @@
     <cell>/data.jsonl            the cell's dataset
     <cell>/<stage>/              a checkpoint that from_pretrained loads, stage.json, curve.jsonl
     <cell>/<stage>/<name>.jsonl  what an evaluator found at the end of the stage; <name>.json tells of it
+    <cell>/<stage>/<name>-epochs.jsonl   what such an evaluator found in training
     <cell>/before/               the same, of the model before the first stage
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
 from ocl_bench.evaluate.questions import asked_after
@@ -22,7 +24,7 @@ from ocl_bench.files import folder_atomic, read_json_lines, sha256_of_file, writ
 from ocl_bench.registry import load_attribute
 from ocl_bench.runner.cells import Cell, stage_folder
 from ocl_bench.runner.identity import SHORT, BaseIdentity
-from ocl_bench.runner.jobs import BEFORE, Asked, StageJob, cell_evaluators
+from ocl_bench.runner.jobs import BEFORE, Asked, StageJob, cell_evaluators, epochs_beside
 from ocl_bench.runner.manifest import EvaluationRecord, Evaluations, Manifest, RunConfig, StageRecord, read_manifest
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.store import RECORD_FILE, ROWS_FILE, STAGE_FILE, Store, is_weights, link_file
@@ -140,25 +142,36 @@ def read_records(folder: Path, config: RunConfig) -> tuple[dict[str, dict[str, S
 
 
 def observed(folder: Path, config: RunConfig, name: str) -> list[Observed]:
-    """All that an evaluator found in a run, before the first stage and after each.
+    """All that an evaluator found in a run, before the first stage, in its epochs and after each.
 
     Raises:
         OclBenchError: if rows are missing or not what was written.
     """
-    row, found = EVALUATORS.load(name).row, []
+    found = []
     for cell in config.cells:
         for place in (BEFORE, *(stage.name for stage in cell.owned(config.task))):
-            path = folder / cell.name / place / f"{name}.jsonl"
-            if not path.is_file():
-                continue
-            record = EvaluationRecord.model_validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if sha256_of_file(path) != record.rows_sha256:
-                raise OclBenchError(
-                    f"{path}: not what was written (its sha256 differs); run the command again to mend it."
-                )
-            rows = [row.parse(content, f"{path} line {line}") for line, content in enumerate(read_json_lines(path), 1)]
-            found.append(Observed(cell.seed, cell.stage2_seed, "" if place == BEFORE else place, rows))
+            for path, sha256 in _row_files(folder / cell.name / place, name):
+                if sha256_of_file(path) != sha256:
+                    raise OclBenchError(
+                        f"{path}: not what was written (its sha256 differs); run the command again to mend it."
+                    )
+                rows = _read_rows(path, EVALUATORS.load(name).row)
+                found.append(Observed(cell.seed, cell.stage2_seed, "" if place == BEFORE else place, rows))
     return found
+
+
+def _row_files(place: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """Files with an evaluator's rows, and what their sha256 was."""
+    if (epochs := place / epochs_beside(name)).is_file():
+        stage = StageRecord.model_validate_json((place / STAGE_FILE).read_text(encoding="utf-8"))
+        yield epochs, stage.files[epochs.name][1]
+    if (path := place / f"{name}.jsonl").is_file():
+        record = EvaluationRecord.model_validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+        yield path, record.rows_sha256
+
+
+def _read_rows(path: Path, row: type[Contract]) -> list[Contract]:
+    return [row.parse(content, f"{path} line {line}") for line, content in enumerate(read_json_lines(path), 1)]
 
 
 def score_run(folder: Path, told: Manifest | None = None) -> Results:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from ocl_bench.evaluate.evaluator import Evaluator, Moment, Wanted, evaluators
-from ocl_bench.finetune.epoch import trained_on
+from ocl_bench.finetune.epoch import epoch_pools, trained_on
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import (
     BaseIdentity,
@@ -20,6 +20,11 @@ from ocl_bench.tasks.records import Record, dataset_sha256
 from ocl_bench.tasks.schema import Stage, Task
 
 BEFORE = "before"  # the name of what was asked before the first stage, beside the stages' own
+
+
+def epochs_beside(name: str) -> str:
+    """The file for rows of epochs beside `<name>.jsonl`, which has those from after the stage."""
+    return f"{name}-epochs.jsonl"
 
 
 def stage_identity(
@@ -130,6 +135,10 @@ class StageJob:
             if any(one.asks(moment) for moment in moments)
         }
 
+    def epoch_file(self, one: Evaluator) -> str:
+        """The file of the stage's folder for rows that an evaluator made in training; after it others may come."""
+        return epochs_beside(one.name) if one.asks(self.moment("after")) else f"{one.name}.jsonl"
+
     def asked(self, record: StageRecord) -> Iterator[Asked]:
         """What is asked of the model as the stage found it, if it is the first, and as the stage left it."""
         yield from self.asked_before(record.weights_before)
@@ -181,5 +190,14 @@ def cell_evaluators(
             engine_args=compute.engine_args,
             precision=str(compute.evaluation),
             loss=config.recipe.loss,
+            epoch=partial(epoch_of, config, records),
         )
     )
+
+
+def epoch_of(config: RunConfig, records: Sequence[Record], stage: str) -> list[tuple[list[Record], int]]:
+    """What an epoch of a stage is drawn from: records of a cell's dataset, and how many of them it has."""
+    number = [one.name for one in config.task.stages].index(stage)
+    trained = trained_on(config.task.stages[number], records)
+    pools = epoch_pools(config.task.stages[number], config.recipe.of_stage(number), records)
+    return [([trained[place] for place in pool.numbers], pool.per_epoch) for pool in pools]

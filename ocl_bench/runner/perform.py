@@ -278,7 +278,7 @@ class _Training:
             for one in job.evaluators:
                 if one.name in job.epoch_rows:
                     rows = [one.row.parse(row["row"], one.name) for row in trained.rows if row["evaluator"] == one.name]
-                    (folder / f"{one.name}.jsonl").write_text(rows_text(rows), encoding="utf-8")
+                    (folder / job.epoch_file(one)).write_text(rows_text(rows), encoding="utf-8")
             record = StageRecord(
                 key=job.key,
                 identity=job.identity,

@@ -81,6 +81,29 @@ class SetScores(Contract):
     gaps: dict[str, dict[MetricName, Gap]] = Field(description="gap → metric → value")
 
 
+class Measured(Contract):
+    """A quantity that is no score."""
+
+    mean: float = Field(description="mean over seeds")
+    ci95: tuple[float, float] | None = Field(description="95 % interval of the mean; null for one number of one seed")
+    interval: Interval = Field(description="what the interval is about: new seeds, or new entities for the only seed")
+    n: int = Field(ge=0, description="what was measured, over all seeds: variables, or datapoints of a batch")
+    seeds: int = Field(ge=1, description="stage-1 seeds")
+    per_seed: dict[str, float] = Field(description="seed → mean over its stage-2 seeds")
+
+
+class GradientsAt(Contract):
+    """Gradients of definitions beside those of questions, at one moment of all seeds."""
+
+    stage: Identifier = Field(description="the stage")
+    epoch: int | None = Field(ge=1, description="epochs of it that are over; null after the stage")
+    subsets: dict[str, dict[str, Measured]] = Field(
+        description="subset → quantity → its mean over variables; alignment is cosine - cosine_other"
+    )
+    gaps: dict[str, dict[str, Gap]] = Field(description="gap → cosine and alignment")
+    batch: dict[str, Measured] = Field(description="quantity → that of a batch of what the stage trains on")
+
+
 class Unlearned(Contract):
     """A stage that did not learn the data that it was trained on, so that a gap of 0 after it says nothing."""
 
@@ -118,6 +141,9 @@ class Results(Contract):
     )
     probes: tuple[ProbeScore, ...] = Field(
         (), exclude_if=lambda probes: not probes, description="what linear probes read, if the task asks for them"
+    )
+    gradients: tuple[GradientsAt, ...] = Field(
+        (), exclude_if=lambda found: not found, description="gradients of definitions and questions, by moment"
     )
     disagreement: Disagreement = Field(description="teacher forcing against generation, in their outcome")
     engine_check: Disagreement | None = Field(
