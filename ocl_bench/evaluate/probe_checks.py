@@ -72,8 +72,8 @@ def _check_positions(probes: Probes, task: Task, pair: Pair, texts: Mapping[Text
 
 
 def _check_entities(probes: Probes, pair: Pair, kind: Text, shown: Sequence[Shown]) -> None:
-    for number, subset in enumerate(pair):
-        entities = {one.about for one in shown if one.first == (number == 0)}
+    for subset in pair:
+        entities = {one.about for one in shown if one.record.subset == subset}
         if len(entities) < probes.folds:
             raise OclBenchError(
                 f"evaluate.probes.folds: {probes.folds} folds need as many entities of each subset, and the "

@@ -23,7 +23,6 @@ from pydantic import Field
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
 from ocl_bench.tasks.mechanisms import PICTURE_POSITIONS, TEXT_POSITIONS, Pair, Position, Probes
-from ocl_bench.tasks.parts import members_of, parted
 from ocl_bench.tasks.records import Record, dataset_sha256
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.subsets import SUBSETS
@@ -126,18 +125,18 @@ def shown_texts(contrasts: Iterable[Pair], records: Sequence[Record]) -> dict[Pa
     variable without it is left out.
     """
     contrasts = tuple(contrasts)
-    variables = {name: members_of(records, name) for pair in contrasts for name in pair}
+    named = {subset for pair in contrasts for subset in pair}
     kinds: tuple[Text, ...] = ("definition", "qa")
+    own = [record for record in records if record.subset in named and record.kind in kinds]
+    return {
+        pair: {
+            kind: _one_each([one for one in own if one.subset in pair and one.kind == kind], pair[0]) for kind in kinds
+        }
+        for pair in contrasts
+    }
 
-    def of(name: str, kind: Text) -> list[Record]:
-        subset, own = parted(name)[0], variables[name]
-        return [one for one in records if one.subset == subset and one.kind == kind and one.variable in own]
 
-    return {pair: {kind: _one_each(*(of(name, kind) for name in pair)) for kind in kinds} for pair in contrasts}
-
-
-def _one_each(first: Sequence[Record], second: Sequence[Record]) -> list[Shown]:
-    records = [*first, *second]
+def _one_each(records: Sequence[Record], first: str) -> list[Shown]:
     groups = Counter(group for group, _ in {(one.group, one.variable) for one in records})
     if not groups:
         return []
@@ -146,13 +145,12 @@ def _one_each(first: Sequence[Record], second: Sequence[Record]) -> list[Shown]:
     for one in records:
         if one.group == group:
             of.setdefault(one.variable, one)
-    firsts = {one.variable for one in first}
     shown = [
-        Shown(one, one.variable in firsts, one.answers[0] if one.kind == "definition" else one.entity)
+        Shown(one, one.subset == first, one.answers[0] if one.kind == "definition" else one.entity)
         for one in of.values()
     ]
     # Texts of like length are looked at together, in this order, and those of one batch are rounded alike.
-    random.Random("probed").shuffle(shown)
+    random.Random(f"probed {first}").shuffle(shown)
     return shown
 
 
@@ -170,9 +168,9 @@ def positions_of(
         kind = kind_of(position)
         there = {one.first for one in shown[kind]} == {True, False}
         if position == "definition/tag":
-            there = there and all(_introduced(task, parted(name)[0]) for name in pair)
+            there = there and all(_introduced(task, subset) for subset in pair)
         if position == "question/variable":
-            there = there and all(SUBSETS[parted(name)[0]].replaced for name in pair)
+            there = there and all(SUBSETS[subset].replaced for subset in pair)
         if there and (among is None or position in among):
             found.append(position)
     return found
