@@ -30,6 +30,7 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/digits.py
 	.venv/bin/python benchmarks/pictures.py
 	.venv/bin/python benchmarks/plan.py
+	.venv/bin/python benchmarks/gradients.py
 
 # Training and evaluation on one GPU, in about three minutes.
 bench-gpu: .venv/installed-test

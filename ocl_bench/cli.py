@@ -226,6 +226,8 @@ def _show(result: Any) -> None:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
     if result.results.probes:
         click.echo(f"probes           {result.folder / 'probes.png'}")
+    if result.results.gradients:
+        click.echo(f"gradients        {result.folder / 'gradients.png'}")
     click.echo(f"next             {_next(result.results, manifest.config.task)}")
 
 
@@ -552,15 +554,21 @@ def score(run_folder: Path, as_json: bool) -> None:
 @main.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option(
-    "--of", type=click.Choice(["curves", "probes"]), default="curves", show_default=True, help="What to draw."
+    "--of",
+    type=click.Choice(["curves", "probes", "gradients"]),
+    default="curves",
+    show_default=True,
+    help="What to draw.",
 )
 @click.option("--output_path", type=click.Path(path_type=Path), help="The picture; its ending decides the format.")
 def plot(run_folder: Path, of: str, output_path: Path | None) -> None:
-    """Draw a run's learning curves, or what its probes read."""
+    """Draw a run's learning curves, what its probes read, or how its gradients are aligned."""
+    from ocl_bench.report.gradients import plot_gradients
     from ocl_bench.report.plots import plot_run
     from ocl_bench.report.probes import plot_probes
 
-    click.echo((plot_probes if of == "probes" else plot_run)(run_folder, output_path))
+    drawing = {"curves": plot_run, "probes": plot_probes, "gradients": plot_gradients}[of]
+    click.echo(drawing(run_folder, output_path))
 
 
 @main.command()

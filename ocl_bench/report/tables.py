@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from ocl_bench.score.gradients import ALIGNMENT
 from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS, main_metric
 from ocl_bench.score.probes import ProbeScore, Selectivity
-from ocl_bench.score.result import Change, Disagreement, Gap, Results, Value
+from ocl_bench.score.result import Change, Disagreement, Gap, Measured, Results, Value
 from ocl_bench.score.statistics import least_detectable
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.schema import Task
@@ -145,6 +146,22 @@ def probe_table(results: Results, format: str = "simple") -> str:
     return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
 
 
+def gradient_table(results: Results, format: str = "simple") -> str:
+    """After each stage, the alignment of definitions with questions of each subset and its gaps, and of a batch."""
+    rows = []
+    for at in (one for one in results.gradients if one.epoch is None):
+        for subset, found in at.subsets.items():
+            own, other, less = found["cosine"], found["cosine_other"], found[ALIGNMENT]
+            rows.append([at.stage, subset, with_interval(own), number(other.mean), with_interval(less), "", own.n])
+        for gap, compared in at.gaps.items():
+            cosine, alignment = (with_interval(compared[name], sign=True) for name in ("cosine", ALIGNMENT))
+            rows.append([at.stage, gap, cosine, "", alignment, _p(compared[ALIGNMENT]), compared[ALIGNMENT].n])
+        pairs = at.batch["pairwise_cosine"]
+        rows.append([at.stage, "pairs in a batch", with_interval(pairs), "", "", "", pairs.n])
+    headers = ["gradients after", "of", "cosine [95 %]", "of others", "alignment [95 %]", "p", "n"]
+    return tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True)
+
+
 def result_table(results: Results, format: str = "simple") -> str:
     """All tables, what they are about, and the notes without which they should not be read."""
     seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
@@ -158,6 +175,7 @@ def result_table(results: Results, format: str = "simple") -> str:
         *set_tables(results, format),
         ability_table(results, format) if results.also else "",
         probe_table(results, format) if results.probes else "",
+        gradient_table(results, format) if results.gradients else "",
         "\n".join(f"note: {note}" for note in reading_notes(results)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -182,6 +200,11 @@ def reading_notes(results: Results) -> list[str]:
         notes.append(
             "probes: the best layer is chosen by its accuracy, which makes that too high; chance is where 95 % of means"
             " are where there is nothing to read, and selectivity what is above probes for shuffled labels"
+        )
+    if results.gradients:
+        notes.append(
+            "gradients: cosine of a variable's definition with the mean of its questions; of others: with another "
+            "variable's questions; alignment: the difference"
         )
     for stage in dict.fromkeys(one.stage for one in results.unlearned):
         own = [one for one in results.unlearned if one.stage == stage]
@@ -291,8 +314,10 @@ def _of(disagreement: Disagreement) -> str:
     return f"{disagreement.differing} of {disagreement.n} ({disagreement.differing / disagreement.n:.1%})"
 
 
-def with_interval(value: Value | Gap | ProbeScore | Selectivity, sign: bool = False) -> str:
-    """Such as .714 [.627, .800]; with its sign for a gap."""
+def with_interval(value: Value | Gap | ProbeScore | Selectivity | Measured, sign: bool = False) -> str:
+    """Such as .714 [.627, .800]; with its sign for a gap; without an interval where there is none."""
+    if value.ci95 is None:
+        return number(value.mean, sign)
     low, high = value.ci95
     return f"{number(value.mean, sign)} [{number(low, sign)}, {number(high, sign)}]"
 

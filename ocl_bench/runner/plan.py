@@ -13,6 +13,7 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.ability import task_manager
 from ocl_bench.evaluate.engines import Work, choose_engine
+from ocl_bench.evaluate.gradient_checks import check_epochs, check_memory, check_variables
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.files import sha256
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
@@ -29,6 +30,7 @@ from ocl_bench.runner.compute import (
     sharded_over,
     training_precision,
 )
+from ocl_bench.runner.devices import memory_of
 from ocl_bench.runner.identity import content_key
 from ocl_bench.runner.manifest import RunConfig
 from ocl_bench.runner.request import AUTO_BYTES, RunRequest
@@ -212,6 +214,7 @@ def make_plan(
     if not there:
         _check_disk(request, disk)
     processes = sharded_over(request.shard, device, model.parameters, there)
+    _check_gradients(choice, records, processes, model.parameters, None if there else memory_of(device))
     if processes > 1:
         slots: tuple[str, ...] = (device,)
     else:
@@ -256,6 +259,23 @@ def make_plan(
         modified=choice.modified,
     )
     return Plan(config, records, model.revision, model.parameters, decided, disk)
+
+
+def _check_gradients(
+    choice: Choice, records: Mapping[Cell, list[Record]], processes: int, parameters: int, memory: int | None
+) -> None:
+    """Refuse gradients that cannot be looked at; `memory` of the device in bytes, None of one that is not here."""
+    task, gradients = choice.task, choice.task.evaluate.gradients
+    if gradients is None:
+        return
+    for own in records.values():
+        check_variables(gradients, task, own)
+    epochs = dict(zip((stage.name for stage in task.stages), choice.recipe.epochs, strict=True))
+    own_stages = [stage.name for stage in task.stages[task.shared_stages :]]
+    adapted = choice.recipe.adapter is not None
+    check_epochs(gradients, {name: epochs[name] for name in own_stages}, adapted, processes)
+    if memory is not None:
+        check_memory(parameters, TRAINING_BYTES_PER_PARAMETER if gradients.epochs else 0, memory)
 
 
 def _check_place(choice: Choice, request: RunRequest) -> None:

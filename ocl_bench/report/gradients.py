@@ -1,0 +1,82 @@
+"""How gradients of definitions are aligned with those of questions, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ocl_bench.errors import OclBenchError
+from ocl_bench.report.plots import COLOURS, STYLES
+from ocl_bench.runner.folder import read_results
+from ocl_bench.runner.manifest import RunConfig, read_manifest
+from ocl_bench.score.gradients import ALIGNMENT
+from ocl_bench.score.result import GradientsAt
+from ocl_bench.tasks.subsets import SUBSETS
+
+PANEL = (2.6, 2.4)  # inches
+APART = 0.012  # of a panel's width: subsets side by side, so that intervals can be told apart
+
+
+def plot_gradients(folder: Path, path: Path | None = None) -> Path:
+    """Draw the alignment of definitions with their questions: a panel a stage, each subset by epoch, with intervals.
+
+    Args:
+        folder: a run folder.
+        path: the picture, `gradients.png` in the run folder if None; its ending decides the format.
+
+    Raises:
+        OclBenchError: if the run has no gradients.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    results, config = read_results(folder), read_manifest(folder).config
+    if not results.gradients:
+        raise OclBenchError(f"{folder}: the run has no gradients; run it with --set evaluate.gradients=true.")
+    path = path or folder / "gradients.png"
+    stages = list(dict.fromkeys(one.stage for one in results.gradients))
+    size = PANEL[0] * len(stages) + 1.4, PANEL[1] + 0.5
+    with pyplot.rc_context({"font.size": 8, "axes.titlesize": 8}):
+        figure, axes = pyplot.subplots(1, len(stages), figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for axis, stage in zip(axes[0], stages, strict=True):
+            _draw(axis, [one for one in results.gradients if one.stage == stage], _epochs(config, stage))
+            axis.set_title(f"stage {stage}")
+        axes[0][0].set_ylabel("alignment: cosine with own questions\nless that with another variable's")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside right center")
+        seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}"
+        figure.suptitle(f"{results.task} · {results.model} · {seeds}, mean and 95 % interval", fontsize=8)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=200)
+        except (OSError, ValueError) as error:
+            raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
+        finally:
+            pyplot.close(figure)
+    return path
+
+
+def _epochs(config: RunConfig, stage: str) -> int:
+    number = [one.name for one in config.task.stages].index(stage)
+    return config.recipe.of_stage(number).epochs
+
+
+def _draw(axis: Any, moments: Sequence[GradientsAt], epochs: int) -> None:
+    """Of the end of the last epoch and after the stage, which show the same weights, the latter."""
+    shown = [one for one in moments if one.epoch != epochs]
+    subsets = list(shown[0].subsets)
+    for place, subset in enumerate(subsets):
+        measured = [one.subsets[subset][ALIGNMENT] for one in shown]
+        shift = (place - (len(subsets) - 1) / 2) * APART * epochs
+        ends = [(one.mean - one.ci95[0], one.ci95[1] - one.mean) for one in measured if one.ci95 is not None]
+        style = STYLES[SUBSETS[subset].split]
+        axis.errorbar(
+            [(epochs if one.epoch is None else one.epoch) + shift for one in shown],
+            [one.mean for one in measured],
+            yerr=list(zip(*ends, strict=True)),
+            fmt=f"o{style}", color=COLOURS[subset], label=subset, capsize=2, markersize=3, linewidth=1.2,
+        )  # fmt: skip
+    axis.axhline(0, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
+    axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.spines[["top", "right"]].set_visible(False)
