@@ -506,7 +506,34 @@ def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None
         executor=executor(kind or "local", address=address, progress=RunProgress, tell=tell),
         **options,
     )
-    click.echo(f"\n{study_table(results)}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
+    tables = [study_table(results)]
+    if results.study.figure == "mechanism":
+        from ocl_bench.report.findings import findings_table
+        from ocl_bench.study.mechanism import findings
+
+        tables.append(findings_table(findings(results)))
+    printed = "\n\n".join(tables)
+    click.echo(f"\n{printed}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
+
+
+@main.command()
+@click.option("--learners", metavar="NAME,…", help="mlp, forest, neighbours, ridge, adaptive_ridge; all if not given.")
+@click.option("--seeds", default="20", show_default=True, metavar="N|0,1,…", help="Worlds: which, or how many.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the world's settings.")
+@click.option(
+    "--output_path", type=click.Path(path_type=Path), default="toy", show_default=True, help="For toy.json and toy.png."
+)
+def toy(learners: str | None, seeds: str, overrides: tuple[str, ...], output_path: Path) -> None:
+    """Ask networks, trees, neighbours and kernels in a toy world whether meta-OCL needs gradient descent."""
+    from ocl_bench.runner.progress import tell
+    from ocl_bench.runner.request import names, read
+    from ocl_bench.toy.figure import toy_table
+    from ocl_bench.toy.learners import LEARNERS
+    from ocl_bench.toy.run import read_settings, run_toy
+
+    chosen = tuple(LEARNERS) if learners is None else names(learners)
+    results = run_toy(chosen, read("seeds", seeds), read_settings(overrides), output_path, tell)
+    click.echo(f"\n{toy_table(results)}\n\nfigure   {output_path / 'toy.png'}\nresults  {output_path / 'toy.json'}")
 
 
 @main.command()

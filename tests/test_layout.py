@@ -20,6 +20,7 @@ ABOVE = {
     "runner": {"tasks", "models", "finetune", "evaluate", "score"},
     "report": {"tasks", "models", "evaluate", "score", "runner", "study"},
     "study": {"tasks", "models", "score", "runner", "report"},
+    "toy": {"tasks", "runner", "score", "report"},
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},
 }
 BASE = {"contract", "errors", "files", "registry", "processes", "forking", "template", "text"}

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from ocl_bench.finetune.recipe import StageRecipe
+from ocl_bench.tasks.parts import members_of
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Stage
 
@@ -67,28 +69,42 @@ def drawn_evenly(recipe: StageRecipe, records: Sequence[Record], own: Sequence[i
 
 def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
     """The records of a dataset that a stage trains on, what it replays included, in their order."""
-    kinds = {(record.split, record.kind) for record in records}  # a few, of very many records
-    wanted = {kind for kind in kinds if stage.trains_on(*kind) or stage.replays(*kind)}
-    return [record for record in records if (record.split, record.kind) in wanted]
+    return [record for record, _ in _chosen(stage, records)]
 
 
 def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) -> list[Pool]:
-    """What an epoch of a stage has of the records that `trained_on` gives.
+    """What an epoch of a stage has of the datapoints that `trained_on` gives of the same records.
 
     All own datapoints, or with a `definition_share` all questions and a number of definitions; and for each that it has
     of these, as many replayed ones as the stage's `replay` says.
     """
-    kinds = [(one.split, one.kind) for one in records]
-    trained = {kind for kind in set(kinds) if stage.trains_on(*kind)}
-    own = [number for number, kind in enumerate(kinds) if kind in trained]
+    chosen = _chosen(stage, records)
+    own = [number for number, (_, selector) in enumerate(chosen) if selector in stage.train]
     if recipe.draws_per_epoch is not None:
-        pools = drawn_evenly(recipe, records, own)
+        pools = drawn_evenly(recipe, [record for record, _ in chosen], own)
     else:
-        places = mixed(recipe, [records[number].kind == "definition" for number in own])
+        places = mixed(recipe, [chosen[number][0].kind == "definition" for number in own])
         pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
     total = sum(pool.per_epoch for pool in pools)
-    for selector, each in stage.replay.items():
-        replayed = {kind for kind in set(kinds) if stage.replays(*kind) == selector}
-        numbers = tuple(number for number, kind in enumerate(kinds) if kind in replayed)
+    for replayed, each in stage.replay.items():
+        numbers = tuple(number for number, (_, selector) in enumerate(chosen) if selector == replayed)
         pools.append(Pool(numbers, round(each * total)))
     return pools
+
+
+def _chosen(stage: Stage, records: Sequence[Record]) -> list[tuple[Record, str]]:
+    """The records of a dataset that a stage's `train` or `replay` selects, each with the selector."""
+    kinds = {(record.split, record.kind) for record in records}  # a few, of very many records
+    selectors = {kind: stage.selectors(*kind) for kind in kinds}
+
+    @cache
+    def members(subset: str, part: str) -> frozenset[str]:
+        return members_of(records, f"{subset}@{part}")
+
+    chosen = []
+    for record in records:
+        for selector in selectors[record.split, record.kind]:
+            part = selector.partition("@")[2]
+            if not part or record.variable in members(record.subset, part):
+                chosen.append((record, selector))
+    return chosen

@@ -86,11 +86,21 @@ class Named(Contract):
 
 
 Rate = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+# What may be one value for all stages, or one for each.
+OF_EACH = ("effective_batch_size", "warmup_steps", "learning_rate", "adapter")
 
 
 class Recipe(Training, Named):  # in this order the fields of Named come first, as in a recipe's file
     """Everything about training that is not data or model."""
 
+    effective_batch_size: Size | tuple[Size, ...] = Field(  # type: ignore[assignment]  # of_stage chooses one
+        description="datapoints per optimizer step, over all devices and micro-batches; of all stages or of each"
+    )
+    warmup_steps: Count | tuple[Count, ...] = Field(  # type: ignore[assignment]
+        0, description="optimizer steps over which the learning rate rises in a stage, in all stages or in each"
+    )
     learning_rate: Rate | tuple[Rate, ...] = Field(description="peak learning rate, of all stages or of each")
     adapter: Adapter | tuple[Adapter | None, ...] | None = Field(
         None,
@@ -106,7 +116,8 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
 
     @model_validator(mode="after")
     def _one_for_each_stage(self) -> "Recipe":
-        for key, value in (("learning_rate", self.learning_rate), ("adapter", self.adapter)):
+        for key in OF_EACH:
+            value = getattr(self, key)
             if isinstance(value, tuple) and len(value) != len(self.epochs):
                 raise ValueError(
                     f"{key} has {len(value)} values and epochs {len(self.epochs)}; give one for each stage, or one for "
@@ -116,10 +127,10 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
 
     def of_stage(self, number: int) -> StageRecipe:
         """What decides the training of the stage with this number, from 0."""
-        shared = self.model_dump(exclude={*Named.model_fields, "learned_below", "learning_rate", "adapter"})
-        rate = self.learning_rate[number] if isinstance(self.learning_rate, tuple) else self.learning_rate
-        adapter = self.adapter[number] if isinstance(self.adapter, tuple) else self.adapter
-        return StageRecipe(**shared, epochs=self.epochs[number], learning_rate=rate, adapter=adapter)
+        shared = self.model_dump(exclude={*Named.model_fields, *OF_EACH, "learned_below"})
+        values = {key: getattr(self, key) for key in OF_EACH}
+        own = {key: value[number] if isinstance(value, tuple) else value for key, value in values.items()}
+        return StageRecipe(**shared, epochs=self.epochs[number], **own)
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:

@@ -153,7 +153,7 @@ def request_of(
         # A task and its recipe may have one name.
         task, recipe = Path(own, f"{config.task.task}.yaml"), Path(own, "recipes", f"{config.recipe.recipe}.yaml")
         recipe.parent.mkdir()
-        task.write_text(config.task.model_dump_json(), encoding="utf-8")
+        task.write_text(config.task.scored.model_dump_json(), encoding="utf-8")
         recipe.write_text(config.recipe.model_dump_json(), encoding="utf-8")
         yield {
             "model": model,

@@ -15,10 +15,11 @@ HEADERS = ("stage", "trainings", "records", "steps", "tokens", "FLOPs", "batch",
 def estimate_table(found: "Estimate") -> str:
     """A line for each stage, and the totals."""
     config, device = found.plan.config, found.device
+    recipes = {stage.name: config.recipe.of_stage(number) for number, stage in enumerate(config.task.stages)}
     rows = [
         [
             one.name, one.trainings, one.records, one.steps, _count(one.tokens), f"{one.flops:.1e}",
-            f"{one.micro_batch_size} of {config.recipe.effective_batch_size}",
+            f"{one.micro_batch_size} of {recipes[one.name].effective_batch_size}",
             f"{gib(one.memory)}{' *' if one.by_rule else ''}", duration(one.seconds),
             f"{_count(one.questions)} + {_count(one.curve_questions)}",
         ]

@@ -169,7 +169,7 @@ def _stage(
     batch, processes = recipe.effective_batch_size, plan.config.compute.processes
     share = -(-batch // processes)
     micro = micro_batch_size(plan.config.batch_size, share, max(one.length for one in points), device.kind)
-    pools, seed = epoch_pools(stage, recipe, records), cell.training_seed(plan.config.task, number)
+    pools, seed = epoch_pools(stage, recipe, plan.records[cell]), cell.training_seed(plan.config.task, number)
     shape = epoch_shape(points, pools, batch, micro, seed)
     inputs = Collator(encoder.pad_id, decoder_start(config))(shape.largest)
     bf16 = plan.config.compute.training.autocast

@@ -197,7 +197,7 @@ class _Training:
         trained = train_stage(
             lambda: models.pop() if models else self._fresh(),
             datapoints(encoded, encoder.seq2seq, job.identity.recipe.loss),
-            epoch_pools(job.stage, job.identity.recipe, records),
+            epoch_pools(job.stage, job.identity.recipe, job.records),
             recipe=job.identity.recipe,
             seed=job.identity.seed,
             pad_id=encoder.pad_id,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocl_bench.errors import OclBenchError, RunFailed, first_clause, first_line
 from ocl_bench.evaluate.evaluator import Evaluator
-from ocl_bench.finetune.epoch import epoch_pools, trained_on
+from ocl_bench.finetune.epoch import epoch_pools
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity, base_identity
 from ocl_bench.runner.jobs import StageJob, cell_evaluators
@@ -14,7 +14,7 @@ from ocl_bench.runner.manifest import StageRecord, checkout_state, versions
 from ocl_bench.runner.messages import JobFailed, Where
 from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.store import Store
-from ocl_bench.tasks.release import released_stage
+from ocl_bench.tasks.release import released_stages
 
 Place = tuple[Cell, int]
 TRIES = 2  # of a job whose process dies: what the system kills for its memory may fit a second time
@@ -27,7 +27,7 @@ class Schedule:
     Attributes:
         plan: the run.
         store: where stages lie.
-        adopts: whether a finished stage that comes with the task is taken.
+        adopts: whether a finished stage that comes with the suite is taken.
         seeds: the stage-1 seeds whose stages are to be done, besides those that all seeds share; None: all.
         jobs: every stage of every cell that owns it, in order, as far as it is to be done.
         failed: place → why its job failed.
@@ -95,7 +95,7 @@ class Schedule:
             if before is not None and before not in self._records:
                 continue
             job = self.job(place)
-            if self.adopts and (released := released_stage(job.task.task, job.stage.name)) is not None:
+            for released in released_stages(job.stage.name) if self.adopts else ():
                 self._released |= {job.key} if self.store.adopt(job.key, released) else set()
             record, _ = job.trained(self.store)  # of damage its worker will tell
             if record is None:
@@ -129,7 +129,7 @@ class Schedule:
         for cell, number in left:
             if number not in steps:  # about as many for every seed
                 stage, recipe = plan.config.task.stages[number], plan.config.recipe.of_stage(number)
-                pools = epoch_pools(stage, recipe, trained_on(stage, plan.records[cell]))
+                pools = epoch_pools(stage, recipe, plan.records[cell])
                 drawn = sum(pool.per_epoch for pool in pools)
                 steps[number] = recipe.epochs * -(-drawn // recipe.effective_batch_size)
         return sum(steps[number] for _, number in left)

@@ -9,7 +9,7 @@ from ocl_bench.score.metrics import METRICS, Metric
 from ocl_bench.score.result import Gap, SetScores, Value
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
-from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.schema import Task, split_of
 from ocl_bench.tasks.subsets import ASKED
 
 # gap → (subset, subset): the first minus the second, paired within a seed.
@@ -30,7 +30,7 @@ def final_stages(task: Task) -> dict[str, str]:
     last = {"test": task.stages[-1].name}
     for stage in task.stages:
         for selector in stage.train:
-            last[selector.split("/")[0]] = stage.name
+            last[split_of(selector)] = stage.name
     # Every subset has an entry, whether or not the task uses it; what no stage trains on is scored at the end.
     return {name: last.get(subset.split, last["test"]) for name, subset in ASKED.items()}
 

@@ -7,6 +7,8 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.report.plots import COLOURS
 from ocl_bench.score.metrics import main_metric
 from ocl_bench.score.result import Gap, Value
+from ocl_bench.study.mechanism import findings
+from ocl_bench.study.mechanism_figure import draw_findings
 from ocl_bench.study.run import PointResult, StudyResults
 
 GAPS = {"ocl_gap": ("#0072B2", "o"), "meta_ocl_gap": ("#D55E00", "s")}
@@ -26,6 +28,12 @@ def draw(results: StudyResults, path: Path) -> None:
     from matplotlib import pyplot
 
     study = results.study
+    if study.figure == "mechanism":
+        found = findings(results)
+        whole = pyplot.figure(figsize=(7.2, 2.8 * len(found)), layout="constrained")
+        draw_findings(whole, found, results)
+        _save(whole, results, path)
+        return
     sets = _sets(results)
     panels = len(results.points) if study.figure == "subsets" else 1
     width = max(2.2 + 1.1 * len(results.points), 5.5) if panels == 1 else 1.2 + 3.4 * panels
@@ -40,7 +48,14 @@ def draw(results: StudyResults, path: Path) -> None:
                 _draw_subsets(axis, point, name, _metric(results, name))
         asked = "questions" if name == "qa" else name
         row[0].set_ylabel(f"{asked}\n{'gap in ' * (study.figure == 'gaps')}{_metric(results, name)}")
-    seeds = len(results.points[0].seeds)
+    _save(figure, results, path)
+
+
+def _save(figure: Any, results: StudyResults, path: Path) -> None:
+    """Write a figure under its title, and close it."""
+    from matplotlib import pyplot
+
+    study, seeds = results.study, len(results.points[0].seeds)
     tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
     models = _models(results)
     model = models[0] if len(set(models)) == 1 else f"{len(set(models))} models"

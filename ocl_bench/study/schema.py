@@ -48,7 +48,9 @@ class Study(Contract):
     pretrained: Variant | None = Field(
         None, description="task and overrides of all points, for pretrained models; null: not for them"
     )
-    figure: Literal["gaps", "subsets"] = Field(description="gaps against the axis, or subsets as bars, a panel a point")
+    figure: Literal["gaps", "subsets", "mechanism"] = Field(
+        description="gaps against the axis; subsets as bars, a panel a point; or what probes and gradients show of it"
+    )
 
     @property
     def default_model(self) -> str | None:

@@ -10,10 +10,11 @@ from ocl_bench.tasks.evaluation_sets import asked_about, swapped
 from ocl_bench.tasks.load import source_args
 from ocl_bench.tasks.members import Member, held_out
 from ocl_bench.tasks.names import Names, draw_names
+from ocl_bench.tasks.parts import parted
 from ocl_bench.tasks.records import Record
-from ocl_bench.tasks.schema import Design, Task
+from ocl_bench.tasks.schema import Design, Task, split_of
 from ocl_bench.tasks.sources import SOURCES, Entity
-from ocl_bench.tasks.subsets import SUBSETS, Subset, deal, derangement, subset_sizes
+from ocl_bench.tasks.subsets import ASKED, SUBSETS, Subset, deal, derangement, subset_sizes
 from ocl_bench.tasks.x0 import names_after_x0, x0_records
 
 ORDER = ("x0", "x1", "x2", "test")
@@ -34,6 +35,7 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     entities = load_entities(task)
     sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
     _require_questions(task, sizes, entities)
+    _require_parts(task, sizes, len(entities))
     require_cells(task, entities)
     values = _values(entities) if task.evaluate.options is not None else {}
     records: list[Record] = []
@@ -117,6 +119,19 @@ def _require_questions(task: Task, sizes: dict[str, int], entities: list[Entity]
                 f"design.fractions: '{name}' trains on questions and holds some out, but source '{task.source}' has "
                 f"an entity with {least}; set its fraction to 0."
             )
+
+
+def _require_parts(task: Task, sizes: dict[str, int], variables: int) -> None:
+    """No part that a stage trains on is without variables."""
+    dealt = sizes | {"x0_facts": variables // task.design.variables_per_entity}
+    for stage in task.stages:
+        for selector in (*stage.train, *stage.replay):
+            for name, size in dealt.items():
+                if ASKED[name].split == split_of(selector) and size < parted(selector)[1].of:
+                    raise OclBenchError(
+                        f"stages: '{stage.name}' trains on '{selector}', but '{name}' has {size} variables; give fewer "
+                        "parts, or raise source_args.num_entities."
+                    )
 
 
 def _texts(design: Design, entities: Sequence[Entity]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from ocl_bench.contract import Contract
+from ocl_bench.tasks.parts import parted
 
 # Where in a text a model is looked at: at the last token of the tag, variable or entity of a definition, of the
 # variable in a question, and at the last token of the question, after which the answer comes. What stands for the tag
@@ -27,7 +28,8 @@ class Probes(Contract):
     """Linear probes: can it be read from the activations which of two subsets a variable is in?"""
 
     contrasts: Annotated[tuple[Pair, ...], Field(min_length=1)] = Field(
-        (("d1_cons_qa", "d2_incons_qa"), ("d1_cons", "d2_cons")), description="pairs of subsets to tell apart"
+        (("d1_cons_qa", "d2_incons_qa"), ("d1_cons", "d2_cons")),
+        description="pairs of subsets to tell apart, or of parts of them",
     )
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = Field(
         None, description="which: 0 is what the first layer is given; null: all"
@@ -45,8 +47,9 @@ class Probes(Contract):
         _once(self.layers or (), "layers")
         _once(self.positions or (), "positions")
         for first, second in self.contrasts:
-            if first == second:
-                raise ValueError(f"contrasts: '{first}' cannot be told from itself; give two subsets")
+            (one, part), (other, other_part) = parted(first), parted(second)
+            if one == other and part.overlaps(other_part):
+                raise ValueError(f"contrasts: '{first}' cannot be told from itself; give two subsets, or two parts")
         return self
 
 

@@ -74,13 +74,13 @@ def release(name: str, with_data: bool = True) -> Path:
     return folder / CHECKSUMS
 
 
-def released_stage(task: str, stage: str) -> Path | None:
-    """The folder with a finished stage that comes with one of the suite's tasks; None if none does.
+def released_stages(stage: str) -> list[Path]:
+    """The folders of finished stages of a name that come with the suite's tasks.
 
-    A run takes it instead of training the same: one whose data, recipe, model and seed have just its key.
+    A run takes one instead of training the same: one whose data, recipe, model and seed have just its key. Its task may
+    be another, such as one that includes the stage's.
     """
-    path = TASK_FOLDER / task / stage
-    return path if path.is_dir() else None
+    return [path for path in sorted(TASK_FOLDER.glob(f"*/{stage}")) if path.is_dir()]
 
 
 @dataclass(frozen=True)

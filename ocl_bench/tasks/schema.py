@@ -1,7 +1,7 @@
 """The task file: a study as data, readable by someone who knows no Python."""
 
 import math
-from itertools import takewhile
+from itertools import combinations, takewhile
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +10,7 @@ from ocl_bench.contract import Contract
 from ocl_bench.errors import did_you_mean
 from ocl_bench.tasks.mechanisms import Gradients, Probes
 from ocl_bench.tasks.names import TagStyle, VariableStyle
+from ocl_bench.tasks.parts import parted
 from ocl_bench.tasks.pictures import DigitGrid
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS, SWAPPED, X0_SUBSETS
 from ocl_bench.tasks.wording import Wording, tag_wording
@@ -152,12 +153,19 @@ class Design(Contract):
         return tag_wording(self.order) if self.wording is None else self.wording[WORDED_AS[tag]]
 
 
+def split_of(selector: str) -> str:
+    """What a selector selects from: x0, x1 or x2."""
+    return parted(selector)[0].partition("/")[0]
+
+
 class Stage(Contract):
     """One finetuning stage."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="folder name of the stage's checkpoint")
     train: tuple[str, ...] = Field(
-        min_length=1, description="what is trained on: x0, x1, x1/definition, x1/qa or x2, and the like"
+        min_length=1,
+        description="what is trained on: x0, x1, x1/definition, x1/qa or x2, and the like; x1@2/6 is the second sixth "
+        "of the variables of each subset of x1",
     )
     replay: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
         {},
@@ -169,25 +177,24 @@ class Stage(Contract):
     @classmethod
     def _selectors(cls, selectors: Any) -> Any:
         for selector in selectors:
-            if selector not in SELECTORS:
-                raise ValueError(f"unknown training data '{selector}'; {did_you_mean(selector, SELECTORS)}")
+            what, _ = parted(selector)
+            if what not in SELECTORS:
+                raise ValueError(f"unknown training data '{what}'; {did_you_mean(what, SELECTORS)}")
         return selectors
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Stage":
-        chosen = (*self.train, *self.replay)
-        for one in chosen:
-            if chosen.count(one) > 1 or ("/" in one and one.partition("/")[0] in chosen):
-                raise ValueError(f"'{one}' is in train or replay twice; leave one out")
+        for one, other in combinations((*self.train, *self.replay), 2):
+            (what, part), (other_what, other_part) = parted(one), parted(other)
+            same = what in (other_what, split_of(other)) or other_what == split_of(one)
+            if same and part.overlaps(other_part):
+                raise ValueError(f"'{max(one, other, key=len)}' is in train or replay twice; leave one out")
         return self
 
-    def trains_on(self, split: str, kind: str) -> bool:
-        """Whether records of a split and a kind are trained on, not counting replay."""
-        return split in self.train or f"{split}/{kind}" in self.train
-
-    def replays(self, split: str, kind: str) -> str | None:
-        """The key of `replay` that records of a split and a kind are drawn by; None if they are not."""
-        return next((selector for selector in self.replay if selector in (split, f"{split}/{kind}")), None)
+    def selectors(self, split: str, kind: str) -> list[str]:
+        """What of `train` and `replay` is about records of a split and a kind, or a part of them."""
+        whole = (split, f"{split}/{kind}")
+        return [selector for selector in (*self.train, *self.replay) if parted(selector)[0] in whole]
 
 
 EvaluationSet = Literal["attribution", "bare_variable", "cloze", "recall", "swapped"]
@@ -199,6 +206,13 @@ ATTRIBUTION = {
     "stand_for": "What does {variable} stand for?",
     "name": "What is the name of {variable}?",
 }
+
+
+def _as_tuples(value: Any) -> Any:
+    # What has passed a validator is not JSON any more, of which a list may become a tuple.
+    if isinstance(value, dict):
+        return {key: _as_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class Evaluate(Contract):
@@ -234,7 +248,7 @@ class Evaluate(Contract):
     @field_validator("probes", "gradients", mode="before")
     @classmethod
     def _by_default(cls, value: Any) -> Any:
-        return {} if value is True else value
+        return {} if value is True else _as_tuples(value)
 
     @field_validator("sets")
     @classmethod
@@ -289,7 +303,7 @@ class Task(Contract):
     def _mechanisms_are_of_its_subsets(self) -> "Task":
         probes, gradients = self.evaluate.probes, self.evaluate.gradients
         named = {
-            "probes.contrasts": [name for pair in probes.contrasts for name in pair] if probes else [],
+            "probes.contrasts": [parted(name)[0] for pair in probes.contrasts for name in pair] if probes else [],
             "gradients.subsets": gradients.subsets if gradients else (),
         }
         dealt = [name for name, share in self.design.fractions.items() if share > 0]
@@ -327,7 +341,7 @@ class Task(Contract):
             provided |= {"x0", "x0/definition", "x0/qa"}
         for stage in self.stages:
             for selector in (*stage.train, *stage.replay):
-                if selector not in provided:
+                if parted(selector)[0] not in provided:
                     raise ValueError(
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
@@ -372,4 +386,4 @@ class Task(Contract):
 
         Stage-2 seeds share the stages before it.
         """
-        return next((n for n, stage in enumerate(self.stages) if "x2" in stage.train), len(self.stages))
+        return next((n for n, stage in enumerate(self.stages) if "x2" in map(split_of, stage.train)), len(self.stages))

@@ -31,6 +31,8 @@ def test_every_recipe_of_the_suite_is_valid() -> None:
         ("definition_share=1", "definition_share.*less than 1"),
         ("learning_rate=[1e-3]", "learning_rate has 1 values and epochs 2"),
         ("adapter=[null, null, null]", "adapter has 3 values and epochs 2"),
+        ("effective_batch_size=[64, 64, 64]", "effective_batch_size has 3 values and epochs 2"),
+        ("warmup_steps=-1", "warmup_steps.*greater than or equal to 0"),
         ("adapter={rank: 0, alpha: 32}", "rank.*greater than or equal to 1"),
         ("adapter={rank: 4, alpha: 32, dropout: .1}", "unknown key 'adapter.*dropout'"),
     ],
@@ -56,6 +58,15 @@ def test_a_stage_has_the_adapter_of_all_or_its_own() -> None:
     everywhere, later = load_recipe("lora"), load_recipe("lora_world", ["adapter=[null, {rank: 2, alpha: 8}, null]"])
     assert everywhere.of_stage(0).adapter == everywhere.of_stage(1).adapter == Adapter(rank=16, alpha=32)
     assert [later.of_stage(number).adapter for number in range(3)] == [None, Adapter(rank=2, alpha=8), None]
+
+
+def test_a_stage_has_the_batch_and_the_warm_up_of_all_or_its_own() -> None:
+    all_alike, own = (
+        load_recipe("tiny"),
+        load_recipe("tiny", ["effective_batch_size=[64, 512]", "warmup_steps=[100, 9]"]),
+    )
+    assert own.of_stage(0) == all_alike.of_stage(0)
+    assert (own.of_stage(1).effective_batch_size, own.of_stage(1).warmup_steps) == (512, 9)
 
 
 def test_the_recipe_of_a_stage_has_what_decides_its_training_and_nothing_else() -> None:

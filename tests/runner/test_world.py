@@ -41,8 +41,8 @@ def trained(heard: Heard) -> list[str]:
     return sorted({message.where.name for message in heard.of(EpochDone)})
 
 
-def released_plan(**options: Any) -> Plan:
-    request = RunRequest.from_options(task="world", seeds=1, **options)
+def released_plan(task: str = "world", **options: Any) -> Plan:
+    request = RunRequest.from_options(task=task, seeds=1, **options)
     return make_plan(choose(request), request, lambda: None)
 
 
@@ -94,6 +94,11 @@ def test_the_released_x0_is_just_what_a_plain_run_would_train_and_is_taken(tmp_p
     assert Schedule(released_plan(), Store(tmp_path / "other"), adopts=False).look() == 0
     assert Schedule(released_plan(overrides=["recipe.weight_decay=0.2"]), Store(tmp_path / "third")).look() == 0
     assert sum(path.stat().st_size for path in RELEASED.iterdir()) < 3_000_000
+
+
+def test_the_released_x0_is_taken_by_another_task_with_just_that_x0_and_by_no_other(tmp_path: Path) -> None:
+    assert Schedule(released_plan("six_stages"), Store(tmp_path / "one")).look() == 1
+    assert Schedule(released_plan("negated"), Store(tmp_path / "other")).look() == 0
 
 
 def test_the_released_x0_has_the_weights_that_its_record_says_and_reaches_its_bars() -> None:

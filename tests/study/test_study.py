@@ -122,11 +122,11 @@ def test_every_point_of_every_study_is_a_run_that_can_be_planned(name: str) -> N
             assert choice.task.task == point.task
 
 
-def test_the_studies_of_the_paper_are_there_and_one_of_adapters() -> None:
+def test_the_studies_of_the_paper_are_there_and_those_of_adapters_and_of_two_other_papers() -> None:
     families = {"gpt_neo", "llama_2", "t5"}
     assert set(study_files()) == families | {
         "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
-        "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation", "lora",
+        "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation", "lora", "negated", "six_stages",
     }  # fmt: skip
     assert {name for name in study_files() if load_study(name).scratch is None} == families
 

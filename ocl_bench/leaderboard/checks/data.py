@@ -88,7 +88,7 @@ def _built(task: str, seed: int, stage2_seed: int, x0_seed: int) -> tuple[Datase
 def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
     """The data of every cell, built from the task; None if they cannot be."""
     config = manifest.config
-    own = config.task == suite_task(config.task.task)
+    own = config.task.scored == suite_task(config.task.task)
     assert checked.submission is not None
     if not own and checked.submission.division == "standard":
         return None  # said already
@@ -96,7 +96,7 @@ def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
         with nullcontext() if own else at_most(BUILD_SECONDS):
             _require_small(config.task, len(config.cells), own)
             datasets: dict[Cell, Dataset] = {}
-            text = config.task.model_dump_json()
+            text = config.task.scored.model_dump_json()
             for cell in config.cells:
                 datasets[cell], digest = _built(text, cell.seed, cell.stage2_seed, cell.x0_seed)
                 if manifest.datasets.get(cell.name) != digest:

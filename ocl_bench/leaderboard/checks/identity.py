@@ -84,7 +84,7 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
         checked.add(
             MANIFEST, "config.task.task", f"'{printable(name)}' is not a task of the suite; use the open division"
         )
-    elif config.task != load_task(name):
+    elif config.task.scored != load_task(name):
         own = load_task(name).version
         what = (
             f"is version {config.task.version}, the suite's is {own}" if config.task.version != own else "was changed"

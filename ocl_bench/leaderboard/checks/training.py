@@ -126,7 +126,7 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
         if number >= len(recipe.epochs):
             continue  # said already
         own = recipe.of_stage(number)
-        pools = epoch_pools(stage, own, records)
+        pools = epoch_pools(stage, own, datasets[cell])
         expected = {"records": len(records), "effective_batch_size": recipe.effective_batch_size}
         expected["epochs"] = own.epochs
         expected["optimizer_steps"] = own.epochs * _steps(sum(pool.per_epoch for pool in pools), record)
