@@ -26,6 +26,7 @@ from ocl_bench.score.probes import summarise
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.mechanisms import TEXT_POSITIONS, Probes
+from ocl_bench.tasks.parts import members_of
 from ocl_bench.tasks.records import Record, texts
 from ocl_bench.tasks.schema import Task
 
@@ -226,6 +227,15 @@ def test_each_variable_is_shown_once_and_a_definition_is_about_whom_it_names() -
         assert order not in (sorted(order), sorted(order, reverse=True))
 
 
+def test_parts_of_a_subset_are_told_apart_as_subsets_are(small_task: Task, small_records: list[Record]) -> None:
+    pair = ("d1_cons_qa@1/2", "d1_cons_qa@2/2")
+    shown = shown_texts([pair], small_records)[pair]
+    assert positions_of(small_task, pair, shown) == list(TEXT_POSITIONS)
+    for own in shown.values():
+        assert {one.record.variable for one in own if one.first} == members_of(small_records, pair[0])
+        assert {one.record.variable for one in own if not one.first} == members_of(small_records, pair[1])
+
+
 def test_labels_are_shuffled_within_folds_and_anew_for_each_layer() -> None:
     rng = random.Random(0)
     shown = [shown_of(n, rng.random() < 0.3, str(n // 2)) for n in range(300)]
@@ -297,7 +307,7 @@ def test_a_run_with_probes_is_the_run_that_it_would_be_without(small_run: Path, 
     assert {one.key for stages in own.values() for one in stages.values()} == {
         one.key for stages in without.values() for one in stages.values()
     }
-    plain = ocl_bench.load_results(small_run)
+    plain = ocl_bench.load_results(small_run).results
     assert plain.probes == () and "probes" not in (small_run / "results.json").read_text()
     assert probed.results.model_copy(update={"probes": ()}) == plain
     shown = {(one.stage, one.contrast) for one in probed.results.probes}
@@ -334,8 +344,11 @@ def test_a_run_shows_its_probes_as_a_table_and_a_picture(probed: Any, small_run:
         ),
         (["evaluate.probes={contrasts: [[d1_cons_qa, d9]]}"], "evaluate.probes.contrasts: unknown subset 'd9'"),
         (["evaluate.probes={contrasts: [[d1_cons_qa, d2_cons_qa]]}"], "no entities are dealt to 'd2_cons_qa'"),
-        (["evaluate.probes.folds=7"], "folds: 7 folds need as many entities of each subset.*'d1_cons' are about 5"),
-        (["design.in_context=true", "evaluate.sets=[]"], "with design.in_context every question shows its definition"),
+        (["evaluate.probes.folds=7"], "folds: 7 folds need as many entities of each subset.*'d1_cons' are about 6"),
+        (
+            ["design.in_context=true", "evaluate.sets=[]", "stages=[{name: x1, train: [x1]}]", "recipe.epochs=[1]"],
+            "with design.in_context every question shows its definition",
+        ),
     ],
 )
 def test_probes_that_cannot_be_are_refused_in_one_sentence_and_leave_nothing(
