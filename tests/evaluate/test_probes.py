@@ -290,40 +290,43 @@ def test_scores_are_over_seeds_beside_a_chance_band_from_the_controls() -> None:
 
 
 @pytest.fixture(scope="module")
-def probed(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ocl_bench.RunResult:
-    """The small run, with probes."""
-    return ocl_bench.run(
-        "scratch:tiny-16", task="attributes", seeds=2, limit=12,
-        overrides=["recipe.epochs=[3,2]", "evaluate.sets=[recall]", "evaluate.probes=true"],
-        output_path=tmp_path_factory.mktemp("probed"),
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[ocl_bench.RunResult, ocl_bench.RunResult]:
+    """A run without probes, and the same with them, in a folder of its own."""
+    settings = ["source_args.num_entities=60", "recipe.epochs=[1,1]", "evaluate.sets=[]"]
+    plain, probed = (
+        ocl_bench.run(
+            "scratch:tiny-16", "attributes", seeds=1, curves=False, overrides=[*settings, *more],
+            output_path=tmp_path_factory.mktemp("run"),
+        )
+        for more in ([], ["evaluate.probes=true"])
     )  # fmt: skip
+    return plain, probed
 
 
-def test_a_run_with_probes_is_the_run_that_it_would_be_without(small_run: Path, probed: Any) -> None:
-    without, own = (read_manifest(folder).stages for folder in (small_run, probed.folder))
-    assert {cell: {name: one.weights_after for name, one in stages.items()} for cell, stages in own.items()} == {
-        cell: {name: one.weights_after for name, one in stages.items()} for cell, stages in without.items()
-    }
-    assert {one.key for stages in own.values() for one in stages.values()} == {
-        one.key for stages in without.values() for one in stages.values()
-    }
-    plain = ocl_bench.load_results(small_run).results
-    assert plain.probes == () and "probes" not in (small_run / "results.json").read_text()
-    assert probed.results.model_copy(update={"probes": ()}) == plain
+def test_a_run_with_probes_is_the_run_that_it_would_be_without(runs: Any) -> None:
+    plain, probed = runs
+    without, own = (
+        {name: (one.key, one.weights_after) for name, one in read_manifest(run.folder).stages["seed-0"].items()}
+        for run in runs
+    )
+    assert without == own and set(own) == {"x1", "x2"}
+    assert plain.results.probes == () and "probes" not in (plain.folder / "results.json").read_text()
+    assert probed.results.model_copy(update={"probes": ()}) == plain.results
     shown = {(one.stage, one.contrast) for one in probed.results.probes}
     assert shown == {(stage, pair) for stage in ("x1", "x2") for pair in (PAIR, X2)}
-    rows = read_json_lines(probed.folder / "seed-1" / "x1" / "probes.jsonl")
+    rows = list(read_json_lines(probed.folder / "seed-0" / "x1" / "probes.jsonl"))
     assert len(rows) == 2 * 5 * 2 == len(probed.results.probes) / 2
 
 
-def test_a_run_shows_its_probes_as_a_table_and_a_picture(probed: Any, small_run: Path, tmp_path: Path) -> None:
+def test_a_run_shows_its_probes_as_a_table_and_a_picture(runs: Any, tmp_path: Path) -> None:
+    plain, probed = runs
     table = probed.table()
     assert "d1_cons_qa | d2_incons_qa" in table and "selectivity" in table and "best layer is chosen" in table
     assert (probed.folder / "probes.png").read_bytes().startswith(b"\x89PNG")
-    assert not (small_run / "probes.png").exists()
+    assert not (plain.folder / "probes.png").exists()
     done = call("plot", probed.folder, "--of", "probes", "--output-path", "probes.svg", folder=tmp_path)
     assert done.returncode == 0 and "<svg" in (tmp_path / "probes.svg").read_text()
-    done = call("plot", small_run, "--of", "probes", folder=tmp_path)
+    done = call("plot", plain.folder, "--of", "probes", folder=tmp_path)
     assert done.returncode == 2 and "has no probes; run it with --set evaluate.probes=true" in done.stderr
 
 
