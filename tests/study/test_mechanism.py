@@ -1,4 +1,4 @@
-"""A study of mechanisms says what goes before the gap, and beside it: from real runs, and from numbers known by hand."""
+"""A study of mechanisms says what goes before the gap, and beside it: real runs, and numbers known by hand."""
 
 from pathlib import Path
 from typing import Any
