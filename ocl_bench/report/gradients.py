@@ -13,6 +13,7 @@ from ocl_bench.score.result import GradientsAt
 from ocl_bench.tasks.subsets import SUBSETS
 
 PANEL = (2.6, 2.4)  # inches
+MARKERS = {"x1": "^", "x2": "o"}
 APART = 0.012  # of a panel's width: subsets side by side, so that intervals can be told apart
 
 
@@ -69,14 +70,18 @@ def _draw(axis: Any, moments: Sequence[GradientsAt], epochs: int) -> None:
         measured = [one.subsets[subset][ALIGNMENT] for one in shown]
         shift = (place - (len(subsets) - 1) / 2) * APART * epochs
         ends = [(one.mean - one.ci95[0], one.ci95[1] - one.mean) for one in measured if one.ci95 is not None]
-        style = STYLES[SUBSETS[subset].split]
+        split = SUBSETS[subset].split
         axis.errorbar(
             [(epochs if one.epoch is None else one.epoch) + shift for one in shown],
             [one.mean for one in measured],
             yerr=list(zip(*ends, strict=True)),
-            fmt=f"o{style}", color=COLOURS[subset], label=subset, capsize=2, markersize=3, linewidth=1.2,
+            fmt=f"{MARKERS[split]}{STYLES[split]}", color=COLOURS[subset], label=subset, capsize=2, markersize=4,
+            linewidth=1.2,
         )  # fmt: skip
     axis.axhline(0, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
-    axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(shown) == 1:  # no course to be seen: the subsets side by side
+        axis.set(xticks=[epochs], xticklabels=["end"], xlim=(epochs * (1 - 4 * APART), epochs * (1 + 4 * APART)))
+    else:
+        axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.spines[["top", "right"]].set_visible(False)
