@@ -178,6 +178,10 @@ TAMPERED: dict[str, tuple[Callable[[Any], Any], str]] = {
         gradient("gaps", "meta_ocl_gap", "cosine", "p", to=0.001),
         r"gradients\.1\.gaps\.meta_ocl_gap\.cosine\.p: is not what the seeds give",
     ),
+    "very many variables": (
+        gradient("subsets", "d1_cons", "dot", "n", to=10**9), r"gradients\.1\.subsets\.d1_cons: has other n than"
+    ),
+    "a batch": (gradient("batch", "variance", "n", to=9), r"gradients\.1\.batch: has other n than 4 of 2 models"),
     "a number of variables": (
         gradient("gaps", "meta_ocl_gap", "cosine", "n", to=1000),
         r"gradients\.1\.gaps\.meta_ocl_gap\.cosine\.n: is 1000; its subsets have 16",

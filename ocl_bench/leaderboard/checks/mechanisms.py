@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ocl_bench.leaderboard.checks.answers import LAST_DIGITS
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import RESULTS
@@ -20,7 +22,7 @@ from ocl_bench.score.gradients import ALIGNMENT, COMPARED, OF_BATCH, OF_VARIABLE
 from ocl_bench.score.probes import CHANCE, ProbeScore
 from ocl_bench.score.result import Gap, GradientsAt, Measured
 from ocl_bench.score.statistics import over_seeds, sign_flip_p
-from ocl_bench.tasks.mechanisms import PICTURE_POSITIONS, TEXT_POSITIONS
+from ocl_bench.tasks.mechanisms import PICTURE_POSITIONS, TEXT_POSITIONS, Gradients
 
 # Each is a panel of a picture on the entry's page; `six_stages` has thirty.
 MAX_PANELS = 36
@@ -152,10 +154,11 @@ def _gradients(moments: Sequence[GradientsAt], config: RunConfig) -> Wrong:
             *(one for name in at.subsets for one in _names(at.subsets[name], OF_VARIABLE, f"{where}.subsets.{name}")),
             *(one for name in at.gaps for one in _names(at.gaps[name], COMPARED, f"{where}.gaps.{name}")),
         ]
-        yield from wrong or _of_moment(at, config.seeds, where)
+        trainings = sum(at.stage in [stage.name for stage in cell.owned(config.task)] for cell in config.cells)
+        yield from wrong or _of_moment(at, asked, config.seeds, trainings, where)
 
 
-def _of_moment(at: GradientsAt, seeds: Sequence[int], where: str) -> Wrong:
+def _of_moment(at: GradientsAt, asked: Gradients, seeds: Sequence[int], trainings: int, where: str) -> Wrong:
     """What is wrong with numbers that all are there."""
     wrong = [
         one
@@ -168,6 +171,14 @@ def _of_moment(at: GradientsAt, seeds: Sequence[int], where: str) -> Wrong:
         for name, measured in at.batch.items()
         for one in _statistics(measured, seeds, f"{where}.batch.{name}", BOUNDS[name], alone=None)
     ]
+    for subset, found in at.subsets.items():
+        counts = {one.n for one in found.values()}
+        if len(counts) > 1 or not 2 * trainings <= max(counts) <= asked.variables * trainings:
+            wrong.append(
+                (f"{where}.subsets.{subset}", f"has other n than 2 to {asked.variables} of {trainings} models")
+            )
+    if {one.n for one in at.batch.values()} != {asked.batch * trainings}:
+        wrong.append((f"{where}.batch", f"has other n than {asked.batch} of {trainings} models"))
     yield from wrong
     if wrong:
         return  # what is compared below would be wrong for the same reason
@@ -219,7 +230,8 @@ def _statistics(
     if one.interval != ("seeds" if several or alone is None else alone):
         yield f"{where}.interval", "is not what as many seeds give"
     try:
-        estimate = over_seeds(values) if several else None
+        with np.errstate(over="raise", invalid="raise"):
+            estimate = over_seeds(values) if several else None
     except ArithmeticError:  # of numbers that are too large or too small to be squared
         yield f"{where}.per_seed", "holds numbers that no gradient has"
         return
