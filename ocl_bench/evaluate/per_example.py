@@ -7,6 +7,7 @@ another way than by calling their layer, are left to `vmap` over the whole model
 """
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +108,7 @@ class PerExample:
         batch = self._batch(points, parts)
         found: dict[str, Gradient] = {}
         with self._labelled() as labelled, torch.enable_grad():
-            loss, calls = self._calls(labelled, batch, self.model)
-            found |= self._explained(calls, torch.autograd.grad(loss, [one.made for one in calls], allow_unused=True))
-            del loss, calls
+            found |= self._explained(*self._calls(labelled, batch, self.model))
             if self.slow:
                 found |= self._slowly(labelled, points, parts)
         return Rows(found).grouped(size)
@@ -191,8 +190,17 @@ class PerExample:
         except (NotImplementedError, AttributeError):  # it looks at pictures
             return None, None
 
-    def _explained(self, calls: Sequence[_Call], deltas: Sequence[Tensor | None]) -> dict[str, Gradient]:
-        """Gradients of the parameters of layers that were called, from the gradients of what they made."""
+    def _explained(self, loss: Tensor, calls: Sequence[_Call], again: bool = False) -> dict[str, Gradient]:
+        """Gradients of the parameters of layers that were called, from the gradients of what they made.
+
+        Args:
+            loss, calls: from `_calls`.
+            again: whether the loss is to be asked for others.
+        """
+        if not calls:
+            return {}
+        made = [one.made for one in calls]
+        deltas: Sequence[Tensor | None] = torch.autograd.grad(loss, made, allow_unused=True, retain_graph=again)
         found: dict[str, list[Factors | Tensor]] = defaultdict(list)
         for call, delta in zip(calls, deltas, strict=True):
             if delta is None:
@@ -211,10 +219,8 @@ class PerExample:
         try:
             with self._labelled() as labelled:
                 loss, calls = self._calls(labelled, batch, self._with(own))
-                made = [one.made for one in calls]
-                deltas = torch.autograd.grad(loss, made, allow_unused=True, retain_graph=True)
+                found = self._explained(loss, calls, again=True)
                 true: Sequence[Tensor | None] = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-            found = self._explained(calls, deltas)
         except RuntimeError as error:
             if should_reduce_batch_size(error):
                 raise
@@ -251,7 +257,9 @@ class PerExample:
             example = _Batch(inputs, batch.width, *rest).map(lambda one: one[None])
             return self._loss(labelled, example, self._with(own))
 
-        with torch.no_grad():  # of anything but these parameters
+        # Nothing else has gradients; and that vmap does some operations one by one is no news to a user.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*performance drop.*")
             if not self.looped:
                 try:
                     found = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0))(own, *examples)
@@ -284,14 +292,14 @@ def alignments(
     longest = max(len(questions) * max(one.length for one in questions) for _, questions in variables)
     size = max(1, gradients.max_tokens // longest)
     for start in range(0, len(variables), size):
-        own = list(range(start, min(start + size, len(variables))))
+        own = range(start, min(start + size, len(variables)))
         needed = list(dict.fromkeys([*own, *(controls[number] for number in own)]))
+        others = [needed.index(controls[number]) for number in own]
         definition = gradients.rows([variables[number][0] for number in own])
-        every = gradients.rows([variables[number][1] for number in needed])
-        question = every.of(slice(len(own)))
-        other = every.of(torch.tensor([needed.index(controls[number]) for number in own], device=every.device))
-        pairs = (definition, definition), (question, question), (other, other), (definition, question)
-        products = [one.products(two) for one, two in (*pairs, (definition, other))]
+        question = gradients.rows([variables[number][1] for number in needed])
+        squares = question.products(question)
+        dots = [definition.products(question.of(numbers)) for numbers in (range(len(own)), others)]
+        products = definition.products(definition), squares[: len(own)], squares[others], *dots
         found += torch.stack(products, dim=1).tolist()
     return found
 
