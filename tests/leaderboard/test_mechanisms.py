@@ -221,6 +221,12 @@ def test_what_the_task_does_not_ask_for_is_refused(which: str, copy: Copy) -> No
     assert copy.problems() == [f"results.json: {which}: are there, and the task asks for none in evaluate.{which}"]
 
 
+def test_gradients_that_no_run_can_look_at_are_refused(copy: Copy) -> None:
+    copy.edit("manifest.json", value("config", "task", "evaluate", "gradients", "subsets", to=["d1_cons", "unseen"]))
+    copy.rehash()
+    assert copy.problems() == ["results.json: gradients: are of unseen, which has no definitions"]
+
+
 def test_its_page_shows_pictures_and_tables(entry: Path, tmp_path: Path) -> None:
     (own,) = ranked([check(entry)])
     site = write_site([own], tmp_path / "site").parent

@@ -23,6 +23,7 @@ from ocl_bench.score.probes import CHANCE, ProbeScore
 from ocl_bench.score.result import Gap, GradientsAt, Measured
 from ocl_bench.score.statistics import over_seeds, sign_flip_p
 from ocl_bench.tasks.mechanisms import PICTURE_POSITIONS, TEXT_POSITIONS, Gradients
+from ocl_bench.tasks.subsets import SUBSETS
 
 # Each is a panel of a picture on the entry's page; `six_stages` has thirty.
 MAX_PANELS = 36
@@ -125,6 +126,9 @@ def _gradients(moments: Sequence[GradientsAt], config: RunConfig) -> Wrong:
         return  # said already
     if len(stages) > MAX_PANELS or len(moments) > MAX_MOMENTS:
         yield "gradients", f"are of more than {MAX_PANELS} stages, or of {MAX_MOMENTS} moments"
+        return
+    if bare := [subset for subset in asked.subsets if SUBSETS[subset].tag is None]:
+        yield "gradients", f"are of {bare[0]}, which has no definitions"
         return
     first = config.task.shared_stages
     epochs = {stage: config.recipe.epochs[first + number] for number, stage in enumerate(stages)}
