@@ -50,7 +50,7 @@ def check_probes(probes: Probes, task: Task, name: str, encoder: Encoder, record
         _check_positions(probes, task, pair, texts)
         used = [kind_of(position) for position in positions_of(task, pair, texts, probes.positions)]
         looks += sum(len(texts[kind]) for kind in used)
-        for kind in set(used):
+        for kind in dict.fromkeys(used):
             _check_entities(probes, pair, kind, texts[kind])
             _check_tokens(probes, task, pair, texts, kind, name, encoder)
     return looks
@@ -73,7 +73,7 @@ def _check_positions(probes: Probes, task: Task, pair: Pair, texts: Mapping[Text
 
 def _check_entities(probes: Probes, pair: Pair, kind: Text, shown: Sequence[Shown]) -> None:
     for subset in pair:
-        entities = {one.about for one in shown if one.record.subset == subset}
+        entities = {one.about for one in shown if one.first == (subset == pair[0])}
         if len(entities) < probes.folds:
             raise OclBenchError(
                 f"evaluate.probes.folds: {probes.folds} folds need as many entities of each subset, and the "

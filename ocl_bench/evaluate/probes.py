@@ -23,9 +23,10 @@ from pydantic import Field
 from ocl_bench.contract import Contract
 from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
 from ocl_bench.tasks.mechanisms import PICTURE_POSITIONS, TEXT_POSITIONS, Pair, Position, Probes
+from ocl_bench.tasks.parts import members_of, parted
 from ocl_bench.tasks.records import Record, dataset_sha256
 from ocl_bench.tasks.schema import Task
-from ocl_bench.tasks.subsets import SUBSETS
+from ocl_bench.tasks.subsets import SUBSETS, Subset
 
 Text = Literal["definition", "qa"]
 
@@ -124,34 +125,33 @@ def shown_texts(contrasts: Iterable[Pair], records: Sequence[Record]) -> dict[Pa
     A question is of the group that most variables of the contrast have, the first in the alphabet of several; a
     variable without it is left out.
     """
-    contrasts = tuple(contrasts)
-    named = {subset for pair in contrasts for subset in pair}
-    kinds: tuple[Text, ...] = ("definition", "qa")
-    own = [record for record in records if record.subset in named and record.kind in kinds]
-    return {
-        pair: {
-            kind: _one_each([one for one in own if one.subset in pair and one.kind == kind], pair[0]) for kind in kinds
-        }
-        for pair in contrasts
-    }
+    found: dict[Pair, dict[Text, list[Shown]]] = {}
+    for pair in contrasts:
+        of = {variable: name for name in pair for variable in members_of(records, name)}
+        subsets = {parted(name)[0] for name in pair}
+        own = [one for one in records if one.subset in subsets and one.variable in of]
+        found[pair] = {"definition": [], "qa": []}
+        for kind, texts in found[pair].items():
+            each = _one_each([one for one in own if one.kind == kind])
+            texts += [Shown(one, of[one.variable] == pair[0], _about(one)) for one in each]
+            # Texts of like length are looked at together, in this order, and those of one batch are rounded alike.
+            random.Random(f"probed {pair}").shuffle(texts)
+    return found
 
 
-def _one_each(records: Sequence[Record], first: str) -> list[Shown]:
+def _one_each(records: Sequence[Record]) -> list[Record]:
+    """The first record of each variable that has one of the group that most have."""
     groups = Counter(group for group, _ in {(one.group, one.variable) for one in records})
-    if not groups:
-        return []
-    group = min(groups, key=lambda name: (-groups[name], name))
+    most = min(groups, key=lambda name: (-groups[name], name), default="")
     of: dict[str, Record] = {}
     for one in records:
-        if one.group == group:
+        if one.group == most:
             of.setdefault(one.variable, one)
-    shown = [
-        Shown(one, one.subset == first, one.answers[0] if one.kind == "definition" else one.entity)
-        for one in of.values()
-    ]
-    # Texts of like length are looked at together, in this order, and those of one batch are rounded alike.
-    random.Random(f"probed {first}").shuffle(shown)
-    return shown
+    return list(of.values())
+
+
+def _about(record: Record) -> str:
+    return record.answers[0] if record.kind == "definition" else record.entity
 
 
 def kind_of(position: Position) -> Text:
@@ -168,16 +168,20 @@ def positions_of(
         kind = kind_of(position)
         there = {one.first for one in shown[kind]} == {True, False}
         if position == "definition/tag":
-            there = there and all(_introduced(task, subset) for subset in pair)
+            there = there and all(_introduced(task, name) for name in pair)
         if position == "question/variable":
-            there = there and all(SUBSETS[subset].replaced for subset in pair)
+            there = there and all(_subset(name).replaced for name in pair)
         if there and (among is None or position in among):
             found.append(position)
     return found
 
 
-def _introduced(task: Task, subset: str) -> bool:
-    tag = SUBSETS[subset].tag
+def _subset(name: str) -> Subset:
+    return SUBSETS[parted(name)[0]]
+
+
+def _introduced(task: Task, name: str) -> bool:
+    tag = _subset(name).tag
     return tag is not None and task.design.wording_of(tag).introduces
 
 

@@ -15,7 +15,9 @@ from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.agreement import comparison_table
 from ocl_bench.leaderboard.table import Entry, markdown, parameters
 from ocl_bench.report.examples import data_uri
-from ocl_bench.report.tables import gap_table, reading_notes, subset_table
+from ocl_bench.report.gradients import draw_gradients
+from ocl_bench.report.probes import draw_probes
+from ocl_bench.report.tables import gap_table, gradient_table, probe_table, reading_notes, subset_table
 from ocl_bench.score.comparisons import Standing
 from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS
@@ -64,8 +66,27 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
         page = environment.get_template("submission.html")
         names = {entry.slug: entry.name for entry in entries}
         for entry in entries:
-            write_atomic(inside / f"{entry.slug}.html", page.render(names=names, **_details(entry)))
+            found = {"names": names, "mechanisms": _mechanisms(entry, inside)}
+            write_atomic(inside / f"{entry.slug}.html", page.render(**found, **_details(entry)))
     return folder / "index.html"
+
+
+def _mechanisms(entry: Entry, folder: Path) -> list[dict[str, str]]:
+    """What an entry says of its model's inside, nothing for most: probes and gradients, drawn in the site's folder."""
+    results, shown = entry.results, []
+    if results.probes:
+        path = draw_probes(results, folder / f"{entry.slug}-probes.png")
+        about = "Balanced accuracy of linear probes by layer and position, a panel for each contrast and stage"
+        table = _markup(probe_table(results, "html"))
+        shown.append({"what": "probes", "picture": path.name, "about": about, "table": table})
+    if results.gradients:
+        path = draw_gradients(results, entry.manifest.config, folder / f"{entry.slug}-gradients.png")
+        about = (
+            "Alignment of definitions' gradients with those of their questions, by subset and epoch, a panel a stage"
+        )
+        table = _markup(gradient_table(results, "html"))
+        shown.append({"what": "gradients", "picture": path.name, "about": about, "table": table})
+    return shown
 
 
 def _as_shown(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The submission: what lies in `results/<task>/<org>__<model>/<revision>/`, and how a run becomes one.
 
 submission.json            who submits what, and the checksums of the other files
-results.json               metrics and gaps
+results.json               metrics and gaps, and what probes and gradients say, if the task asks for them
 manifest.json              how the run was made, without paths of the machine that it was made on
 config.json                the model's configuration
 <cell>/samples.jsonl.gz    what the model said, an answer a line: whatever can be derived is left out
@@ -9,7 +9,7 @@ config.json                the model's configuration
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from ocl_bench.leaderboard.untrusted import list_files, pack
 from ocl_bench.models.spec import ModelSpec
 from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.folder import score_run
-from ocl_bench.runner.manifest import Manifest, read_manifest
+from ocl_bench.runner.manifest import Evaluations, Manifest, read_manifest
+from ocl_bench.score.result import Results
 from ocl_bench.text import MAX_HUB_NAME, FileName, Identifier, Line, ModelName, Prose, Sha256, TaskName, spelled_out
 
 Division = Literal["standard", "open"]
@@ -120,7 +121,7 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
     public = public_manifest(manifest, f"{org}/{model}")
     files = {
         MANIFEST: (public.model_dump_json(indent=2) + "\n").encode(),
-        RESULTS: (score_run(run, public).model_dump_json(indent=2) + "\n").encode(),
+        RESULTS: (_results(run, manifest, public).model_dump_json(indent=2) + "\n").encode(),
         CONFIG: config,
     }
     for cell in manifest.config.cells:
@@ -148,6 +149,12 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
     return submission
 
 
+def _results(run: Path, manifest: Manifest, public: Manifest) -> Results:
+    """What the public manifest's answers give, and what was found in the models, which nobody can derive from these."""
+    found = _evaluations(manifest, ("answers", "probes", "gradients"))
+    return score_run(run, public.model_copy(update={"evaluations": found}))
+
+
 def same_content(first: Path, second: Path) -> bool:
     """Whether two folders hold the same files with the same bytes."""
     names = list_files(first)[0]
@@ -173,11 +180,20 @@ def public_manifest(manifest: Manifest, name: str) -> Manifest:
     config = manifest.config.model_copy(update={"model": model, "also_tasks": (), "also_path": ()})
     private = ("model", "output_path", "include_path", "also_tasks")
     passed = {key: value for key, value in manifest.passed.items() if key not in private}
-    evaluations = {
-        cell: {place: {"answers": found["answers"]} for place, found in places.items() if "answers" in found}
+    evaluations = _evaluations(manifest, ("answers",))
+    return manifest.model_copy(update={"config": config, "passed": passed, "evaluations": evaluations})
+
+
+def _evaluations(manifest: Manifest, names: Sequence[str]) -> Evaluations:
+    """What some evaluators found, where there are answers."""
+    return {
+        cell: {
+            place: {name: found[name] for name in names if name in found}
+            for place, found in places.items()
+            if "answers" in found
+        }
         for cell, places in manifest.evaluations.items()
     }
-    return manifest.model_copy(update={"config": config, "passed": passed, "evaluations": evaluations})
 
 
 def _answers(stages: Iterable[Path]) -> Iterator[SubmittedAnswer]:

@@ -21,6 +21,7 @@ from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
 from ocl_bench.leaderboard.checks.initial_weights import check_initial
+from ocl_bench.leaderboard.checks.mechanisms import check_mechanisms
 from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
 from ocl_bench.leaderboard.checks.training import check_keys, check_stages, check_training
@@ -194,6 +195,7 @@ def _check_all(checked: Checked, initial: Initial | None) -> None:
     check_division(checked, submission, manifest)
     check_stages(checked, manifest)
     check_plausible(checked, manifest)
+    check_mechanisms(checked, manifest)
     datasets = rebuild(checked, manifest)
     if datasets is not None:
         check_vocabulary(checked, manifest, datasets)

@@ -9,15 +9,16 @@ from ocl_bench.report.plots import COLOURS, STYLES
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.gradients import ALIGNMENT
-from ocl_bench.score.result import GradientsAt
+from ocl_bench.score.result import GradientsAt, Results
 from ocl_bench.tasks.subsets import SUBSETS
 
 PANEL = (2.6, 2.4)  # inches
+MARKERS = {"x1": "^", "x2": "o"}
 APART = 0.012  # of a panel's width: subsets side by side, so that intervals can be told apart
 
 
 def plot_gradients(folder: Path, path: Path | None = None) -> Path:
-    """Draw the alignment of definitions with their questions: a panel a stage, each subset by epoch, with intervals.
+    """Draw how gradients of a run are aligned; see `draw_gradients`.
 
     Args:
         folder: a run folder.
@@ -26,15 +27,28 @@ def plot_gradients(folder: Path, path: Path | None = None) -> Path:
     Raises:
         OclBenchError: if the run has no gradients.
     """
+    results = read_results(folder)
+    if not results.gradients:
+        raise OclBenchError(f"{folder}: the run has no gradients; run it with --set evaluate.gradients=true.")
+    return draw_gradients(results, read_manifest(folder).config, path or folder / "gradients.png")
+
+
+def draw_gradients(results: Results, config: RunConfig, path: Path) -> Path:
+    """Draw the alignment of definitions with their questions: a panel a stage, each subset by epoch, with intervals.
+
+    Args:
+        results: with gradients.
+        config: of the run that they are of.
+        path: the picture; its ending decides the format.
+
+    Raises:
+        OclBenchError: if it cannot be written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    results, config = read_results(folder), read_manifest(folder).config
-    if not results.gradients:
-        raise OclBenchError(f"{folder}: the run has no gradients; run it with --set evaluate.gradients=true.")
-    path = path or folder / "gradients.png"
     stages = list(dict.fromkeys(one.stage for one in results.gradients))
     size = PANEL[0] * len(stages) + 1.4, PANEL[1] + 0.5
     with pyplot.rc_context({"font.size": 8, "axes.titlesize": 8}):
@@ -44,7 +58,8 @@ def plot_gradients(folder: Path, path: Path | None = None) -> Path:
             axis.set_title(f"stage {stage}")
         axes[0][0].set_ylabel("alignment: cosine with own questions\nless that with another variable's")
         figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside right center")
-        seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}"
+        count = next(iter(results.gradients[0].batch.values())).seeds
+        seeds = f"{count} seed{'s' if count > 1 else ''}"
         figure.suptitle(f"{results.task} · {results.model} · {seeds}, mean and 95 % interval", fontsize=8)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,15 +83,19 @@ def _draw(axis: Any, moments: Sequence[GradientsAt], epochs: int) -> None:
     for place, subset in enumerate(subsets):
         measured = [one.subsets[subset][ALIGNMENT] for one in shown]
         shift = (place - (len(subsets) - 1) / 2) * APART * epochs
-        ends = [(one.mean - one.ci95[0], one.ci95[1] - one.mean) for one in measured if one.ci95 is not None]
-        style = STYLES[SUBSETS[subset].split]
+        ends = [(max(0, one.mean - one.ci95[0]), max(0, one.ci95[1] - one.mean)) for one in measured if one.ci95]
+        split = SUBSETS[subset].split
         axis.errorbar(
             [(epochs if one.epoch is None else one.epoch) + shift for one in shown],
             [one.mean for one in measured],
             yerr=list(zip(*ends, strict=True)),
-            fmt=f"o{style}", color=COLOURS[subset], label=subset, capsize=2, markersize=3, linewidth=1.2,
+            fmt=f"{MARKERS[split]}{STYLES[split]}", color=COLOURS[subset], label=subset, capsize=2, markersize=4,
+            linewidth=1.2,
         )  # fmt: skip
     axis.axhline(0, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
-    axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(shown) == 1:  # no course to be seen: the subsets side by side
+        axis.set(xticks=[epochs], xticklabels=["end"], xlim=(epochs * (1 - 4 * APART), epochs * (1 + 4 * APART)))
+    else:
+        axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.spines[["top", "right"]].set_visible(False)

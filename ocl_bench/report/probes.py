@@ -8,6 +8,7 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.probes import kind_of
 from ocl_bench.runner.folder import read_results
 from ocl_bench.score.probes import CHANCE, ORDER, ProbeScore
+from ocl_bench.score.result import Results
 from ocl_bench.tasks.mechanisms import Position
 
 # One that is as bright as it is dark in grey, and to those who see no red or no green.
@@ -17,9 +18,7 @@ MOST_TICKS = 9
 
 
 def plot_probes(folder: Path, path: Path | None = None) -> Path:
-    """Draw what probes read: a panel for each contrast and stage, accuracy by layer and position.
-
-    A dot is in cells whose 95 % interval lies outside the chance band.
+    """Draw what a run's probes read; see `draw_probes`.
 
     Args:
         folder: a run folder.
@@ -28,15 +27,29 @@ def plot_probes(folder: Path, path: Path | None = None) -> Path:
     Raises:
         OclBenchError: if the run has no probes.
     """
+    results = read_results(folder)
+    if not results.probes:
+        raise OclBenchError(f"{folder}: the run has no probes; run it with --set evaluate.probes=true.")
+    return draw_probes(results, path or folder / "probes.png")
+
+
+def draw_probes(results: Results, path: Path) -> Path:
+    """Draw what probes read: a panel for each contrast and stage, accuracy by layer and position.
+
+    A dot is in cells whose 95 % interval lies outside the chance band.
+
+    Args:
+        results: with probes.
+        path: the picture; its ending decides the format.
+
+    Raises:
+        OclBenchError: if it cannot be written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    results = read_results(folder)
-    if not results.probes:
-        raise OclBenchError(f"{folder}: the run has no probes; run it with --set evaluate.probes=true.")
-    path = path or folder / "probes.png"
     contrasts = list(dict.fromkeys(one.contrast for one in results.probes))
     stages = list(dict.fromkeys(one.stage for one in results.probes))
     positions = [one for one in ORDER if any(one == score.position for score in results.probes)]
@@ -56,7 +69,8 @@ def plot_probes(folder: Path, path: Path | None = None) -> Path:
         bar = figure.colorbar(image, ax=axes, extend="min", shrink=0.8, aspect=30)
         bar.set_label("balanced accuracy")
         bar.outline.set_visible(False)
-        seeds = f"{len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}"
+        count = results.probes[0].seeds
+        seeds = f"{count} seed{'s' if count > 1 else ''}"
         figure.suptitle(f"{results.task} · {results.model} · {seeds}; dots: outside chance", fontsize=7)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

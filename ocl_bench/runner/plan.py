@@ -154,7 +154,7 @@ def is_standard(spec: ModelSpec, task: Task, recipe: Recipe) -> bool:
     if task.task not in task_files() or own_recipe not in recipe_files():
         return False
     plain = spec.args.dtype == ModelArgs.model_fields["dtype"].default and spec.args.tokenizer is None
-    return plain and task.scored == load_task(task.task) and recipe == load_recipe(own_recipe)
+    return plain and task.scored == load_task(task.task).scored and recipe == load_recipe(own_recipe)
 
 
 def check_recipe(recipe: Recipe, task: Task) -> None:

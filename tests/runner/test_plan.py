@@ -54,6 +54,9 @@ def test_a_disk_without_room_is_refused_before_training(tmp_path: Path, monkeypa
         ({"overrides": ["recipe.adapter=null"]}, False),
         ({"model_args": ModelArgs(dtype="bfloat16")}, True),
         ({"trust_remote_code": True}, False),
+        ({"overrides": ["evaluate.probes=true"]}, False),
+        ({"task": "six_stages"}, False),  # which asks for probes by itself
+        ({"task": "six_stages", "overrides": ["evaluate.probes=null"]}, False),
     ],
 )
 def test_only_the_suites_own_task_and_recipe_count_as_unmodified(options: dict[str, Any], modified: bool) -> None:

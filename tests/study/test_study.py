@@ -115,7 +115,7 @@ def test_another_task_than_the_studys_can_be_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(study_files()))
 def test_every_point_of_every_study_is_a_run_that_can_be_planned(name: str) -> None:
     study = load_study(name)
-    for pretrained in (False, True) if study.scratch else (True,):
+    for pretrained in [kind for kind, there in ((False, study.scratch), (True, study.pretrained)) if there]:
         for point in study.runs(pretrained):
             model = point.model or ("EleutherAI/pythia-1b-deduped" if pretrained else "scratch:tiny")
             choice = choose(RunRequest.from_options(model=model, task=point.task, overrides=point.set))
@@ -127,6 +127,7 @@ def test_the_studies_of_the_paper_are_there_and_those_of_adapters_and_of_two_oth
     assert set(study_files()) == families | {
         "two_stage", "in_context", "correlation", "word_order", "model_size", "batch_size", "single_stage",
         "three_stage", "data_amount", "pairs", "digit_pairs", "digit_correlation", "lora", "negated", "six_stages",
+        "mechanism", "mechanism_attributes",
     }  # fmt: skip
     assert {name for name in study_files() if load_study(name).scratch is None} == families
 

@@ -1,5 +1,6 @@
 """Definitions in natural language and in context: exact texts, distinct phrasings, and refusals."""
 
+import random
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.wording import Wording, split_text
+from ocl_bench.tasks.wording import Wording, split_text, tag_wording
 
 VALUES = {
     "tag": "<|tttttt|>",
@@ -154,3 +155,21 @@ def test_a_design_that_does_not_fit_together_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(OclBenchError, match=message.replace("{", r"\{").replace("[", r"\[")):
         load_task("attributes", overrides)
+
+
+def test_what_introduces_a_variable_is_found_in_every_text_that_was_made() -> None:
+    rng = random.Random(0)
+    for order in ("tve", "evt", "vte"):
+        (text,) = tag_wording(order).texts("<|abcdef|>", "<|xyz|>", "Ada (of) Lovelace", rng, 1)
+        assert tag_wording(order).introduction("".join(text), "<|xyz|>", "Ada (of) Lovelace") == "<|abcdef|>"
+    wording = Wording(
+        templates=("According to {source}, {variable} {phrase} {entity}.", '{source} has "{entity}" for {variable}'),
+        sources=("a fortune cookie", "a fortune cookie factory"),
+        phrases=("is", "is not"),
+    )
+    for template, source, phrase in wording.combinations():
+        made = split_text(template, {"source": source, "phrase": phrase, "variable": "xyz", "entity": "Ada"})
+        assert wording.introduction("".join(made), "xyz", "Ada") == source
+    phrased = Wording(templates=("{entity} {phrase} {variable}",), phrases=("is", "became"))
+    assert phrased.introduction("Ada became xyz\n", "xyz", "Ada") == "became"
+    assert phrased.introduces and not Wording(templates=("{variable} is {entity}",)).introduces

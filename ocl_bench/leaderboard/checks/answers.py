@@ -20,7 +20,7 @@ from ocl_bench.leaderboard.checks.consistency import (
     unchanged_stages,
     untold_trainings,
 )
-from ocl_bench.leaderboard.checks.data import Dataset, questions_of, suite_task
+from ocl_bench.leaderboard.checks.data import Dataset, is_own, questions_of
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_line, printable
@@ -59,7 +59,7 @@ def check_answers(
     """Every question of every stage has one answer, and the results are what these give."""
     chance = chance_levels(manifest.config.task)
     complete = True
-    left = MAX_ANSWERS if manifest.config.task != suite_task(manifest.config.task.task) else math.inf
+    left = math.inf if is_own(manifest.config.task) else MAX_ANSWERS
     for cell in manifest.config.cells:
         name = f"{cell.name}/{SAMPLES}"
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
@@ -244,8 +244,11 @@ def _all_answered(
 
 
 def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> None:
-    """results.json is, number for number and but for their last digits, what the answers give."""
-    own = results_of(manifest, score_samples(checked.samples, manifest.config.task))
+    """results.json is, number for number and but for their last digits, what the answers give.
+
+    Nobody can derive what is in a model from what it answers: that is checked for form by itself.
+    """
+    own = results_of(manifest, score_samples(checked.samples, manifest.config.task) | _inside(submitted))
     wrong = (
         Problem(RESULTS, where, f"is {_shown(given)}; the answers give {_shown(derived)}")
         for where, given, derived in _differences(submitted.model_dump(mode="json"), own.model_dump(mode="json"), "")
@@ -254,15 +257,23 @@ def _check_results(checked: Checked, manifest: Manifest, submitted: Results) -> 
     checked.ranked = _ranked(checked, manifest, own)
 
 
+def _inside(submitted: Results) -> dict[str, Any]:
+    return {"probes": submitted.probes, "gradients": submitted.gradients}
+
+
 def _ranked(checked: Checked, manifest: Manifest, own: Results) -> Results:
-    """What ranks rest on. Seeds beyond the standard ones were chosen by the submitter, perhaps for what they gave."""
+    """What ranks rest on. Seeds beyond the standard ones were chosen by the submitter, perhaps for what they gave.
+
+    Probes and gradients, on which no rank rests, stay those of all seeds.
+    """
     config, standard = manifest.config, {(seed, 0) for seed in manifest.config.task.standard_seeds}
     seeds = {(cell.seed, cell.stage2_seed) for cell in config.cells}
     if checked.submission is None or checked.submission.division == "open" or not seeds > standard:
         return own
     kept = [sample for sample in checked.samples if (sample.seed, sample.stage2_seed) in standard]
     fewer = config.model_copy(update={"seeds": config.task.standard_seeds, "stage2_seeds": (0,)})
-    return results_of(manifest.model_copy(update={"config": fewer}), score_samples(kept, config.task))
+    found = score_samples(kept, config.task) | _inside(own)
+    return results_of(manifest.model_copy(update={"config": fewer}), found)
 
 
 def _shown(value: Any) -> str:

@@ -79,6 +79,12 @@ def suite_task(name: str) -> Task | None:
     return load_task(name) if name in task_files() else None
 
 
+def is_own(task: Task) -> bool:
+    """Whether a task is the suite's own, as far as it decides what is trained and scored."""
+    own = suite_task(task.task)
+    return own is not None and task.scored == own.scored
+
+
 @lru_cache(maxsize=10)  # the standard seeds, which most submissions share
 def _built(task: str, seed: int, stage2_seed: int, x0_seed: int) -> tuple[Dataset, str]:
     dataset = Dataset(build(Task.model_validate_json(task), seed, stage2_seed, x0_seed))
@@ -88,7 +94,7 @@ def _built(task: str, seed: int, stage2_seed: int, x0_seed: int) -> tuple[Datase
 def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
     """The data of every cell, built from the task; None if they cannot be."""
     config = manifest.config
-    own = config.task.scored == suite_task(config.task.task)
+    own = is_own(config.task)
     assert checked.submission is not None
     if not own and checked.submission.division == "standard":
         return None  # said already

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from ocl_bench.leaderboard.checks.data import is_own, suite_task
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import (
     CONFIG,
@@ -16,7 +17,6 @@ from ocl_bench.leaderboard.submission import (
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.runner.manifest import Manifest, Provenance
 from ocl_bench.runner.plan import is_standard
-from ocl_bench.tasks.load import load_task, task_files
 
 
 def check_place(checked: Checked) -> None:
@@ -79,16 +79,14 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
         if not submission.notes:
             checked.add(SUBMISSION, "notes", "say what differs from the standard division")
         return
-    name = config.task.task
-    if name not in task_files():
+    name, own = config.task.task, suite_task(config.task.task)
+    if own is None:
         checked.add(
             MANIFEST, "config.task.task", f"'{printable(name)}' is not a task of the suite; use the open division"
         )
-    elif config.task.scored != load_task(name):
-        own = load_task(name).version
-        what = (
-            f"is version {config.task.version}, the suite's is {own}" if config.task.version != own else "was changed"
-        )
+    elif not is_own(config.task):
+        versions = config.task.version, own.version
+        what = "was changed" if versions[0] == versions[1] else "is version {}, the suite's is {}".format(*versions)
         checked.add(MANIFEST, "config.task", f"the task {what}; run the suite's own")
     elif modified:
         checked.add(MANIFEST, "config", "recipe or model loading differ from the suite's own; use the open division")
