@@ -1,6 +1,7 @@
 """Gradients of single examples are those of a loop, of any model; what is made of them; and a run that looks."""
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, Heard
+from conftest import ARCHITECTURES, WHOLE, Heard
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
@@ -178,6 +179,7 @@ def test_padding_memory_and_company_change_nothing() -> None:
     beside = gradients.rows([variables[0][0], [Datapoint(long, long, 1)]])
     assert beside.products(beside)[0].item() == pytest.approx(together[0][0], rel=1e-5)
     sizes: list[int] = []
+    gradients.max_tokens = 64
 
     def out_of_memory(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         sizes.append(given[0].numel())
@@ -224,49 +226,49 @@ def test_the_control_is_of_another_entity_and_of_the_same_questions() -> None:
     assert again == drawn_variables(records, "d1_cons_qa", 50, seed=0) != drawn_variables(records, "d1_cons_qa", 50, 1)
 
 
-RUN: dict[str, Any] = {
-    "model": "scratch:tiny-16", "task": "attributes", "seeds": 1, "limit": 6,
-    "overrides": ("source_args.num_entities=60", "recipe.epochs=[3,2]", "evaluate.sets=[]"),
-}  # fmt: skip
-LOOKING = "evaluate.gradients={epochs: [1, 3], variables: 5, batch: 8}"
+LOOKING = "evaluate.gradients={epochs: [1, 2], variables: 5, batch: 8}"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run that looked at gradients and was interrupted in between, and one that did not."""
-    outputs = [tmp_path_factory.mktemp(name) for name in ("looking", "plain")]
-    options = {**RUN, "overrides": (*RUN["overrides"], LOOKING), "output_path": outputs[0], "checkpoint_seconds": 0}
+def looking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first seed of `whole_run`, but that it looked at gradients, and was interrupted in between."""
+    options = {
+        **WHOLE, "seeds": 1, "stage2_seeds": 1, "overrides": (*WHOLE["overrides"], LOOKING), "checkpoint_seconds": 0,
+        "output_path": tmp_path_factory.mktemp("looking"),
+    }  # fmt: skip
 
     def interrupt(message: Any) -> None:
         if isinstance(message, EpochDone) and message.epoch == 2:
             raise KeyboardInterrupt
 
-    with Workers() as workers:
+    with pytest.MonkeyPatch.context() as patch, Workers() as workers:
+        patch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)  # threads as those of two seeds
         with pytest.raises(KeyboardInterrupt):
             ocl_bench.run(**options, workers=workers, progress=Heard(interrupt).shown)
-        looking = ocl_bench.run(**options, workers=workers).folder
-        return looking, ocl_bench.run(**RUN, output_path=outputs[1], workers=workers).folder
+        return ocl_bench.run(**options, workers=workers).folder
 
 
-def test_a_run_that_looks_trains_and_answers_as_one_that_does_not(runs: tuple[Path, Path]) -> None:
-    looked, plain = (read_manifest(folder).stages["seed-0"] for folder in runs)
+def test_a_run_that_looks_trains_and_answers_as_one_that_does_not(looking: Path, whole_run: Path) -> None:
+    looked, plain = (read_manifest(folder).stages["seed-0"] for folder in (looking, whole_run))
     for stage in ("x1", "x2"):
         assert looked[stage].weights_after == plain[stage].weights_after
         for name in ("curve.jsonl", "answers.jsonl"):
-            one, other = (folder / "seed-0" / stage / name for folder in runs)
+            one, other = (folder / "seed-0" / stage / name for folder in (looking, whole_run))
             assert one.read_bytes() == other.read_bytes()
-    assert ["gradients" in json.loads((folder / "results.json").read_text()) for folder in runs] == [True, False]
+    texts_of = [(folder / "results.json").read_text() for folder in (looking, whole_run)]
+    assert ["gradients" in json.loads(text) for text in texts_of] == [True, False]
 
 
-def test_what_it_saw_comes_back_after_an_interruption_and_is_summarised(runs: tuple[Path, Path]) -> None:
-    looking, _ = runs
+def test_what_it_saw_comes_back_after_an_interruption_and_is_summarised(looking: Path) -> None:
     assert read_manifest(looking).stages["seed-0"]["x1"].resumed > 0
     looks = list(read_json_lines(looking / "seed-0" / "x1" / "gradients-epochs.jsonl"))
-    assert [look["epoch"] for look in looks] == [1, 3]
+    assert [look["epoch"] for look in looks] == [1, 2]
     (after,) = read_json_lines(looking / "seed-0" / "x1" / "gradients.jsonl")
     assert after["epoch"] is None and after["subsets"] == looks[1]["subsets"] and after["batch"] == looks[1]["batch"]
     found = score_run(looking).gradients
-    assert [(at.stage, at.epoch) for at in found] == [("x1", 1), ("x1", 3), ("x1", None), ("x2", 1), ("x2", None)]
+    assert [(at.stage, at.epoch) for at in found] == [
+        (stage, epoch) for stage in ("x1", "x2") for epoch in (1, 2, None)
+    ]
     own = after["subsets"]["d1_cons"]
     at = found[2].subsets["d1_cons"]
     assert at["alignment"].mean == pytest.approx(np.mean([one["cosine"] - one["cosine_other"] for one in own]))
@@ -280,14 +282,14 @@ def test_what_it_saw_comes_back_after_an_interruption_and_is_summarised(runs: tu
 
 def refused(*overrides: str) -> str:
     with pytest.raises(OclBenchError) as error:
-        ocl_bench.run(**{**RUN, "overrides": (*RUN["overrides"], *overrides)}, output_path=Path("nowhere"))
+        ocl_bench.run(**{**WHOLE, "overrides": (*WHOLE["overrides"], *overrides)}, output_path=Path("nowhere"))
     sentence = str(error.value)
     assert sentence.count(". ") == 0
     return sentence
 
 
 def test_what_cannot_be_looked_at_is_refused_in_a_sentence() -> None:
-    assert "no stage has an epoch 9 (x1 has 3 and x2 has 2)" in refused("evaluate.gradients={epochs: [9]}")
+    assert "no stage has an epoch 9 (x1 has 2 and x2 has 2)" in refused("evaluate.gradients={epochs: [9]}")
     assert "'qa_only' has no definitions" in refused("evaluate.gradients={subsets: [qa_only]}")
     assert "'d1_con'" in refused("evaluate.gradients={subsets: [d1_con]}")
     gradients, task = Gradients(epochs=(1,)), load_task("attributes")
