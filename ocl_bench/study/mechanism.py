@@ -64,7 +64,8 @@ class Found:
 
     Attributes:
         points: those that have it.
-        change, change_p: the last point less the first, paired by seed; None for one seed or one point.
+        change, change_p: the last point less the first, paired by seed; None for one seed or one point, or points without an
+            order.
         correlation: of its values with the gap over seeds within points, and the 95 % interval; None for two seeds or
             fewer.
         n: values that the correlation is of.
@@ -111,7 +112,7 @@ def findings(results: StudyResults) -> list[Found]:
         points = [(point, predictor.of(point.results)) for point in results.points]
         have = tuple(_at(point, values, predictor) for point, values in points if values is not None)
         if have:
-            found.append(_found(predictor, have))
+            found.append(_found(predictor, have, results.study.ordered))
     return found
 
 
@@ -128,10 +129,10 @@ def _at(point: PointResult, values: Seeds, predictor: Predictor) -> AtPoint:
     )
 
 
-def _found(predictor: Predictor, points: tuple[AtPoint, ...]) -> Found:
+def _found(predictor: Predictor, points: tuple[AtPoint, ...], ordered: bool) -> Found:
     first, last = points[0].per_seed, points[-1].per_seed
     changes = [last[seed] - first[seed] for seed in first if seed in last]
-    paired = len(points) > 1 and len(changes) > 1
+    paired = ordered and len(points) > 1 and len(changes) > 1
     return Found(
         predictor=predictor,
         points=points,

@@ -74,6 +74,13 @@ def test_the_study_prints_what_goes_before_the_gap_and_draws_it(study: tuple[Stu
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_points_without_an_order_have_no_first_and_last(study: tuple[StudyResults, str, Path]) -> None:
+    results = study[0]
+    unordered = results.model_copy(update={"study": results.study.model_copy(update={"ordered": False})})
+    assert all(one.change is not None for one in findings(results))
+    assert all(one.change is None for one in findings(unordered))
+
+
 def _points(*rows: tuple[list[float], list[float]]) -> list[AtPoint]:
     return [
         AtPoint(str(number), None, None, dict(zip("abcdef", x, strict=False)), dict(zip("abcdef", y, strict=False)))
