@@ -64,8 +64,8 @@ class Found:
 
     Attributes:
         points: those that have it.
-        change, change_p: the last point less the first, paired by seed; None for one seed or one point, or points without an
-            order.
+        change, change_p: the last point less the first, paired by seed; None for one seed, one point, or points without
+            an order.
         correlation: of its values with the gap over seeds within points, and the 95 % interval; None for two seeds or
             fewer.
         n: values that the correlation is of.

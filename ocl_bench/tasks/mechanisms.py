@@ -18,7 +18,7 @@ TextPosition = Literal[
     "definition/tag", "definition/variable", "definition/entity", "question/variable", "question/end"
 ]
 PicturePosition = Literal["definition/picture", "question/picture"]
-Position = TextPosition | PicturePosition
+Position = Literal[TextPosition, PicturePosition]
 TEXT_POSITIONS: tuple[Position, ...] = get_args(TextPosition)
 PICTURE_POSITIONS: tuple[Position, ...] = get_args(PicturePosition)
 Pair = tuple[str, str]
