@@ -196,6 +196,10 @@ class _Execution:
             self.on_message(EngineChosen(compute.engine, compute.engine_reason))
             if schedule.steps_left and (faster := advice(compute)):
                 self.on_message(Note(faster))
+            if checkout_state()[1]:
+                self.on_message(
+                    Note("code or tasks have uncommitted changes: the standard division will not take this run")
+                )
 
     def _train(self, serving: Serving | None) -> None:
         self.live.done = sum(1 for _ in self.schedule.done())

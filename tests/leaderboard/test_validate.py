@@ -380,14 +380,14 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     ),
     "uncommitted code": (
         lambda copy: (copy.edit(SUBMISSION, put("division", to="standard")), copy.edit(MANIFEST, put("dirty", to=True)))[0],
-        r"^manifest\.json: dirty: a checkout had uncommitted changes",
+        r"^manifest\.json: dirty: code or tasks had uncommitted changes",
     ),
     "uncommitted code, in a stage": (
         lambda copy: (
             copy.edit(SUBMISSION, put("division", to="standard")),
             copy.edit(MANIFEST, lambda m: (clean(m), put("stages", "seed-0", "x1", "provenance", "dirty", to=True)(m))[0]),
         )[0],
-        r"^manifest\.json: dirty: a checkout had uncommitted changes",
+        r"^manifest\.json: dirty: code or tasks had uncommitted changes",
     ),
     "weights that nobody has": (
         lambda copy: (

@@ -102,7 +102,9 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
             MANIFEST, "config.model.source", "nobody else has these weights; publish them, or use the open division"
         )
     if manifest.dirty or any(one.dirty for one in provenances(manifest)):
-        checked.add(MANIFEST, "dirty", "a checkout had uncommitted changes; run again, with --fresh, from a clean one")
+        checked.add(
+            MANIFEST, "dirty", "code or tasks had uncommitted changes; run again, with --fresh, from a clean checkout"
+        )
 
 
 def provenances(manifest: Manifest) -> Iterator[Provenance]:
