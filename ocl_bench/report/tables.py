@@ -323,7 +323,7 @@ def with_interval(value: Value | Gap | ProbeScore | Selectivity | Measured, sign
 
 
 def detectable(gap: Gap) -> str:
-    """A gap's least detectable effect; a dash for a single seed."""
+    """A gap's least detectable effect; a dash where seeds show no spread."""
     least = least_detectable(list(gap.per_seed.values()))
     return "–" if least is None else number(least)
 

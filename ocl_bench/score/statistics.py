@@ -74,14 +74,16 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def least_detectable(values: Sequence[float]) -> float | None:
-    """The true mean that as many new seeds, spread like these, would tell from 0 with 80 % power; None for one seed.
+    """The true mean that as many new seeds, spread like these, would tell from 0 with 80 % power.
+
+    None where no spread was seen: of one seed, or of a few that agree exactly.
 
     Told from 0: by the two-sided t-test of level .05, the paired one where each value is a difference within a seed.
     The spread is the one seen, so it is as uncertain as that: over five seeds, the true one may be .6 to 2.9 times it.
     """
     from scipy.special import nctdtrinc, stdtrit
 
-    if len(values) < 2:
+    if len(set(values)) < 2:
         return None
     freedom = len(values) - 1
     sem = np.std(np.asarray(values, float), ddof=1) / len(values) ** 0.5

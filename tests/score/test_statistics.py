@@ -133,9 +133,9 @@ def test_the_least_detectable_effect_has_the_power_that_scipys_noncentral_t_give
     assert stats.nct(seeds - 1, least / (0.1 / seeds**0.5)).sf(critical) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_a_single_seed_has_no_least_detectable_effect_and_seeds_without_spread_have_0() -> None:
+def test_seeds_without_spread_have_no_least_detectable_effect() -> None:
     assert least_detectable([0.3]) is None
-    assert least_detectable([0.3, 0.3, 0.3]) == 0
+    assert least_detectable([0.3, 0.3, 0.3]) is None
 
 
 def test_interval_of_a_single_seed_is_over_entities_and_says_so() -> None:
