@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints."""
 
+import errno
 import signal
 import sys
 import threading
@@ -11,10 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, counted, did_you_mean
 from ocl_bench.leaderboard.cli import leaderboard, submit
 
 RESUMED = ("run", "study", "sweep")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # nothing is wrong but the disk
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,6 +51,12 @@ class Group(click.Group):
 
             click.echo(f"ocl-bench: {spelled_out(str(error), keep=chr(10))}", err=True)
             sys.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            where = f"{error.filename}: it" if error.filename else "a file"
+            click.echo(f"ocl-bench: {where} cannot be written ({error.strerror}); make room and try again.", err=True)
+            sys.exit(3)
 
     def invoke(self, ctx: click.Context) -> Any:
         with _terminated_by_signal():
@@ -174,7 +182,7 @@ def _request_fields(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
     help="YAML file with any of these options.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else; of several tasks, a list.")
 @click.pass_context
 def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> None:
     """Finetune a model on X1, then X2, evaluate it after each, and show the gaps.
@@ -188,11 +196,20 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
     chosen = names(tasks)
     if not chosen:
         raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
-    for result in api.run_tasks(tasks=chosen, progress=RunProgress, **_request_fields(ctx, options)):
-        if as_json:
-            click.echo(result.results.model_dump_json(indent=2))
-        else:
-            _show(result)
+    fields = _request_fields(ctx, options)
+    done = []
+    for result in api.run_tasks(tasks=chosen, progress=RunProgress, **fields):
+        done.append(result)
+        if not as_json:
+            _show(result, fields)
+    if as_json:
+        click.echo(_json_of([result.results for result in done]))
+
+
+def _json_of(results: list[Any]) -> str:
+    """One document: results.json of one task, a list of several."""
+    texts = [one.model_dump_json(indent=2) for one in results]
+    return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
 
 
 @main.command()
@@ -212,15 +229,19 @@ def plan(ctx: click.Context, /, as_json: bool, on: str | None, task: str, **opti
     require_fit(found)
 
 
-def _show(result: Any) -> None:
+def _show(result: Any, fields: dict[str, Any]) -> None:
+    from ocl_bench.runner.again import next_run
     from ocl_bench.runner.manifest import read_manifest
+    from ocl_bench.runner.request import RunRequest
 
     manifest = read_manifest(result.folder)
     seconds, memory = manifest.wall_seconds or 0.0, (manifest.peak_memory_bytes or 0) / 2**30
     compute = manifest.config.compute
-    used = f"{compute.device} ({len(compute.slots)} workers × {compute.threads} threads)"
+    workers, threads = counted(len(compute.slots), "worker"), counted(compute.threads, "thread")
     click.echo(f"\n{result.table()}\n")
-    click.echo(f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {used}")
+    click.echo(
+        f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {compute.device} ({workers} × {threads})"
+    )
     click.echo(f"run folder       {result.folder}")
     if manifest.config.curves:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
@@ -228,15 +249,9 @@ def _show(result: Any) -> None:
         click.echo(f"probes           {result.folder / 'probes.png'}")
     if result.results.gradients:
         click.echo(f"gradients        {result.folder / 'gradients.png'}")
-    click.echo(f"next             {_next(result.results, manifest.config.task)}")
-
-
-def _next(results: Any, task: Any) -> str:
-    """What to run next: the same task on a pretrained model, if it has a recipe for one, or with more seeds."""
-    if results.model.startswith("scratch:") and task.recipe.pretrained != task.recipe.scratch:
-        return f"ocl-bench run --model EleutherAI/pythia-70m-deduped --task {results.task}   (a pretrained model)"
-    more = 2 * len(results.seeds)
-    return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
+    task = manifest.passed.get("task", manifest.config.task.task)
+    command, why = next_run(RunRequest.from_options(**{**fields, "task": task}), manifest.config)
+    click.echo(f"next             {command}   ({why})")
 
 
 @main.command()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ocl_bench.contract import Contract
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, did_you_mean, first_clause
 from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
 
 BATCH_SIZE = 32
@@ -83,6 +83,26 @@ def task_manager(names: Sequence[str], include_path: Sequence[Path]) -> Any:
             return manager
     near = did_you_mean(unknown[0], manager.all_tasks)
     raise OclBenchError(f"--also_tasks: lm-eval has no task '{unknown[0]}'; {near}")
+
+
+def require_tasks(names: Sequence[str], include_path: Sequence[Path]) -> None:
+    """Load what tasks ask, which is kept for later.
+
+    Raises:
+        OclBenchError: for a name that is nowhere, or data that cannot be had.
+    """
+    from ocl_bench.models.hub import cache_if_unreachable
+
+    manager = task_manager(names, include_path)
+    with cache_if_unreachable() as unreachable:
+        for name in names:
+            try:
+                manager.load([name])
+            except Exception as error:  # a task may be made of anything
+                reason = unreachable or first_clause(error)
+                raise OclBenchError(
+                    f"--also_tasks: what lm-eval's '{name}' asks cannot be loaded ({reason})."
+                ) from None
 
 
 def measure_ability(

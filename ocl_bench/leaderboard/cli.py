@@ -144,6 +144,8 @@ def verify(
     if done.equal_answers is not None:
         click.echo(f"\nanswers before X2 that the handed weights give as submitted  {done.equal_answers:.1%}")
     click.echo(f"\nrun folder  {done.folder}")
+    if done.command is not None:
+        click.echo(f"by hand     {done.command}")
     if done.record is not None:
         click.echo(f"record      {records.write_record(submission, done.record)}")
     if not done.agrees:

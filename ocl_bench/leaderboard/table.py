@@ -1,7 +1,6 @@
 """The table: accepted submissions, ranked no finer than comparing all of them at once allows."""
 
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from ocl_bench.leaderboard.records import Level, Revocation, Verification, level
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
 from ocl_bench.leaderboard.validate import check_all
-from ocl_bench.leaderboard.verify import model_of
+from ocl_bench.leaderboard.verify import command_again
 from ocl_bench.report.tables import RECALL, detectable, number, with_interval
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.comparisons import Standing, standings
@@ -122,16 +121,8 @@ class Entry:
 
     @property
     def command(self) -> str | None:
-        """What runs it again, from the top of the repository; None if its weights were not published."""
-        config = self.manifest.config
-        if config.model.source == "folder":
-            return None
-        model = model_of(Path("leaderboard/results", self.submission.place), config.model.source, config.model.name)
-        pinned = ["--model_args", f"revision={self.manifest.model_revision}"] if config.model.source == "hub" else []
-        seeds = ",".join(map(str, config.seeds)) + ("," if len(config.seeds) == 1 else "")
-        return shlex.join(
-            ["ocl-bench", "run", "--model", model, *pinned, "--tasks", config.task.task, "--seeds", seeds]
-        )
+        """What runs it again, from the top of the repository; None if others lack a file for it."""
+        return command_again(Path("leaderboard/results", self.submission.place), self.manifest)
 
 
 class Invalid(OclBenchError):

@@ -22,6 +22,7 @@ from ocl_bench.leaderboard.submission import CONFIG
 from ocl_bench.leaderboard.untrusted import read_bytes
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.spec import ModelArgs
+from ocl_bench.runner.again import same_run
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 
@@ -38,6 +39,7 @@ class Verified:
         agrees: whether all of it does.
         equal_answers: share of answers before X2 that handed weights give as submitted; None if none were handed over.
         record: what the board keeps; None if it does not agree, or too little was run again.
+        command: the `ocl-bench run` that does the same; None if files of the submission are needed for it.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Verified:
     agrees: bool
     equal_answers: float | None = None
     record: Verification | None = None
+    command: str | None = None
 
 
 def verify(
@@ -106,7 +109,7 @@ def verify(
             hardware=again.hardware,
             seconds=round(time.monotonic() - start, 1),
         )
-    return Verified(run, comparisons, agrees, record=record)
+    return Verified(run, comparisons, agrees, record=record, command=command_again(folder, checked.manifest))
 
 
 def passed(folder: Path) -> Checked:
@@ -184,6 +187,14 @@ def trusted_args(manifest: Manifest) -> ModelArgs:
     return ModelArgs(
         revision=manifest.model_revision or "main", dtype=args.dtype, tokenizer=args.tokenizer, trust_remote_code=False
     )
+
+
+def command_again(folder: Path, manifest: Manifest) -> str | None:
+    """The command that runs a submission again; None for weights, a task or a recipe that were never published."""
+    source = manifest.config.model.source
+    if source == "folder":
+        return None
+    return same_run(manifest.config, model_of(folder, source, manifest.config.model.name), manifest.model_revision)
 
 
 def model_of(folder: Path, source: str, name: str) -> str:

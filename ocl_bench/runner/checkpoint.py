@@ -9,6 +9,7 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
 from ocl_bench.evaluate.sampling import subset_sample
+from ocl_bench.files import files_atomic
 from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import write_results
 from ocl_bench.score.gaps import final_stages
@@ -100,6 +101,7 @@ def evaluate_checkpoint(
     )
     slug = "__".join(Path(checkpoint).parts[-3:]).strip("/_") or "model"
     folder = output_path / slug / loaded.task / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    write_answers(folder / ANSWERS, answers)
-    write_results(folder, results)
+    with files_atomic(folder) as inside:
+        write_answers(inside / ANSWERS, answers)
+        write_results(inside, results)
     return folder, results
