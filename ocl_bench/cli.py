@@ -45,7 +45,15 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            of = getattr(error, "ctx", None)
+            help = f" See `{of.command_path} --help`." if of is not None else ""
+            click.echo(f"ocl-bench: {error.format_message()}{help}", err=True)
+            sys.exit(error.exit_code)
         except OclBenchError as error:
             from ocl_bench.text import spelled_out
 
@@ -348,7 +356,7 @@ def data_build(
     loaded = load_task(task, overrides, include_path)
     require_writable(output_path)
     for path, count in write_splits(loaded, seed, stage2_seed, output_path).items():
-        click.echo(f"{path}  {count} records")
+        click.echo(f"{path}  {counted(count, 'record')}")
 
 
 @data.command("show")
@@ -372,6 +380,8 @@ def data_show(
     from ocl_bench.tasks.load import load_task
 
     loaded = load_task(task, overrides, include_path)
+    if output_path is not None and loaded.design.picture is None:
+        raise OclBenchError(f"--output_path {output_path}: task '{task}' shows no pictures; leave it out.")
     records = build(loaded, seed, stage2_seed)
     for line in example_lines(loaded, records, seed):
         click.echo(line)
@@ -423,6 +433,7 @@ def evaluate(as_json: bool, model_args: str, **options: Any) -> None:
 @click.argument("task")
 @_dataset_options
 @click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for lm-eval's task files.")
+@click.option("--limit", type=click.IntRange(1), help="Questions per subset; the same as of `run`.")
 @click.option("--relative", is_flag=True, help="Name data by relative paths: run lm-eval from inside the folder.")
 def export(
     task: str,
@@ -431,21 +442,22 @@ def export(
     overrides: tuple[str, ...],
     include_path: tuple[Path, ...],
     output_path: Path,
+    limit: int | None,
     relative: bool,
 ) -> None:
     """Write a task's questions as tasks of lm-eval, one for each subset of each evaluation set."""
     from ocl_bench.files import require_writable
     from ocl_bench.score import lm_eval_export
+    from ocl_bench.score.gaps import scored_questions
     from ocl_bench.tasks.build import build
     from ocl_bench.tasks.load import load_task
 
     loaded = load_task(task, overrides, include_path)
     require_writable(output_path)
-    for name, count in lm_eval_export.export(loaded, build(loaded, seed, stage2_seed), output_path, relative).items():
-        click.echo(f"{name}  {count} questions")
-    click.echo(
-        f"next  lm-eval run --model hf --model_args pretrained=CKPT --tasks ocl_{task} --include_path {output_path}"
-    )
+    records = scored_questions(loaded, build(loaded, seed, stage2_seed), limit, seed)
+    for name, count in lm_eval_export.export(loaded, records, output_path, relative).items():
+        click.echo(f"{name}  {counted(count, 'question')}")
+    click.echo(f"next  {lm_eval_export.lm_eval_command(loaded, output_path)}")
 
 
 def _executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -579,9 +591,11 @@ def score(run_folder: Path, as_json: bool) -> None:
 def plot(run_folder: Path, of: str, output_path: Path | None) -> None:
     """Draw a run's learning curves, what its probes read, or how its gradients are aligned."""
     from ocl_bench.report.gradients import plot_gradients
-    from ocl_bench.report.plots import plot_run
+    from ocl_bench.report.plots import plot_run, require_picture
     from ocl_bench.report.probes import plot_probes
 
+    if output_path is not None:
+        require_picture(output_path)
     drawing = {"curves": plot_run, "probes": plot_probes, "gradients": plot_gradients}[of]
     click.echo(drawing(run_folder, output_path))
 

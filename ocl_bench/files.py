@@ -120,13 +120,17 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_writable(folder: Path) -> None:
-    """Prove that files can be written below `folder`, and leave nothing there. Raises OclBenchError if not."""
+def require_writable(folder: Path, option: str = "--output_path") -> None:
+    """Prove that files can be written below `folder`, and leave nothing there.
+
+    Raises:
+        OclBenchError: if not, with the option that names another.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
         raise OclBenchError(
-            f"cannot write to the output folder {folder} ({error.strerror}); choose another with --output_path."
+            f"cannot write to the output folder {folder} ({error.strerror}); choose another with {option}."
         ) from None

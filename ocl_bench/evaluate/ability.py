@@ -1,6 +1,7 @@
 """General ability: what a model scores on tasks of lm-eval, before and after finetuning."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,17 +68,26 @@ class LmEvalEvaluator:
         return Found(measure_ability(loaded.model, loaded.tokenizer, when, names, folders, self.wanted.limit))
 
 
+def _index(folders: list[str], defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=folders, include_defaults=defaults, verbosity="ERROR")
+
+
+@cache
+def _own_index(defaults: bool) -> Any:
+    return _index([], defaults)
+
+
 def task_manager(names: Sequence[str], include_path: Sequence[Path]) -> Any:
     """lm-eval's index of tasks. Its own thousands are read only if a name is not in `include_path`.
 
     Raises:
         OclBenchError: for a name that is nowhere.
     """
-    from lm_eval.tasks import TaskManager
-
     folders = [str(folder) for folder in include_path]
     for defaults in (False, True):
-        manager = TaskManager(include_path=folders, include_defaults=defaults, verbosity="ERROR")
+        manager = _index(folders, defaults) if folders else _own_index(defaults)
         unknown = [name for name in names if not manager.match_tasks([name])]
         if not unknown:
             return manager

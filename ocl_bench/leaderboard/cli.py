@@ -94,10 +94,11 @@ def challenge(submission: Path, count: int, by: str) -> None:
     from ocl_bench.leaderboard import records, replay
     from ocl_bench.leaderboard.verify import passed
 
+    by = _line("--by", by)
     manifest = passed(submission).manifest
     assert manifest is not None
     records.require_none(submission)
-    drawn = records.draw(manifest, count, _line("--by", by))
+    drawn = records.draw(manifest, count, by)
     click.echo(f"challenge  {records.write_record(submission, drawn)}")
     click.echo("to hand over, in a folder or a repository of the hub, but not in git:")
     for _, _, place in replay.places(manifest, drawn):
@@ -162,12 +163,11 @@ def revoke(submission: Path, reason: str, by: str) -> None:
     from ocl_bench.leaderboard import records
     from ocl_bench.leaderboard.validate import check
 
+    by, reason = _line("--by", by), _line("--reason", reason)
     manifest = check(submission).manifest  # whether or not it passes: that may be the reason
     if manifest is None:
         raise OclBenchError(f"{submission}: there is no submission with a manifest that can be read; remove it.")
-    said = records.Revocation(
-        content=records.content_of(manifest), by=_line("--by", by), date=records.now(), reason=_line("--reason", reason)
-    )
+    said = records.Revocation(content=records.content_of(manifest), by=by, date=records.now(), reason=reason)
     click.echo(f"revoked  {records.write_record(submission, said)}")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import require_engine
 from ocl_bench.files import require_writable
 from ocl_bench.leaderboard.agreement import seeds_compared
 from ocl_bench.leaderboard.checks.reading import Checked
@@ -23,6 +24,7 @@ from ocl_bench.leaderboard.untrusted import read_bytes
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.spec import ModelArgs
 from ocl_bench.runner.again import same_run
+from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 
@@ -74,6 +76,7 @@ def verify(
         OclBenchError: if the submission does not pass the checks, its weights were never published, a private seed
             is one of its seeds, or its model has another number of parameters than it says.
     """
+    require_means(output_path, **options)
     checked = passed(folder)
     assert checked.manifest is not None and checked.ranked is not None
     config, start = checked.manifest.config, time.monotonic()
@@ -112,6 +115,13 @@ def verify(
     return Verified(run, comparisons, agrees, record=record, command=command_again(folder, checked.manifest))
 
 
+def require_means(output_path: Path, device: str | None = None, engine: str = "auto", **others: Any) -> None:
+    """Refuse what a run cannot be done with or kept in, before anything is checked, which takes longer."""
+    require_writable(output_path)
+    require_engine(engine)
+    pick_device(device)
+
+
 def passed(folder: Path) -> Checked:
     """A submission that passes the checks. Raises OclBenchError if it does not."""
     checked = check(folder)
@@ -144,7 +154,6 @@ def request_of(
         fetch(config.model.name, args.revision, weights=True)
     if args.tokenizer is not None:
         fetch(args.tokenizer, None, weights=False)
-    require_writable(output_path)
     with tempfile.TemporaryDirectory() as own:
         if config.model.source == "scratch":
             # A configuration alone: nothing that lies beside it in the submission can be loaded with it.

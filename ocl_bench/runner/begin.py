@@ -39,7 +39,10 @@ def plan_request(request: RunRequest, there: bool = False) -> Plan:
         OclBenchError: for bad input.
     """
     choice = choose(request)
-    _fetch_if_absent(choice.task, show=False)
+    if there:
+        _fetch_if_absent(choice.task, show=False)
+    else:
+        _make_ready(choice, request, None)
     return make_plan(choice, request, lambda: None, there=there)
 
 

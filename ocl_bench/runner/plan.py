@@ -132,7 +132,7 @@ def choose(request: RunRequest) -> Choice:
         args = args.model_copy(update={"trust_remote_code": True})
     spec = parse_model(chosen.model if request.model is None else request.model, args)
     default = default_recipe(spec, chosen)
-    loaded = load_recipe(request.recipe or default, of_recipe, request.include_path)
+    loaded = load_recipe(default if request.recipe is None else request.recipe, of_recipe, request.include_path)
     check_recipe(loaded, chosen)
     seeds = request.seeds if request.seeds is not None else chosen.standard_seeds
     return Choice(spec, chosen, loaded, seeds, not is_standard(spec, chosen, loaded))
@@ -334,6 +334,7 @@ def check_choice(choice: Choice, request: RunRequest, there: bool = False) -> Ch
         raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
     devices = None if request.devices is None else pick_devices(request.devices, there)
     device = devices[0] if devices else "cuda" if there else pick_device(request.device)
+    sharded_over(request.shard, device, 1, there)  # of a model of any size
     model = Fit(choice, there)
     _check_trackers(request.report_to)
     if request.also_tasks:

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ocl_bench.errors import counted
 from ocl_bench.processes import Message
 from ocl_bench.runner.live import Live, Running
 from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, TrainingBegins, Waiting
@@ -96,11 +97,11 @@ class RunProgress:
 
     def _begun(self, message: TrainingBegins) -> None:
         self.overall = self.bars.add_task("stages", total=message.of, completed=message.done, note="")
-        stages, slots = message.of - message.done, message.slots
+        stages, slots = counted(message.of - message.done, "stage"), message.slots
         where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slots))}"
         self._line(
-            f"{stages} stage{'s' * (stages > 1)} to do, {where}: {message.parameters / 1e6:.3g} M parameters, "
-            f"{message.steps} optimizer steps"
+            f"{stages} to do, {where}: {message.parameters / 1e6:.3g} M parameters, "
+            f"{counted(message.steps, 'optimizer step')}"
         )
 
     def _done(self, message: StageDone) -> None:

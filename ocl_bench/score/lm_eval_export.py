@@ -1,6 +1,7 @@
 """Export a task to lm-eval (EleutherAI's lm-evaluation-harness): YAML tasks that ask exactly what the suite asks."""
 
 import inspect
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
 SCORING = "ocl_metrics"
+BATCH_SIZE = 64  # prompts at a time; lm-eval takes one if it is not told
 
 
 class _Function(str):
@@ -71,6 +73,12 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
         _write(inside / f"_{group}.yaml", {"group": group, "task": list(counts), "metadata": {"version": task.version}})
         write_atomic(inside / f"{SCORING}.py", scoring)
     return counts
+
+
+def lm_eval_command(task: Task, folder: Path) -> str:
+    """What has lm-eval ask an exported task of a checkpoint CKPT, in batches as large as `ocl-bench eval` takes."""
+    words = ["lm-eval", "run", "--model", "hf", "--model_args", "pretrained=CKPT", "--batch_size", str(BATCH_SIZE)]
+    return shlex.join([*words, "--tasks", f"ocl_{task.task}", "--include_path", str(folder)])
 
 
 def _row(record: Record) -> dict[str, Any]:
