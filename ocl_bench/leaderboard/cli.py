@@ -1,6 +1,7 @@
 """The leaderboard's part of the command line: parses, calls, prints."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -188,15 +189,25 @@ def _line(option: str, text: str) -> str:
 @LEADERBOARD
 def build(leaderboard: Path) -> None:
     """Make README.md and the site of the accepted results, and the changelog from git."""
+    from rich.console import Console
+    from rich.progress import track
+
     from ocl_bench.leaderboard.changelog import write_changelog
     from ocl_bench.leaderboard.site import publish
     from ocl_bench.leaderboard.table import load_entries
 
     if not (leaderboard / "results").is_dir():
         raise OclBenchError(f"{leaderboard}: there is no folder 'results' in it; name another with --leaderboard.")
-    entries = load_entries(leaderboard / "results")
-    for made in publish(entries, leaderboard):
-        click.echo(made)
+    console = Console(stderr=True, highlight=False)
+
+    def watched(found: Any, of: int) -> Any:
+        return track(found, "check", of, console=console, transient=True, disable=not console.is_terminal)
+
+    entries = load_entries(leaderboard / "results", watched)
+    with console.status("draw the site") if console.is_terminal else nullcontext():
+        made = publish(entries, leaderboard)
+    for path in made:
+        click.echo(path)
     if reason := write_changelog(leaderboard):
         click.echo(f"the changelog stays as it was: {reason}", err=True)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from ocl_bench.leaderboard.names import misplaced
 from ocl_bench.leaderboard.records import Level, Revocation, Verification, level_of
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
-from ocl_bench.leaderboard.validate import check_all
+from ocl_bench.leaderboard.validate import check_all, find_submissions
 from ocl_bench.leaderboard.verify import command_again
 from ocl_bench.report.tables import RECALL, detectable, number, with_interval
 from ocl_bench.runner.manifest import Manifest
@@ -134,13 +134,21 @@ class Invalid(OclBenchError):
         super().__init__("these submissions do not pass the checks:\n" + "\n".join(problems))
 
 
-def load_entries(results: Path) -> list[Entry]:
+Watched = Callable[[Iterable[Checked], int], Iterable[Checked]]
+
+
+def load_entries(results: Path, watched: Watched = lambda found, of: found) -> list[Entry]:
     """All submissions below a folder, checked and ranked.
+
+    Args:
+        results: the folder.
+        watched: gives what it is given, one after the other as they are checked, of so many.
 
     Raises:
         Invalid: if any does not pass the checks.
     """
-    checked = list(check_all([results])) if results.is_dir() else []
+    there = results.is_dir()
+    checked = list(watched(check_all([results]), sum(1 for _ in find_submissions(results)))) if there else []
     for one in checked:
         if one.submission is not None and (wrong := misplaced(results, one.folder, one.submission.place)) is not None:
             one.add("", "", wrong)
