@@ -1,6 +1,8 @@
 """The command line: parses, calls, prints."""
 
 import errno
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -214,6 +216,24 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
         click.echo(_json_of([result.results for result in done]))
 
 
+def _echo_table(text: str, again: list[str] | None = None) -> None:
+    """Print a table; where the terminal is narrower, say how to see whole lines.
+
+    Args:
+        text: the table.
+        again: what prints the same; None: the command that was given.
+    """
+    click.echo(text)
+    if sys.stdout.isatty() and (said := too_wide(text, shutil.get_terminal_size().columns)):
+        click.echo(f"{said}: {shlex.join(['ocl-bench', *(again or sys.argv[1:])])} | less -S")
+
+
+def too_wide(text: str, columns: int) -> str | None:
+    """What lines of a text a terminal of so many columns breaks; None if none."""
+    width = max(map(len, text.splitlines()), default=0)
+    return f"lines of {width} columns, this terminal has {columns}" if width > columns else None
+
+
 def _json_of(results: list[Any]) -> str:
     """One document: results.json of one task, a list of several."""
     texts = [one.model_dump_json(indent=2) for one in results]
@@ -233,7 +253,10 @@ def plan(ctx: click.Context, /, as_json: bool, on: str | None, task: str, **opti
     from ocl_bench.runner.estimate import require_fit
 
     found = api.plan(task=task, on=on, **_request_fields(ctx, options))
-    click.echo(found.to_json() if as_json else estimate_table(found))
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        _echo_table(estimate_table(found))
     require_fit(found)
 
 
@@ -246,7 +269,7 @@ def _show(result: Any, fields: dict[str, Any]) -> None:
     seconds, memory = manifest.wall_seconds or 0.0, (manifest.peak_memory_bytes or 0) / 2**30
     compute = manifest.config.compute
     workers, threads = counted(len(compute.slots), "worker"), counted(compute.threads, "thread")
-    click.echo(f"\n{result.table()}\n")
+    _echo_table(f"\n{result.table()}\n", ["score", str(result.folder)])
     click.echo(
         f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {compute.device} ({workers} × {threads})"
     )
@@ -273,7 +296,7 @@ def ls(include_path: tuple[Path, ...]) -> None:
     from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
 
-    click.echo(f"{task_table(list(all_tasks(include_path)))}\n")
+    _echo_table(f"{task_table(list(all_tasks(include_path)))}\n")
     described = {
         "groups": {name: group.description for name, group in all_groups(include_path).items()},
         "studies": {name: load_study(name, include_path).description for name in study_files(include_path)},
@@ -496,7 +519,7 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
     elsewhere = (kind or read.executor) != "local"
     with watched(output_path) if elsewhere else nullcontext():
         swept = list(run_sweep(points, chosen))
-    click.echo(f"\n{sweep_table(points, swept)}")
+    _echo_table(f"\n{sweep_table(points, swept)}")
     if (error := failure(swept)) is not None:
         raise error
 
@@ -542,7 +565,8 @@ def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None
 
         tables.append(findings_table(findings(results)))
     printed = "\n\n".join(tables)
-    click.echo(f"\n{printed}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
+    _echo_table(f"\n{printed}\n")
+    click.echo(f"figure   {figure}\nresults  {figure.with_suffix('.json')}")
 
 
 @main.command()
@@ -575,7 +599,10 @@ def score(run_folder: Path, as_json: bool) -> None:
 
     results = score_run(run_folder)
     write_results(run_folder, results)
-    click.echo(results.model_dump_json(indent=2) if as_json else result_table(results))
+    if as_json:
+        click.echo(results.model_dump_json(indent=2))
+    else:
+        _echo_table(result_table(results))
 
 
 @main.command()
@@ -612,7 +639,7 @@ def status(output_path: Path, everything: bool) -> None:
 
     if not output_path.is_dir():
         raise OclBenchError(f"--output_path {output_path}: there is no such folder.")
-    click.echo(status_table(list(seen(output_path)), output_path, everything))
+    _echo_table(status_table(list(seen(output_path)), output_path, everything))
 
 
 @main.group()
