@@ -187,28 +187,37 @@ def evaluate_checkpoint(
     return RunResult(folder, results)
 
 
-def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **options: Any) -> "Iterator[RunResult]":
+def run_tasks(
+    model: str | None = None,
+    tasks: Sequence[str] = (STANDARD,),
+    *,
+    progress: "Progress | None" = None,
+    **options: Any,
+) -> "Iterator[RunResult]":
     """Run several tasks, one after the other, in the same processes, which load a pretrained model once.
 
     Args:
         model: as in `run`.
         tasks: tasks and groups. A group is that of pretrained models if `model` is one.
-        options: as in `run`.
+        progress, options: as in `run`.
 
     Raises:
-        OclBenchError: as `run`; a task that cannot be found is refused before any is run.
+        OclBenchError: as `run`; of several tasks, all are checked before any is run.
     """
     from ocl_bench.models.spec import is_pretrained
+    from ocl_bench.runner.begin import check_requests
+    from ocl_bench.runner.request import RunRequest
     from ocl_bench.runner.workers import Workers
     from ocl_bench.tasks.groups import expand
 
     include_path = [Path(path) for path in options.get("include_path", ())]
     names = expand(tasks, is_pretrained(model), include_path)
-    for name in names:
-        load_task(name, include_path=include_path)
+    requests = [RunRequest.from_options(model=model, task=name, **options) for name in names]
+    if len(requests) > 1:
+        check_requests(requests, progress)
     with Workers() as workers:
-        for name in names:
-            yield run(model, name, workers=workers, **options)
+        for request in requests:
+            yield run_request(request, progress, workers)
 
 
 def load_results(folder: Path | str) -> RunResult:

@@ -1,5 +1,8 @@
 """The command line: parses, calls, prints."""
 
+import errno
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -11,10 +14,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, counted, did_you_mean
 from ocl_bench.leaderboard.cli import leaderboard, submit
 
 RESUMED = ("run", "study", "sweep")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # nothing is wrong but the disk
 
 
 class Terminated(KeyboardInterrupt):
@@ -43,12 +47,26 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            of = getattr(error, "ctx", None)
+            help = f" See `{of.command_path} --help`." if of is not None else ""
+            click.echo(f"ocl-bench: {error.format_message()}{help}", err=True)
+            sys.exit(error.exit_code)
         except OclBenchError as error:
             from ocl_bench.text import spelled_out
 
             click.echo(f"ocl-bench: {spelled_out(str(error), keep=chr(10))}", err=True)
             sys.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            where = f"{error.filename}: it" if error.filename else "a file"
+            click.echo(f"ocl-bench: {where} cannot be written ({error.strerror}); make room and try again.", err=True)
+            sys.exit(3)
 
     def invoke(self, ctx: click.Context) -> Any:
         with _terminated_by_signal():
@@ -174,7 +192,7 @@ def _request_fields(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
     help="YAML file with any of these options.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else; of several tasks, a list.")
 @click.pass_context
 def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> None:
     """Finetune a model on X1, then X2, evaluate it after each, and show the gaps.
@@ -188,11 +206,38 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
     chosen = names(tasks)
     if not chosen:
         raise OclBenchError("--tasks: name at least one task; `ocl-bench ls` lists them.")
-    for result in api.run_tasks(tasks=chosen, progress=RunProgress, **_request_fields(ctx, options)):
-        if as_json:
-            click.echo(result.results.model_dump_json(indent=2))
-        else:
-            _show(result)
+    fields = _request_fields(ctx, options)
+    done = []
+    for result in api.run_tasks(tasks=chosen, progress=RunProgress, **fields):
+        done.append(result)
+        if not as_json:
+            _show(result, fields)
+    if as_json:
+        click.echo(_json_of([result.results for result in done]))
+
+
+def _echo_table(text: str, again: list[str] | None = None) -> None:
+    """Print a table; where the terminal is narrower, say how to see whole lines.
+
+    Args:
+        text: the table.
+        again: what prints the same; None: the command that was given.
+    """
+    click.echo(text)
+    if sys.stdout.isatty() and (said := too_wide(text, shutil.get_terminal_size().columns)):
+        click.echo(f"{said}: {shlex.join(['ocl-bench', *(again or sys.argv[1:])])} | less -S")
+
+
+def too_wide(text: str, columns: int) -> str | None:
+    """What lines of a text a terminal of so many columns breaks; None if none."""
+    width = max(map(len, text.splitlines()), default=0)
+    return f"lines of {width} columns, this terminal has {columns}" if width > columns else None
+
+
+def _json_of(results: list[Any]) -> str:
+    """One document: results.json of one task, a list of several."""
+    texts = [one.model_dump_json(indent=2) for one in results]
+    return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
 
 
 @main.command()
@@ -208,19 +253,26 @@ def plan(ctx: click.Context, /, as_json: bool, on: str | None, task: str, **opti
     from ocl_bench.runner.estimate import require_fit
 
     found = api.plan(task=task, on=on, **_request_fields(ctx, options))
-    click.echo(found.to_json() if as_json else estimate_table(found))
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        _echo_table(estimate_table(found))
     require_fit(found)
 
 
-def _show(result: Any) -> None:
+def _show(result: Any, fields: dict[str, Any]) -> None:
+    from ocl_bench.runner.again import next_run
     from ocl_bench.runner.manifest import read_manifest
+    from ocl_bench.runner.request import RunRequest
 
     manifest = read_manifest(result.folder)
     seconds, memory = manifest.wall_seconds or 0.0, (manifest.peak_memory_bytes or 0) / 2**30
     compute = manifest.config.compute
-    used = f"{compute.device} ({len(compute.slots)} workers × {compute.threads} threads)"
-    click.echo(f"\n{result.table()}\n")
-    click.echo(f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {used}")
+    workers, threads = counted(len(compute.slots), "worker"), counted(compute.threads, "thread")
+    _echo_table(f"\n{result.table()}\n", ["score", str(result.folder)])
+    click.echo(
+        f"took             {seconds:.0f} s and at most {memory:.1f} GiB on {compute.device} ({workers} × {threads})"
+    )
     click.echo(f"run folder       {result.folder}")
     if manifest.config.curves:
         click.echo(f"learning curves  {result.folder / 'curves.png'}")
@@ -228,15 +280,9 @@ def _show(result: Any) -> None:
         click.echo(f"probes           {result.folder / 'probes.png'}")
     if result.results.gradients:
         click.echo(f"gradients        {result.folder / 'gradients.png'}")
-    click.echo(f"next             {_next(result.results, manifest.config.task)}")
-
-
-def _next(results: Any, task: Any) -> str:
-    """What to run next: the same task on a pretrained model, if it has a recipe for one, or with more seeds."""
-    if results.model.startswith("scratch:") and task.recipe.pretrained != task.recipe.scratch:
-        return f"ocl-bench run --model EleutherAI/pythia-70m-deduped --task {results.task}   (a pretrained model)"
-    more = 2 * len(results.seeds)
-    return f"ocl-bench run --model {results.model} --task {results.task} --seeds {more}   (narrower intervals)"
+    task = manifest.passed.get("task", manifest.config.task.task)
+    command, why = next_run(RunRequest.from_options(**{**fields, "task": task}), manifest.config)
+    click.echo(f"next             {command}   ({why})")
 
 
 @main.command()
@@ -250,7 +296,7 @@ def ls(include_path: tuple[Path, ...]) -> None:
     from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
 
-    click.echo(f"{task_table(list(all_tasks(include_path)))}\n")
+    _echo_table(f"{task_table(list(all_tasks(include_path)))}\n")
     described = {
         "groups": {name: group.description for name, group in all_groups(include_path).items()},
         "studies": {name: load_study(name, include_path).description for name in study_files(include_path)},
@@ -333,7 +379,7 @@ def data_build(
     loaded = load_task(task, overrides, include_path)
     require_writable(output_path)
     for path, count in write_splits(loaded, seed, stage2_seed, output_path).items():
-        click.echo(f"{path}  {count} records")
+        click.echo(f"{path}  {counted(count, 'record')}")
 
 
 @data.command("show")
@@ -357,6 +403,8 @@ def data_show(
     from ocl_bench.tasks.load import load_task
 
     loaded = load_task(task, overrides, include_path)
+    if output_path is not None and loaded.design.picture is None:
+        raise OclBenchError(f"--output_path {output_path}: task '{task}' shows no pictures; leave it out.")
     records = build(loaded, seed, stage2_seed)
     for line in example_lines(loaded, records, seed):
         click.echo(line)
@@ -408,6 +456,7 @@ def evaluate(as_json: bool, model_args: str, **options: Any) -> None:
 @click.argument("task")
 @_dataset_options
 @click.option("--output_path", type=click.Path(path_type=Path), required=True, help="Folder for lm-eval's task files.")
+@click.option("--limit", type=click.IntRange(1), help="Questions per subset; the same as of `run`.")
 @click.option("--relative", is_flag=True, help="Name data by relative paths: run lm-eval from inside the folder.")
 def export(
     task: str,
@@ -416,21 +465,22 @@ def export(
     overrides: tuple[str, ...],
     include_path: tuple[Path, ...],
     output_path: Path,
+    limit: int | None,
     relative: bool,
 ) -> None:
     """Write a task's questions as tasks of lm-eval, one for each subset of each evaluation set."""
     from ocl_bench.files import require_writable
     from ocl_bench.score import lm_eval_export
+    from ocl_bench.score.gaps import scored_questions
     from ocl_bench.tasks.build import build
     from ocl_bench.tasks.load import load_task
 
     loaded = load_task(task, overrides, include_path)
     require_writable(output_path)
-    for name, count in lm_eval_export.export(loaded, build(loaded, seed, stage2_seed), output_path, relative).items():
-        click.echo(f"{name}  {count} questions")
-    click.echo(
-        f"next  lm-eval run --model hf --model_args pretrained=CKPT --tasks ocl_{task} --include_path {output_path}"
-    )
+    records = scored_questions(loaded, build(loaded, seed, stage2_seed), limit, seed)
+    for name, count in lm_eval_export.export(loaded, records, output_path, relative).items():
+        click.echo(f"{name}  {counted(count, 'question')}")
+    click.echo(f"next  {lm_eval_export.lm_eval_command(loaded, output_path)}")
 
 
 def _executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -469,7 +519,7 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
     elsewhere = (kind or read.executor) != "local"
     with watched(output_path) if elsewhere else nullcontext():
         swept = list(run_sweep(points, chosen))
-    click.echo(f"\n{sweep_table(points, swept)}")
+    _echo_table(f"\n{sweep_table(points, swept)}")
     if (error := failure(swept)) is not None:
         raise error
 
@@ -515,7 +565,8 @@ def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None
 
         tables.append(findings_table(findings(results)))
     printed = "\n\n".join(tables)
-    click.echo(f"\n{printed}\n\nfigure   {figure}\nresults  {figure.with_suffix('.json')}")
+    _echo_table(f"\n{printed}\n")
+    click.echo(f"figure   {figure}\nresults  {figure.with_suffix('.json')}")
 
 
 @main.command()
@@ -548,7 +599,10 @@ def score(run_folder: Path, as_json: bool) -> None:
 
     results = score_run(run_folder)
     write_results(run_folder, results)
-    click.echo(results.model_dump_json(indent=2) if as_json else result_table(results))
+    if as_json:
+        click.echo(results.model_dump_json(indent=2))
+    else:
+        _echo_table(result_table(results))
 
 
 @main.command()
@@ -564,9 +618,11 @@ def score(run_folder: Path, as_json: bool) -> None:
 def plot(run_folder: Path, of: str, output_path: Path | None) -> None:
     """Draw a run's learning curves, what its probes read, or how its gradients are aligned."""
     from ocl_bench.report.gradients import plot_gradients
-    from ocl_bench.report.plots import plot_run
+    from ocl_bench.report.plots import plot_run, require_picture
     from ocl_bench.report.probes import plot_probes
 
+    if output_path is not None:
+        require_picture(output_path)
     drawing = {"curves": plot_run, "probes": plot_probes, "gradients": plot_gradients}[of]
     click.echo(drawing(run_folder, output_path))
 
@@ -583,7 +639,7 @@ def status(output_path: Path, everything: bool) -> None:
 
     if not output_path.is_dir():
         raise OclBenchError(f"--output_path {output_path}: there is no such folder.")
-    click.echo(status_table(list(seen(output_path)), output_path, everything))
+    _echo_table(status_table(list(seen(output_path)), output_path, everything))
 
 
 @main.group()

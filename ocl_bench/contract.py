@@ -34,11 +34,16 @@ class Contract(BaseModel):
             # JSON mode, because there a list may become a tuple while every scalar stays strict.
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise OclBenchError(f"{where}: {explain(cls, error)}.") from None
+            raise OclBenchError(f"{where}: {explain(cls, error)}") from None
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
     """Turn pydantic's first complaint into one sentence with the dotted key and the fix."""
+    said = _said(model, error)
+    return said if said.endswith(("?", ".")) else f"{said}."
+
+
+def _said(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path) or "(top level)"

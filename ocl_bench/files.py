@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,38 @@ def folder_atomic(path: Path) -> Iterator[Path]:
                 _sync(made)
         inside.replace(path)
         _sync(path.parent)
+
+
+@contextmanager
+def files_atomic(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files go into `folder` when the block ends without an error, all or none.
+
+    Files that are there already are replaced, others stay.
+
+    Raises:
+        OclBenchError: if they cannot be written, as on a full disk.
+    """
+    absent = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".new.", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+            made = [path for path in Path(name).rglob("*") if path.is_file()]
+            for path in made:
+                _sync(path)
+            for path in made:
+                place = folder / path.relative_to(name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+            _sync(folder)
+    except OSError as error:
+        raise OclBenchError(
+            f"{folder} cannot be written ({error.strerror or error}); make room, or choose another with --output_path."
+        ) from None
+    finally:
+        for path in absent:  # those that were made for nothing
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _sync(path: Path) -> None:
@@ -88,13 +120,17 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_writable(folder: Path) -> None:
-    """Prove that files can be written below `folder`, and leave nothing there. Raises OclBenchError if not."""
+def require_writable(folder: Path, option: str = "--output_path") -> None:
+    """Prove that files can be written below `folder`, and leave nothing there.
+
+    Raises:
+        OclBenchError: if not, with the option that names another.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryDirectory(dir=existing):
             pass
     except OSError as error:
         raise OclBenchError(
-            f"cannot write to the output folder {folder} ({error.strerror}); choose another with --output_path."
+            f"cannot write to the output folder {folder} ({error.strerror}); choose another with {option}."
         ) from None

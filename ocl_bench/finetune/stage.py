@@ -35,7 +35,7 @@ AUTO_TOKENS = {"cpu": 4096, "cuda": 16384}
 # (model, number of the epoch from 1, its mean training loss) → JSON-able rows to keep.
 OnEpoch = Callable[[Any, int, float], list[dict[str, Any]]]
 # (optimizer steps taken, steps of the stage, tokens per second) → nothing.
-OnStep = Callable[[int, int, float], None]
+OnStep = Callable[[int, int, float, float], None]
 TOLD_SECONDS = 1.0  # between two calls of it
 
 
@@ -93,7 +93,8 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self._on_step = on_step
         self._before, self._dataset, self._watch, self._epochs = before, dataset, watch, epochs
         self._checkpoint_seconds, self._on_epoch = checkpoint_seconds, on_epoch
-        self._start = self._last_checkpoint = self._last_told = time.perf_counter()
+        self._start = self._last_checkpoint = time.perf_counter()
+        self._last_told = -TOLD_SECONDS  # so that the first step is told at once
         self.learning_rates, self.rows = list(before.learning_rates), list(before.rows)
         self.epoch, self.loss, self.curve_seconds = before.epoch, 0.0, before.curve_seconds
 
@@ -121,7 +122,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             self._last_told = now
             trained = now - self._start - (self.curve_seconds - self._before.curve_seconds)
             rate = processes() * self._dataset.real_tokens / trained  # this process has its share of them
-            self._on_step(state.global_step, state.max_steps, rate)
+            self._on_step(state.global_step, state.max_steps, rate, self._watch.last())
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float], model: Any = None, **kwargs: Any
@@ -193,7 +194,7 @@ def train_stage(
     log_folder: Path,
     checkpoint_seconds: float,
     on_epoch: OnEpoch,
-    on_step: OnStep = lambda step, steps, tokens_per_second: None,
+    on_step: OnStep = lambda step, steps, tokens_per_second, loss: None,
 ) -> Trained:
     """Finetune a model for one stage, from the checkpoint in `folder` if there is one, however many processes left it.
 

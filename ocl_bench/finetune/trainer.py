@@ -56,14 +56,21 @@ class StageDataset(Dataset[Datapoint]):
 
 
 class LossWatch:
-    """Remembers the first optimizer step whose loss was no number, on the device, so that it need not wait for it."""
+    """Remembers the last loss, and the first optimizer step whose loss was no number, on the device: nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._step = torch.zeros((), dtype=torch.int64, device=device)
+        self._loss, self._of = torch.zeros((), device=device), 0
 
     def see(self, loss: Tensor, step: int) -> None:
         """Look at a micro-batch's loss of the step with this number, from 1."""
         self._step = torch.where(loss.isfinite() | (self._step > 0), self._step, step)
+        self._loss = self._loss + loss if step == self._of else loss
+        self._of = step
+
+    def last(self) -> float:
+        """Loss of the last step, of this process's share of it. Waits for the device."""
+        return float(self._loss)
 
     def first_bad_step(self) -> int:
         """Number of the first step whose loss was no number, in any process; 0 for none. Waits for the device."""

@@ -1,6 +1,7 @@
 """The leaderboard's part of the command line: parses, calls, prints."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,11 @@ def challenge(submission: Path, count: int, by: str) -> None:
     from ocl_bench.leaderboard import records, replay
     from ocl_bench.leaderboard.verify import passed
 
+    by = _line("--by", by)
     manifest = passed(submission).manifest
     assert manifest is not None
     records.require_none(submission)
-    drawn = records.draw(manifest, count, _line("--by", by))
+    drawn = records.draw(manifest, count, by)
     click.echo(f"challenge  {records.write_record(submission, drawn)}")
     click.echo("to hand over, in a folder or a repository of the hub, but not in git:")
     for _, _, place in replay.places(manifest, drawn):
@@ -144,6 +146,8 @@ def verify(
     if done.equal_answers is not None:
         click.echo(f"\nanswers before X2 that the handed weights give as submitted  {done.equal_answers:.1%}")
     click.echo(f"\nrun folder  {done.folder}")
+    if done.command is not None:
+        click.echo(f"by hand     {done.command}")
     if done.record is not None:
         click.echo(f"record      {records.write_record(submission, done.record)}")
     if not done.agrees:
@@ -160,12 +164,11 @@ def revoke(submission: Path, reason: str, by: str) -> None:
     from ocl_bench.leaderboard import records
     from ocl_bench.leaderboard.validate import check
 
+    by, reason = _line("--by", by), _line("--reason", reason)
     manifest = check(submission).manifest  # whether or not it passes: that may be the reason
     if manifest is None:
         raise OclBenchError(f"{submission}: there is no submission with a manifest that can be read; remove it.")
-    said = records.Revocation(
-        content=records.content_of(manifest), by=_line("--by", by), date=records.now(), reason=_line("--reason", reason)
-    )
+    said = records.Revocation(content=records.content_of(manifest), by=by, date=records.now(), reason=reason)
     click.echo(f"revoked  {records.write_record(submission, said)}")
 
 
@@ -186,15 +189,25 @@ def _line(option: str, text: str) -> str:
 @LEADERBOARD
 def build(leaderboard: Path) -> None:
     """Make README.md and the site of the accepted results, and the changelog from git."""
+    from rich.console import Console
+    from rich.progress import track
+
     from ocl_bench.leaderboard.changelog import write_changelog
     from ocl_bench.leaderboard.site import publish
     from ocl_bench.leaderboard.table import load_entries
 
     if not (leaderboard / "results").is_dir():
         raise OclBenchError(f"{leaderboard}: there is no folder 'results' in it; name another with --leaderboard.")
-    entries = load_entries(leaderboard / "results")
-    for made in publish(entries, leaderboard):
-        click.echo(made)
+    console = Console(stderr=True, highlight=False)
+
+    def watched(found: Any, of: int) -> Any:
+        return track(found, "check", of, console=console, transient=True, disable=not console.is_terminal)
+
+    entries = load_entries(leaderboard / "results", watched)
+    with console.status("draw the site") if console.is_terminal else nullcontext():
+        made = publish(entries, leaderboard)
+    for path in made:
+        click.echo(path)
     if reason := write_changelog(leaderboard):
         click.echo(f"the changelog stays as it was: {reason}", err=True)
 

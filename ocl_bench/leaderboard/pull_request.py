@@ -50,6 +50,8 @@ def review(repository: Path, base: str, head: str, folder: Path | None = None) -
     Raises:
         OclBenchError: if the commits cannot be compared.
     """
+    if folder is not None and folder.exists():
+        raise OclBenchError(f"{folder}: is there already; name a new folder for the submission.")
     if is_shallow(repository):
         raise OclBenchError(f"{repository}: its history is cut off; complete it with git fetch --unshallow.")
     base, head = commit_named(repository, base), commit_named(repository, head)
@@ -68,8 +70,6 @@ def review(repository: Path, base: str, head: str, folder: Path | None = None) -
     if problems:
         return Reviewed(problems=problems)
     (place,) = {_place(path) for path in added}
-    if folder is not None and folder.exists():
-        raise OclBenchError(f"{folder}: is there already; name a new folder for the submission.")
     with tempfile.TemporaryDirectory() as own:
         inside = folder or Path(own)
         write(repository, {path.removeprefix(RESULTS): item for path, item in added.items()}, inside)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.answers import ANSWERS, read_answers
-from ocl_bench.files import require_writable, sha256_of_file
+from ocl_bench.files import sha256_of_file
 from ocl_bench.leaderboard.agreement import compared, pairs, replayed_gaps, seeds_compared
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.handed import Handed
@@ -24,7 +24,7 @@ from ocl_bench.leaderboard.isolated import run_isolated
 from ocl_bench.leaderboard.records import CHALLENGE, Challenge, Verification, content_of, is_drawn, now, read_record
 from ocl_bench.leaderboard.submission import SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import read_bytes, unpack
-from ocl_bench.leaderboard.verify import Progress, Verified, passed, request_of
+from ocl_bench.leaderboard.verify import Progress, Verified, passed, request_of, require_means
 from ocl_bench.models.spec import HUB_ID
 from ocl_bench.runner.cells import Cell, stage_folder
 from ocl_bench.runner.folder import read_data, read_results
@@ -68,6 +68,8 @@ def replay(
         OclBenchError: if the submission does not pass the checks or was not challenged, or if weights are missing or
             not those that it named.
     """
+    require_means(output_path, **options)
+    _require_place(weights)
     checked = passed(folder)
     assert checked.manifest is not None and checked.ranked is not None
     manifest, task, start = checked.manifest, checked.manifest.config.task, time.monotonic()
@@ -77,7 +79,6 @@ def replay(
     handed = _handed(manifest, challenge, _weights_folder(weights, manifest, challenge))
     known = {*manifest.config.seeds, *manifest.config.stage2_seeds}
     new_seed, *stage2_seeds = _unknown(known, 1 + TIMES)
-    require_writable(output_path)
     # A store of its own: whatever lies in another may be what is to be verified.
     own = Path(tempfile.mkdtemp(prefix="replay-", dir=_made(output_path)))
     seeds = (*challenge.seeds, new_seed)
@@ -150,17 +151,23 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _weights_folder(where: str, manifest: Manifest, challenge: Challenge) -> Path:
+def _require_place(where: str) -> None:
+    """Refuse what is neither a folder nor a repository of the hub."""
     if not where.startswith(HUB):
-        folder = Path(where)
-        if not folder.is_dir():
+        if not where or not Path(where).is_dir():
             raise OclBenchError(f"--replay {where}: there is no such folder; give one, or hf:ORG/NAME.")
-        return folder
-    from huggingface_hub import snapshot_download
-
+        return
     name, _, revision = where.removeprefix(HUB).partition("@")
     if not HUB_ID.fullmatch(name) or (revision and not re.fullmatch(r"[0-9a-f]{40}", revision)):
         raise OclBenchError(f"--replay {where}: write it as hf:ORG/NAME, or hf:ORG/NAME@COMMIT.")
+
+
+def _weights_folder(where: str, manifest: Manifest, challenge: Challenge) -> Path:
+    if not where.startswith(HUB):
+        return Path(where)
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = where.removeprefix(HUB).partition("@")
     wanted = [
         f"{place}/{name}"
         for cell, number, place in places(manifest, challenge)

@@ -116,8 +116,8 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
     manifest = read_manifest(run)
     if manifest.status != "complete":
         raise OclBenchError(f"{run}: the run's status is '{manifest.status}'; only a complete run can be submitted.")
-    config = _config(run, manifest)
     org, model = _name(manifest.config.model, name)
+    config = _config(run, manifest)
     public = public_manifest(manifest, f"{org}/{model}")
     files = {
         MANIFEST: (public.model_dump_json(indent=2) + "\n").encode(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.files import folder_atomic
+from ocl_bench.files import folder_atomic, require_writable
 from ocl_bench.leaderboard.branch import Checkout
 from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.submission import Card, Division, Submission, same_content, write_submission
@@ -60,6 +60,7 @@ def submit(run: Path, leaderboard: Path, division: Division, name: str | None, c
         Refused: with everything that is wrong, before anything is written.
         OclBenchError: if another submission is in its place, its name is another's in other case, or git refuses.
     """
+    require_writable(leaderboard / "results", "--leaderboard")
     with tempfile.TemporaryDirectory() as folder:
         submission, made = checked_submission(run, Path(folder), division, name, card)
         place = leaderboard / "results" / submission.place

@@ -1,9 +1,8 @@
 """The table: accepted submissions, ranked no finer than comparing all of them at once allows."""
 
 import re
-import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -16,8 +15,8 @@ from ocl_bench.leaderboard.names import misplaced
 from ocl_bench.leaderboard.records import Level, Revocation, Verification, level_of
 from ocl_bench.leaderboard.submission import Submission
 from ocl_bench.leaderboard.untrusted import Problem, loggable
-from ocl_bench.leaderboard.validate import check_all
-from ocl_bench.leaderboard.verify import model_of
+from ocl_bench.leaderboard.validate import check_all, find_submissions
+from ocl_bench.leaderboard.verify import command_again
 from ocl_bench.report.tables import RECALL, detectable, number, with_interval
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.comparisons import Standing, standings
@@ -122,16 +121,8 @@ class Entry:
 
     @property
     def command(self) -> str | None:
-        """What runs it again, from the top of the repository; None if its weights were not published."""
-        config = self.manifest.config
-        if config.model.source == "folder":
-            return None
-        model = model_of(Path("leaderboard/results", self.submission.place), config.model.source, config.model.name)
-        pinned = ["--model_args", f"revision={self.manifest.model_revision}"] if config.model.source == "hub" else []
-        seeds = ",".join(map(str, config.seeds)) + ("," if len(config.seeds) == 1 else "")
-        return shlex.join(
-            ["ocl-bench", "run", "--model", model, *pinned, "--tasks", config.task.task, "--seeds", seeds]
-        )
+        """What runs it again, from the top of the repository; None if others lack a file for it."""
+        return command_again(Path("leaderboard/results", self.submission.place), self.manifest)
 
 
 class Invalid(OclBenchError):
@@ -143,13 +134,21 @@ class Invalid(OclBenchError):
         super().__init__("these submissions do not pass the checks:\n" + "\n".join(problems))
 
 
-def load_entries(results: Path) -> list[Entry]:
+Watched = Callable[[Iterable[Checked], int], Iterable[Checked]]
+
+
+def load_entries(results: Path, watched: Watched = lambda found, of: found) -> list[Entry]:
     """All submissions below a folder, checked and ranked.
+
+    Args:
+        results: the folder.
+        watched: gives what it is given, one after the other as they are checked, of so many.
 
     Raises:
         Invalid: if any does not pass the checks.
     """
-    checked = list(check_all([results])) if results.is_dir() else []
+    there = results.is_dir()
+    checked = list(watched(check_all([results]), sum(1 for _ in find_submissions(results)))) if there else []
     for one in checked:
         if one.submission is not None and (wrong := misplaced(results, one.folder, one.submission.place)) is not None:
             one.add("", "", wrong)

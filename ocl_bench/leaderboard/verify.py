@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.engines import require_engine
 from ocl_bench.files import require_writable
 from ocl_bench.leaderboard.agreement import seeds_compared
 from ocl_bench.leaderboard.checks.reading import Checked
@@ -22,6 +23,8 @@ from ocl_bench.leaderboard.submission import CONFIG
 from ocl_bench.leaderboard.untrusted import read_bytes
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.models.spec import ModelArgs
+from ocl_bench.runner.again import same_run
+from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 
@@ -38,6 +41,7 @@ class Verified:
         agrees: whether all of it does.
         equal_answers: share of answers before X2 that handed weights give as submitted; None if none were handed over.
         record: what the board keeps; None if it does not agree, or too little was run again.
+        command: the `ocl-bench run` that does the same; None if files of the submission are needed for it.
     """
 
     folder: Path
@@ -45,6 +49,7 @@ class Verified:
     agrees: bool
     equal_answers: float | None = None
     record: Verification | None = None
+    command: str | None = None
 
 
 def verify(
@@ -71,6 +76,7 @@ def verify(
         OclBenchError: if the submission does not pass the checks, its weights were never published, a private seed
             is one of its seeds, or its model has another number of parameters than it says.
     """
+    require_means(output_path, **options)
     checked = passed(folder)
     assert checked.manifest is not None and checked.ranked is not None
     config, start = checked.manifest.config, time.monotonic()
@@ -106,7 +112,14 @@ def verify(
             hardware=again.hardware,
             seconds=round(time.monotonic() - start, 1),
         )
-    return Verified(run, comparisons, agrees, record=record)
+    return Verified(run, comparisons, agrees, record=record, command=command_again(folder, checked.manifest))
+
+
+def require_means(output_path: Path, device: str | None = None, engine: str = "auto", **others: Any) -> None:
+    """Refuse what a run cannot be done with or kept in, before anything is checked, which takes longer."""
+    require_writable(output_path)
+    require_engine(engine)
+    pick_device(device)
 
 
 def passed(folder: Path) -> Checked:
@@ -141,7 +154,6 @@ def request_of(
         fetch(config.model.name, args.revision, weights=True)
     if args.tokenizer is not None:
         fetch(args.tokenizer, None, weights=False)
-    require_writable(output_path)
     with tempfile.TemporaryDirectory() as own:
         if config.model.source == "scratch":
             # A configuration alone: nothing that lies beside it in the submission can be loaded with it.
@@ -184,6 +196,14 @@ def trusted_args(manifest: Manifest) -> ModelArgs:
     return ModelArgs(
         revision=manifest.model_revision or "main", dtype=args.dtype, tokenizer=args.tokenizer, trust_remote_code=False
     )
+
+
+def command_again(folder: Path, manifest: Manifest) -> str | None:
+    """The command that runs a submission again; None for weights, a task or a recipe that were never published."""
+    source = manifest.config.model.source
+    if source == "folder":
+        return None
+    return same_run(manifest.config, model_of(folder, source, manifest.config.model.name), manifest.model_revision)
 
 
 def model_of(folder: Path, source: str, name: str) -> str:

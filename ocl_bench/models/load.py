@@ -8,6 +8,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError, first_clause
 from ocl_bench.models.encoding import Encoded
+from ocl_bench.models.hub import commit_of
 from ocl_bench.models.spec import ModelSpec, has_tokenizer
 from ocl_bench.models.word_level import count_tokens, word_level_tokenizer
 from ocl_bench.tasks.pictures import Picture
@@ -48,13 +49,17 @@ def _is_backbone(config: Any) -> bool:
 
 
 def hub_commit(spec: ModelSpec) -> str | None:
-    """Commit that a hub model's revision stands for, online or in the local cache; None for other models."""
-    from huggingface_hub import hf_hub_download
+    """Commit that a hub model's revision stands for, online or in the local cache; None for other models.
 
+    Raises:
+        OclBenchError: if neither has the model, or its tokenizer.
+    """
+    tokenizer = spec.args.tokenizer
+    if tokenizer is not None and not Path(tokenizer).is_dir():
+        commit_of(tokenizer, "tokenizer_config.json", "main", f"--model_args tokenizer={tokenizer}")
     if spec.source != "hub":
         return None
-    # The cache keeps each commit's files in a folder of its name.
-    return Path(hf_hub_download(spec.location, "config.json", revision=spec.args.revision)).parent.name
+    return commit_of(spec.location, "config.json", spec.args.revision, f"--model {spec.name}")
 
 
 def checkpoint_spec(folder: Path, spec: ModelSpec) -> ModelSpec:
@@ -109,6 +114,7 @@ def load_model(spec: ModelSpec, tokenizer: Any, seed: int) -> Any:
             spec, _loader(spec, config, tokenizer), spec.location, "model", **_weight_options(spec)
         )
         _take_from_file(model)
+        _require_numbers(spec, model)
     if _sees(config):
         _channels_last(model)
     if not config.is_encoder_decoder and not _sees(config):
@@ -176,6 +182,32 @@ class BaseModel:
         return copy.deepcopy(self._model)
 
 
+def _require_numbers(spec: ModelSpec, model: Any) -> None:
+    """Refuse weights that are spoilt, of which nothing else that is found would be true."""
+    for name, tensor in model.named_parameters():
+        if not tensor.isfinite().all():
+            raise OclBenchError(
+                f"--model {spec.name}: its weights are spoilt, because '{name}' holds NaN or infinity; take a "
+                "checkpoint from before that."
+            )
+
+
+def require_decoder(spec: ModelSpec, config: Any) -> None:
+    """Refuse what its configuration says is an encoder alone; what else looks ahead is found when it is loaded."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    decodes = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
+    known = type(config) in MODEL_FOR_MASKED_LM_MAPPING and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if known and not decodes and not getattr(config, "causal", False):
+        raise _not_causal(spec, "it is an encoder, which reads what it is to predict")
+
+
+def _not_causal(spec: ModelSpec, why: str) -> OclBenchError:
+    return OclBenchError(
+        f"--model {spec.name}: it is not a causal language model, because {why}; take a decoder or a seq2seq model."
+    )
+
+
 def _require_causal(spec: ModelSpec, model: Any) -> None:
     """Some encoders load as causal models and would read the answer while predicting it."""
     import torch
@@ -187,10 +219,7 @@ def _require_causal(spec: ModelSpec, model: Any) -> None:
     with torch.no_grad():
         before, after = (model(input_ids=one, use_cache=False).logits[0, :-1].float() for one in (ids, changed))
     if not torch.allclose(before, after, atol=1e-4, rtol=1e-3):
-        raise OclBenchError(
-            f"--model {spec.name}: it is not a causal language model, because a later token changes what it predicts "
-            "before; take a decoder or a seq2seq model."
-        )
+        raise _not_causal(spec, "a later token changes what it predicts before")
 
 
 def _auto_class(config: Any) -> Any:
@@ -335,12 +364,25 @@ def _require_seen(spec: ModelSpec, config: Any, picture: Picture) -> None:
 
 
 def require_weights(spec: ModelSpec) -> None:
-    """Refuse a model folder without weights, before anything is trained."""
-    if spec.source == "folder" and not any(Path(spec.location).glob("*.safetensors")):
+    """Refuse a model folder without weights, or with files that are not whole, before anything is trained."""
+    from safetensors import SafetensorError, safe_open
+
+    if spec.source != "folder":
+        return
+    files = sorted(Path(spec.location).glob("*.safetensors"))
+    if not files:
         raise OclBenchError(
             f"--model {spec.name}: the folder holds no *.safetensors; save weights there with save_pretrained, "
             f"or start from random ones with --model scratch:{spec.name}."
         )
+    for path in files:
+        try:
+            with safe_open(path, "np"):  # reads its table of contents, and compares that with its length
+                pass
+        except (SafetensorError, OSError) as error:
+            raise OclBenchError(
+                f"--model {spec.name}: {path.name} is not whole ({first_clause(error)}); copy or save it again."
+            ) from None
 
 
 def _from_pretrained(spec: ModelSpec, loader: Callable[..., Any], location: str, what: str, **options: Any) -> Any:

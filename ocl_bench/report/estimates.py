@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from ocl_bench.errors import counted
 from ocl_bench.runner.compute import advice
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def estimate_table(found: "Estimate") -> str:
     precision = str(config.compute.training)
     lines = [
         f"{config.task.task} (version {config.task.version}) · {config.model.name} · recipe {config.recipe.recipe} · "
-        f"{len(config.seeds)} seeds",
+        f"{counted(len(config.seeds), 'seed')}",
         "",
         tabulate(rows, headers=HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 9)),
         "",

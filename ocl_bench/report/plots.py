@@ -8,7 +8,7 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.curve import CurvePoint
-from ocl_bench.files import read_json_lines
+from ocl_bench.files import read_json_lines, require_writable
 from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.statistics import over_seeds
@@ -38,6 +38,16 @@ COLOURS = {
 # Subsets trained in X1 are dashed, those of X2 solid, those of X0 dash-dotted, those never trained on dotted, as
 # questions about swapped variables are.
 STYLES = {"x0": "-.", "x1": "--", "x2": "-", "test": ":"}
+
+
+def require_picture(path: Path) -> None:
+    """Refuse a picture that cannot be written. Raises OclBenchError for its folder, or its ending."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in kinds:
+        raise OclBenchError(f"--output_path {path}: end it with one of {', '.join(sorted(kinds))}.")
+    require_writable(path.parent)
 
 
 def plot_run(folder: Path, path: Path | None = None) -> Path:

@@ -1,12 +1,13 @@
 """From a request to its results: what it names is loaded, data is fetched, and the plan is made and executed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.runner.messages import FromRun
-from ocl_bench.runner.plan import Choice, Plan, choose, make_plan
+from ocl_bench.runner.plan import Choice, Plan, check_choice, choose, make_plan
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.workers import Workers
 from ocl_bench.score.result import Results
@@ -38,8 +39,26 @@ def plan_request(request: RunRequest, there: bool = False) -> Plan:
         OclBenchError: for bad input.
     """
     choice = choose(request)
-    _fetch_if_absent(choice.task, show=False)
+    if there:
+        _fetch_if_absent(choice.task, show=False)
+    else:
+        _make_ready(choice, request, None)
     return make_plan(choice, request, lambda: None, there=there)
+
+
+def check_requests(requests: Sequence[RunRequest], progress: Progress | None = None) -> None:
+    """Check all requests before the first is done, as far as the first dataset of each shows.
+
+    Raises:
+        OclBenchError: for the first that cannot work, with its task.
+    """
+    choices = [(choose(request), request) for request in requests]
+    for choice, request in choices:
+        try:
+            _make_ready(choice, request, progress)
+            check_choice(choice, request)
+        except OclBenchError as error:
+            raise OclBenchError(f"task '{choice.task.task}': {error}") from None
 
 
 def perform_request(request: RunRequest, workers: Workers, progress: Progress | None = None) -> tuple[Path, Results]:
@@ -80,9 +99,13 @@ def perform_part(request: RunRequest, seeds: tuple[int, ...], folder: Path, work
 
 def _ready(request: RunRequest, progress: Progress | None) -> Choice:
     choice = choose(request)
+    _make_ready(choice, request, progress)
+    return choice
+
+
+def _make_ready(choice: Choice, request: RunRequest, progress: Progress | None) -> None:
     require_writable(request.output_path)
     _fetch_if_absent(choice.task, show=progress is not None)
-    return choice
 
 
 def _shown(choice: Choice, request: RunRequest, progress: Progress | None) -> Shown:

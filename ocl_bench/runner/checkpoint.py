@@ -8,10 +8,12 @@ from typing import Any
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
-from ocl_bench.evaluate.sampling import subset_sample
+from ocl_bench.files import files_atomic
+from ocl_bench.models.load import hub_commit
+from ocl_bench.models.spec import ModelArgs, parse_model
 from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import write_results
-from ocl_bench.score.gaps import final_stages
+from ocl_bench.score.gaps import scored_questions
 from ocl_bench.score.metrics import group_values
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
@@ -64,15 +66,12 @@ def evaluate_checkpoint(
     stage = stage or (own if own in names else names[-1])
     if stage not in names:
         raise OclBenchError(f"--stage {stage}: task '{loaded.task}' has none; {did_you_mean(stage, names)}")
-    scored_at = final_stages(loaded)
-    asked = [
-        record
-        for record in build(loaded, seed, stage2_seed)
-        if record.split == "test" and scored_at[record.subset] == stage
-    ]
-    if limit is not None:
-        asked = [asked[number] for number in subset_sample(asked, limit, seed)]
-    model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, pick_device(device))
+    device = pick_device(device)
+    if lm_eval_model == "hf":  # which would ask the hub for minutes for what neither it nor this machine has
+        revision = str(model_args.get("revision", "main"))
+        hub_commit(parse_model(checkpoint, ModelArgs(revision=revision)))
+    asked = scored_questions(loaded, build(loaded, seed, stage2_seed), limit, seed, stage)
+    model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, device)
     answers = model.ask(asked, loaded.evaluate.max_new_tokens)
     questions = {record.id: record for record in asked}
     samples = samples_of(
@@ -100,6 +99,7 @@ def evaluate_checkpoint(
     )
     slug = "__".join(Path(checkpoint).parts[-3:]).strip("/_") or "model"
     folder = output_path / slug / loaded.task / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
-    write_answers(folder / ANSWERS, answers)
-    write_results(folder, results)
+    with files_atomic(folder) as inside:
+        write_answers(inside / ANSWERS, answers)
+        write_results(inside, results)
     return folder, results

@@ -27,7 +27,7 @@ from ocl_bench.runner.keep import Keeper
 from ocl_bench.runner.live import Live
 from ocl_bench.runner.manifest import Manifest, StageRecord, checkout_state, read_manifest, torch_record, versions
 from ocl_bench.runner.messages import EngineChosen, FromRun, Generate, Note, StageDone, TrainingBegins
-from ocl_bench.runner.plan import Plan
+from ocl_bench.runner.plan import Plan, too_large_batch
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.schedule import Schedule
 from ocl_bench.runner.serving import Serving
@@ -200,6 +200,8 @@ class _Execution:
                 self.on_message(
                     Note("code or tasks have uncommitted changes: the standard division will not take this run")
                 )
+            if schedule.steps_left and (large := too_large_batch(self.plan)):
+                self.on_message(Note(large))
 
     def _train(self, serving: Serving | None) -> None:
         self.live.done = sum(1 for _ in self.schedule.done())

@@ -41,7 +41,9 @@ class Running(Contract):
     device: str = Field("", description="where; empty before its first step")
     step: int = Field(0, description="optimizer steps taken, or questions answered")
     steps: int = Field(0, description="of how many; 0 if not known yet")
-    loss: float | None = Field(None, description="mean training loss of the last epoch")
+    loss: float | None = Field(
+        None, description="training loss of the last step, or the mean of an epoch that just ended"
+    )
     tokens_per_second: float = Field(0.0, description="without padding, learning curves aside")
     memory: int = Field(0, description="bytes in use")
     seconds_left: float | None = Field(None, description="until its last step, at the pace so far")
@@ -92,6 +94,7 @@ class Live:
                     "tokens_per_second": message.tokens_per_second,
                     "memory": message.memory,
                     "device": message.device,
+                    "loss": message.loss,
                     "seconds_left": self._left(name, message.step, message.steps),
                 }
             case EpochDone():

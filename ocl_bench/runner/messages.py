@@ -40,6 +40,7 @@ class Stepped(OfStage, frozen=True):
         tokens_per_second: tokens without padding, since the stage began or went on, learning curves aside.
         memory: bytes that the process has by now, of a card if it trains on one.
         device: what it trains on.
+        loss: of that step; None if it is no number.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Stepped(OfStage, frozen=True):
     tokens_per_second: float
     memory: int
     device: str
+    loss: float | None
 
 
 class Answered(OfStage, frozen=True):

@@ -56,7 +56,7 @@ class Told(Protocol):
     def waiting(self, reason: str) -> None:
         """Another process is at this stage."""
 
-    def step(self, step: int, steps: int, tokens_per_second: float, memory: int) -> None:
+    def step(self, step: int, steps: int, tokens_per_second: float, memory: int, loss: float) -> None:
         """Training is at a step."""
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
@@ -210,7 +210,9 @@ class _Training:
             folder=self.store.work_path(job.key),
             checkpoint_seconds=config.checkpoint_seconds,
             on_epoch=on_epoch,
-            on_step=lambda step, steps, rate: self.told.step(step, steps, rate, memory_now(config.compute.device)),
+            on_step=lambda step, steps, rate, loss: self.told.step(
+                step, steps, rate, memory_now(config.compute.device), loss
+            ),
         )
         record = of_first(lambda: self._write(trained))
         self.memory.keep(record.weights_after, trained.model, self.tokenizer)

@@ -1,7 +1,7 @@
 """Turn a request into a checked configuration. Everything that can be refused is refused here, before any training."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,12 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.evaluate.ability import task_manager
-from ocl_bench.evaluate.engines import Work, choose_engine
+from ocl_bench.evaluate.ability import require_tasks
+from ocl_bench.evaluate.engines import Work, choose_engine, require_engine
 from ocl_bench.evaluate.gradient_checks import check_epochs, check_memory, check_variables
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.files import sha256
+from ocl_bench.finetune.epoch import epoch_pools
 from ocl_bench.finetune.recipe import Recipe, load_recipe, recipe_files
 from ocl_bench.models.spec import ModelArgs, ModelSpec, parse_model
 from ocl_bench.runner.cells import Cell, cells_of
@@ -131,7 +132,7 @@ def choose(request: RunRequest) -> Choice:
         args = args.model_copy(update={"trust_remote_code": True})
     spec = parse_model(chosen.model if request.model is None else request.model, args)
     default = default_recipe(spec, chosen)
-    loaded = load_recipe(request.recipe or default, of_recipe, request.include_path)
+    loaded = load_recipe(default if request.recipe is None else request.recipe, of_recipe, request.include_path)
     check_recipe(loaded, chosen)
     seeds = request.seeds if request.seeds is not None else chosen.standard_seeds
     return Choice(spec, chosen, loaded, seeds, not is_standard(spec, chosen, loaded))
@@ -177,6 +178,193 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     return task
 
 
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that fits its data.
+
+    Attributes:
+        spec: with a hub model's revision pinned to a commit.
+        revision: that commit.
+        parameters: how many it has.
+        seq2seq: whether it has an encoder and a decoder.
+        vocabulary_sizes: of its embedding, over all cells.
+        longest: tokens of the longest prompt with its longest answer.
+    """
+
+    spec: ModelSpec
+    revision: str | None
+    parameters: int
+    seq2seq: bool
+    vocabulary_sizes: frozenset[int]
+    longest: int
+
+
+class Fit:
+    """Whether a model fits datasets, which are shown to it one after the other, and the recipe fits the model.
+
+    Args:
+        choice: the model, its task and recipe.
+        there: whether it is for another machine.
+
+    Raises:
+        OclBenchError: if it cannot be had, or is none that can be trained on the task.
+    """
+
+    def __init__(self, choice: Choice, there: bool) -> None:
+        from transformers.utils import logging
+
+        from ocl_bench.models.load import hub_commit, load_config, require_decoder, require_weights
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self.choice, self.there, self.spec = choice, there, choice.model
+        self.revision = hub_commit(self.spec)
+        if self.revision is not None:
+            args = self.spec.args.model_copy(update={"revision": self.revision})
+            self.spec = self.spec.model_copy(update={"args": args})
+        require_weights(self.spec)
+        self.config = load_config(self.spec)
+        require_decoder(self.spec, self.config)
+        self.parameters = 0
+        self._sizes: set[int] = set()
+        self._longest = 0
+        self._vocabularies: set[str] = set()
+        self._seen: set[int] = set()  # seeds may share records, and then their tokenizer is the same, or refused below
+
+    def add(self, records: list[Record]) -> None:
+        """Show a cell's dataset. Raises OclBenchError if it does not fit."""
+        from ocl_bench.models.encoding import Encoder
+        from ocl_bench.models.load import check_fit, fitted, load_tokenizer
+
+        spec, task = self.spec, self.choice.task
+        tokenizer = load_tokenizer(spec, texts(records))
+        encoder = Encoder(tokenizer, self.config.is_encoder_decoder)
+        new = [one for one in records if id(one) not in self._seen]
+        self._seen |= set(map(id, new))
+        trained = encoder([(record.given, record.completion) for record in new if record.split != "test"])
+        tests = [one for one in new if one.split == "test"]
+        asked = encoder([(one.given, answer_text(answer)) for one in tests for answer in one.answers])
+        answer = task.evaluate.max_new_tokens
+        own = fitted(spec, self.config, tokenizer)
+        check_fit(spec, own, encoder.pad_id, asked, trained, answer)
+        if spec.source == "scratch" and task.shared_stages:
+            self._vocabularies.add(sha256("\n".join(sorted(tokenizer.get_vocab()))))
+        if len(self._vocabularies) > 1:
+            raise OclBenchError(
+                f"task '{task.task}': the seeds' datasets have different words, so no X0 fits them all; let every "
+                "variable occur in each, as by leaving qa_unreplaced out of design.fractions, or pass --own_x0."
+            )
+        self._sizes.add(own.get_text_config().vocab_size)
+        self._longest = max(self._longest, *(len(one.prompt) + max(len(one.completion), answer) for one in asked))
+        self._read(records, tokenizer, encoder)
+
+    def _read(self, records: list[Record], tokenizer: Any, encoder: Any) -> None:
+        """Check what is trained and read of the model's insides: of the first dataset also whether it has them."""
+        from ocl_bench.evaluate.probe_checks import check_layers, check_probes
+        from ocl_bench.finetune.adapter import adaptable
+        from ocl_bench.models.load import outline
+
+        name, task, probes = self.spec.name, self.choice.task, self.choice.task.evaluate.probes
+        looks = 0 if probes is None else check_probes(probes, task, name, encoder, records)
+        if self.parameters:
+            return
+        model = outline(self.spec, self.config, tokenizer)
+        for number in range(len(task.stages)):
+            if (adapter := self.choice.recipe.of_stage(number).adapter) is not None:
+                adaptable(model, adapter, f"--model {name}")
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        if probes is not None:
+            picture = next((one.picture for one in records), None)
+            check_layers(probes, name, model, picture, looks, room=not self.there)
+
+    def model(self) -> CheckedModel:
+        """The model, once all datasets were shown."""
+        return CheckedModel(
+            self.spec,
+            self.revision,
+            self.parameters,
+            self.config.is_encoder_decoder,
+            frozenset(self._sizes),
+            self._longest,
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A choice that fits together, as far as its first dataset shows.
+
+    Attributes:
+        model: how it fits the datasets that were shown to it: only the first so far.
+        cells: of the run.
+        first: the dataset of the first cell.
+        devices: that were named; None if none was.
+        device: the first device.
+        processes: that train one model together.
+        there: whether the run is for another machine.
+    """
+
+    model: Fit
+    cells: tuple[Cell, ...]
+    first: list[Record]
+    devices: tuple[str, ...] | None
+    device: str
+    processes: int
+    there: bool
+
+
+def check_choice(choice: Choice, request: RunRequest, there: bool = False) -> Checked:
+    """Check all that one dataset can show, what is quick to find first.
+
+    Args:
+        choice: what to run.
+        request: how to run it.
+        there: plan for another machine, whose GPUs are as many as asked for.
+
+    Raises:
+        OclBenchError: for anything that would fail later.
+    """
+    task = choice.task
+    if len(request.stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
+        raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
+    if request.engine_args and request.engine == "torch":
+        raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
+    require_engine(request.engine)
+    _check_place(choice, request)
+    if request.also_tasks and task.design.picture is not None:
+        raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
+    devices = None if request.devices is None else pick_devices(request.devices, there)
+    device = devices[0] if devices else "cuda" if there else pick_device(request.device)
+    sharded_over(request.shard, device, 1, there)  # of a model of any size
+    model = Fit(choice, there)
+    _check_trackers(request.report_to)
+    if request.also_tasks:
+        require_tasks(request.also_tasks, request.include_path)
+    cells = cells_of(choice.seeds, request.stage2_seeds, request.own_x0)
+    first = build(task, cells[0].seed, cells[0].stage2_seed, cells[0].x0_seed)
+    model.add(first)
+    if task.evaluate.gradients is not None:
+        check_variables(task.evaluate.gradients, task, first)
+    processes = sharded_over(request.shard, device, model.parameters, there)
+    _check_gradients(choice, processes, model.parameters, None if there else memory_of(device))
+    if not there:
+        stages = sum(len(cell.owned(task)) for cell in cells)
+        _check_disk(request, disk_needed(request.keep, model.parameters, stages, len(cells)))
+    return Checked(model, cells, first, devices, device, processes, there)
+
+
+def too_large_batch(plan: Plan) -> str | None:
+    """A sentence where no stage has as many datapoints as an optimizer step takes; None else."""
+    task, records = plan.config.task, next(iter(plan.records.values()))
+    sizes = {}
+    for number, stage in enumerate(task.stages):
+        recipe = plan.config.recipe.of_stage(number)
+        sizes[stage.name] = sum(pool.per_epoch for pool in epoch_pools(stage, recipe, records))
+        if recipe.effective_batch_size <= sizes[stage.name]:
+            return None
+    has = " and ".join(f"{name} has {size}" for name, size in sizes.items())
+    return f"recipe.effective_batch_size: no stage has as many datapoints ({has}), so that each epoch is a single step"
+
+
 def make_plan(
     choice: Choice, request: RunRequest, on_built: Callable[[], None], jobs: int | None = None, there: bool = False
 ) -> Plan:
@@ -190,31 +378,22 @@ def make_plan(
         there: plan for another machine, whose GPUs are as many as asked for.
 
     Raises:
-        OclBenchError: for anything that would fail later.
+        OclBenchError: for anything that would fail later, whatever the first dataset shows before others are built.
     """
     task, limit = choice.task, request.limit
-    if len(request.stage2_seeds) > 1 and task.first_x2_stage == len(task.stages):
-        raise OclBenchError(f"--stage2_seeds: task '{task.task}' has no stage that trains on x2; give one.")
-    _check_place(choice, request)
-    devices = None if request.devices is None else pick_devices(request.devices, there)
-    device = devices[0] if devices else "cuda" if there else pick_device(request.device)
-    _check_trackers(request.report_to)
-    if request.also_tasks and task.design.picture is not None:
-        raise OclBenchError(f"--also_tasks: lm-eval asks in text, and models of task '{task.task}' look at pictures.")
-    if request.also_tasks:
-        task_manager(request.also_tasks, request.include_path)
-    cells = cells_of(choice.seeds, request.stage2_seeds, request.own_x0)
-    records = {}
-    for cell in cells:
+    checked = check_choice(choice, request, there)
+    on_built()
+    cells, device, devices, processes = checked.cells, checked.device, checked.devices, checked.processes
+    records = {cells[0]: checked.first}
+    for cell in cells[1:]:
         records[cell] = build(task, cell.seed, cell.stage2_seed, cell.x0_seed)
+        checked.model.add(records[cell])
+        if task.evaluate.gradients is not None:
+            check_variables(task.evaluate.gradients, task, records[cell])
         on_built()
-    model = _check_model(choice, records, there)
+    model = checked.model.model()
     stages = sum(len(cell.owned(task)) for cell in cells)
     disk = disk_needed(request.keep, model.parameters, stages, len(cells))
-    if not there:
-        _check_disk(request, disk)
-    processes = sharded_over(request.shard, device, model.parameters, there)
-    _check_gradients(choice, records, processes, model.parameters, None if there else memory_of(device))
     if processes > 1:
         slots: tuple[str, ...] = (device,)
     else:
@@ -229,8 +408,6 @@ def make_plan(
     tokens, several = questions * task.evaluate.max_new_tokens, len(slots) * processes > 1
     work = Work(model.seq2seq, model.vocabulary_sizes, device, tokens, pictures, several)
     chosen, reason = choose_engine(request.engine, work)
-    if request.engine_args and request.engine == "torch":
-        raise OclBenchError("--engine_args are vLLM's, and --engine is torch; leave one of them out.")
     decided = _engine_args(choice, model.longest, device) if chosen == "vllm" else {}
     config = RunConfig(
         model=model.spec,
@@ -261,15 +438,11 @@ def make_plan(
     return Plan(config, records, model.revision, model.parameters, decided, disk)
 
 
-def _check_gradients(
-    choice: Choice, records: Mapping[Cell, list[Record]], processes: int, parameters: int, memory: int | None
-) -> None:
+def _check_gradients(choice: Choice, processes: int, parameters: int, memory: int | None) -> None:
     """Refuse gradients that cannot be looked at; `memory` of the device in bytes, None of one that is not here."""
     task, gradients = choice.task, choice.task.evaluate.gradients
     if gradients is None:
         return
-    for own in records.values():
-        check_variables(gradients, task, own)
     epochs = dict(zip((stage.name for stage in task.stages), choice.recipe.epochs, strict=True))
     own_stages = [stage.name for stage in task.stages[task.shared_stages :]]
     adapted = choice.recipe.adapter is not None
@@ -329,88 +502,6 @@ def _engine_args(choice: Choice, longest: int, device: str) -> dict[str, Any]:
         "trust_remote_code": choice.model.args.trust_remote_code,
         **({} if device == "cpu" else {"tensor_parallel_size": 1}),
     }
-
-
-@dataclass(frozen=True)
-class CheckedModel:
-    """A model that fits its data.
-
-    Attributes:
-        spec: with a hub model's revision pinned to a commit.
-        revision: that commit.
-        parameters: how many it has.
-        seq2seq: whether it has an encoder and a decoder.
-        vocabulary_sizes: of its embedding, over all cells.
-        longest: tokens of the longest prompt with its longest answer.
-    """
-
-    spec: ModelSpec
-    revision: str | None
-    parameters: int
-    seq2seq: bool
-    vocabulary_sizes: frozenset[int]
-    longest: int
-
-
-def _check_model(choice: Choice, records: Mapping[Cell, list[Record]], there: bool) -> CheckedModel:
-    """Load configuration and tokenizers, and check that every dataset fits them, and the recipe the model."""
-    from transformers.utils import logging
-
-    from ocl_bench.evaluate.probe_checks import check_layers, check_probes
-    from ocl_bench.finetune.adapter import adaptable
-    from ocl_bench.models.encoding import Encoder
-    from ocl_bench.models.load import (
-        check_fit,
-        fitted,
-        hub_commit,
-        load_config,
-        load_tokenizer,
-        outline,
-        require_weights,
-    )
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    spec, task = choice.model, choice.task
-    config = load_config(spec)
-    require_weights(spec)
-    revision = hub_commit(spec)
-    if revision is not None:
-        spec = spec.model_copy(update={"args": spec.args.model_copy(update={"revision": revision})})
-    probes, looks = task.evaluate.probes, 0
-    sizes, longest = set(), 0
-    vocabularies: set[str] = set()
-    seen: set[int] = set()  # seeds may share records, and then their tokenizer is the same, or refused below
-    for cell in records.values():
-        tokenizer = load_tokenizer(spec, texts(cell))
-        encoder = Encoder(tokenizer, config.is_encoder_decoder)
-        new = [one for one in cell if id(one) not in seen]
-        seen |= set(map(id, new))
-        trained = encoder([(record.given, record.completion) for record in new if record.split != "test"])
-        tests = [one for one in new if one.split == "test"]
-        asked = encoder([(one.given, answer_text(answer)) for one in tests for answer in one.answers])
-        answer = task.evaluate.max_new_tokens
-        own = fitted(spec, config, tokenizer)
-        check_fit(spec, own, encoder.pad_id, asked, trained, answer)
-        if probes is not None:
-            looks = max(looks, check_probes(probes, task, spec.name, encoder, cell))
-        if spec.source == "scratch" and task.shared_stages:
-            vocabularies.add(sha256("\n".join(sorted(tokenizer.get_vocab()))))
-        sizes.add(own.get_text_config().vocab_size)
-        longest = max(longest, *(len(one.prompt) + max(len(one.completion), answer) for one in asked))
-    if len(vocabularies) > 1:
-        raise OclBenchError(
-            f"task '{task.task}': the seeds' datasets have different words, so no X0 fits them all; let every variable "
-            "occur in each, as by leaving qa_unreplaced out of design.fractions, or pass --own_x0."
-        )
-    model = outline(spec, config, tokenizer)
-    for number in range(len(task.stages)):
-        if (adapter := choice.recipe.of_stage(number).adapter) is not None:
-            adaptable(model, adapter, f"--model {spec.name}")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if probes is not None:
-        check_layers(probes, spec.name, model, next((one.picture for one in cell), None), looks, room=not there)
-    return CheckedModel(spec, revision, parameters, config.is_encoder_decoder, frozenset(sizes), longest)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -13,9 +13,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ocl_bench.errors import counted
 from ocl_bench.processes import Message
 from ocl_bench.runner.live import Live, Running
-from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, TrainingBegins, Waiting
+from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, Stepped, TrainingBegins, Waiting
 
 LINE_SECONDS = 60.0  # between lines of what is under way, where there is no terminal
 
@@ -59,8 +60,9 @@ class RunProgress:
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
-        self.building = self.bars.add_task(f"build {task}", total=cells, note="")
+        self.building = self.bars.add_task(f"build {task}", total=cells, note="imports libraries, looks at the model")
         self.overall: TaskID | None = None
+        self.steps: dict[str, int] = {}  # optimizer steps of each stage that began here
         self.running: dict[str, TaskID] = {}
         self.live = Live(0)
         self._told = time.monotonic()
@@ -75,11 +77,13 @@ class RunProgress:
 
     def built(self) -> None:
         """One more dataset is built."""
-        self.bars.advance(self.building)
+        self.bars.update(self.building, advance=1, note="")
 
     def __call__(self, message: Message) -> None:
         """Show one message of a run."""
         self.live.take(message)
+        if isinstance(message, Stepped):
+            self.steps[message.where.name] = message.step
         match message:
             case EngineChosen():
                 self._line(f"engine {message.engine}: {message.reason}")
@@ -95,17 +99,20 @@ class RunProgress:
                 self._show()
 
     def _begun(self, message: TrainingBegins) -> None:
-        self.overall = self.bars.add_task("stages", total=message.of, completed=message.done, note="")
-        stages, slots = message.of - message.done, message.slots
+        self.live.done, self.live.of = message.done, message.of
+        self.overall = self.bars.add_task(self._all(), total=max(message.steps, 1), note="")
+        stages, slots = counted(message.of - message.done, "stage"), message.slots
         where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slots))}"
         self._line(
-            f"{stages} stage{'s' * (stages > 1)} to do, {where}: {message.parameters / 1e6:.3g} M parameters, "
-            f"{message.steps} optimizer steps"
+            f"{stages} to do, {where}: {message.parameters / 1e6:.3g} M parameters, "
+            f"{counted(message.steps, 'optimizer step')}"
         )
 
+    def _all(self) -> str:
+        return f"all, {self.live.done} of {counted(self.live.of, 'stage')}"
+
     def _done(self, message: StageDone) -> None:
-        if self.overall is not None:
-            self.bars.advance(self.overall)
+        self.live.done += 1
         done = "was trained before, asked in" if message.reused else "done in"
         self._line(f"{message.where.name} {done} {message.seconds:.0f} s")
         self._show()
@@ -118,6 +125,8 @@ class RunProgress:
             if name not in self.running:
                 self.running[name] = self.bars.add_task(name, total=max(one.steps, 1), note="")
             self.bars.update(self.running[name], completed=one.step, total=max(one.steps, 1), note=note(one))
+        if self.overall is not None:
+            self.bars.update(self.overall, completed=sum(self.steps.values()), description=self._all())
         if not self.console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
             for one in self.live.running.values():

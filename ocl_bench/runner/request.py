@@ -4,6 +4,8 @@ The command line, `ocl_bench.run`, `--config` and the manifest read its fields a
 an option is told once.
 """
 
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,8 +208,7 @@ class RunRequest(Contract):
         try:
             return cls(**options)
         except ValidationError as error:
-            fault = explain(cls, error)
-            raise OclBenchError(fault if fault.endswith("?") else f"{fault}.") from None
+            raise OclBenchError(explain(cls, error)) from None
 
     @property
     def passed(self) -> dict[str, Any]:
@@ -225,3 +226,36 @@ def option_of(field: str) -> Option:
     """How the command line spells a field of `RunRequest`."""
     found = [one for one in RunRequest.model_fields[field].metadata if isinstance(one, Option)]
     return found[0] if found else Option()
+
+
+def command_line(request: RunRequest) -> str:
+    """The `ocl-bench run` that asks for the same, quoted for a shell: what was passed, and no default."""
+    words = ["ocl-bench", "run"]
+    for name in RunRequest.model_fields:
+        value = getattr(request, name)
+        if name not in request.model_fields_set or (value is None and name != "batch_size"):
+            continue
+        spelled = option_of(name)
+        option = (spelled.names or (f"--{name}",))[0]
+        if spelled.flag is not None:
+            words += [option] if value == spelled.flag else []
+        elif spelled.multiple:
+            words += [word for one in value for word in (option, str(one))]
+        elif text := _text(name, value):
+            words += [option, text]
+    return shlex.join(words)
+
+
+def _text(field: str, value: Any) -> str:
+    """What a value's option is given; empty for nothing."""
+    if field in ("seeds", "stage2_seeds"):
+        if value == tuple(range(len(value))):
+            return str(len(value))
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    if isinstance(value, ModelArgs):
+        value = value.model_dump(exclude_defaults=True)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={one if isinstance(one, str) else json.dumps(one)}" for key, one in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "auto" if value is None else str(value)

@@ -119,8 +119,8 @@ class _Told:
     def waiting(self, reason: str) -> None:
         self.emit(Waiting(self.where, reason))
 
-    def step(self, step: int, steps: int, tokens_per_second: float, memory: int) -> None:
-        self.emit(Stepped(self.where, step, steps, tokens_per_second, memory, self.device))
+    def step(self, step: int, steps: int, tokens_per_second: float, memory: int, loss: float) -> None:
+        self.emit(Stepped(self.where, step, steps, tokens_per_second, memory, self.device, loss))
 
     def epoch(self, epoch: int, epochs: int, loss: float) -> None:
         self.emit(EpochDone(self.where, epoch, epochs, loss))

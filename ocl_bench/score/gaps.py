@@ -1,14 +1,16 @@
 """The gaps, and how samples become them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from statistics import fmean
 
+from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.score.metrics import METRICS, Metric
 from ocl_bench.score.result import Gap, SetScores, Value
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
+from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task, split_of
 from ocl_bench.tasks.subsets import ASKED
 
@@ -33,6 +35,29 @@ def final_stages(task: Task) -> dict[str, str]:
             last[split_of(selector)] = stage.name
     # Every subset has an entry, whether or not the task uses it; what no stage trains on is scored at the end.
     return {name: last.get(subset.split, last["test"]) for name, subset in ASKED.items()}
+
+
+def scored_questions(
+    task: Task, records: Sequence[Record], limit: int | None, seed: int, stage: str | None = None
+) -> list[Record]:
+    """The questions of a dataset whose answers are scored, in the dataset's order.
+
+    Args:
+        task: the task.
+        records: the dataset.
+        limit: questions per subset and kind; None takes all. They are those that a run with this limit asks.
+        seed: stage-1 seed, which decides which they are.
+        stage: only those that are scored at the end of this one; None takes all.
+    """
+    scored_at = final_stages(task)
+    asked = {
+        record.id
+        for one in task.stages
+        if stage in (None, one.name)
+        for record in asked_after(task, one.name, records, limit, seed)
+        if scored_at[record.subset] == one.name
+    }
+    return [record for record in records if record.id in asked]
 
 
 class Scores:

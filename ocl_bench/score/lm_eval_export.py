@@ -1,6 +1,7 @@
 """Export a task to lm-eval (EleutherAI's lm-evaluation-harness): YAML tasks that ask exactly what the suite asks."""
 
 import inspect
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 import yaml
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.files import to_json_lines, write_atomic
+from ocl_bench.files import files_atomic, to_json_lines, write_atomic
 from ocl_bench.score import text
 from ocl_bench.score.metrics import METRICS, Metric, TextFunction
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
 
 SCORING = "ocl_metrics"
+BATCH_SIZE = 64  # prompts at a time; lm-eval takes one if it is not told
 
 
 class _Function(str):
@@ -46,7 +48,8 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
         lm-eval's name of each task → questions in it.
 
     Raises:
-        OclBenchError: if the questions are pictures, or a metric's function cannot travel.
+        OclBenchError: if the questions are pictures, a metric's function cannot travel, or the files cannot be
+            written.
     """
     if any(record.picture for record in records):
         raise OclBenchError(f"task '{task.task}' shows pictures, and lm-eval's language models read text.")
@@ -56,19 +59,26 @@ def export(task: Task, records: Sequence[Record], folder: Path, relative: bool =
             by_task[_task_name(task, record)].append(record)
     counts: dict[str, int] = {}
     metrics = _text_metrics([record for asked in by_task.values() for record in asked])
-    for name, asked in by_task.items():
-        counts[name] = len(asked)
-        data = Path("data", f"{name}.jsonl")
-        write_atomic(folder / data, to_json_lines(map(_row, asked)))
-        location = data if relative else (folder / data).absolute()
-        _write(folder / f"{name}.yaml", _task(task, name, asked, location, metrics))
-        if all(one.options for one in asked):
-            counts[f"{name}_choice"] = len(asked)
-            _write(folder / f"{name}_choice.yaml", _choice_task(task, f"{name}_choice", asked, location))
-    group = f"ocl_{task.task}"
-    _write(folder / f"_{group}.yaml", {"group": group, "task": list(counts), "metadata": {"version": task.version}})
-    write_atomic(folder / f"{SCORING}.py", _scoring(metrics))
+    scoring, group = _scoring(metrics), f"ocl_{task.task}"
+    with files_atomic(folder) as inside:
+        for name, asked in by_task.items():
+            counts[name] = len(asked)
+            data = Path("data", f"{name}.jsonl")
+            write_atomic(inside / data, to_json_lines(map(_row, asked)))
+            location = data if relative else (folder / data).absolute()
+            _write(inside / f"{name}.yaml", _task(task, name, asked, location, metrics))
+            if all(one.options for one in asked):
+                counts[f"{name}_choice"] = len(asked)
+                _write(inside / f"{name}_choice.yaml", _choice_task(task, f"{name}_choice", asked, location))
+        _write(inside / f"_{group}.yaml", {"group": group, "task": list(counts), "metadata": {"version": task.version}})
+        write_atomic(inside / f"{SCORING}.py", scoring)
     return counts
+
+
+def lm_eval_command(task: Task, folder: Path) -> str:
+    """What has lm-eval ask an exported task of a checkpoint CKPT, in batches as large as `ocl-bench eval` takes."""
+    words = ["lm-eval", "run", "--model", "hf", "--model_args", "pretrained=CKPT", "--batch_size", str(BATCH_SIZE)]
+    return shlex.join([*words, "--tasks", f"ocl_{task.task}", "--include_path", str(folder)])
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, counted
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import score_set
@@ -139,7 +139,7 @@ def _notes(seeds: int, recipe: str | None, limit: int | None, modified: bool) ->
     if recipe is None:
         notes.append("a checkpoint, evaluated as it is: what it was trained on is not known here; not submittable")
     if limit is not None:
-        notes.append(f"limited to {limit} questions per subset: not submittable")
+        notes.append(f"limited to {counted(limit, 'question')} per subset: not submittable")
     if modified:
         notes.append(
             "task, recipe or model loading differ from the suite's own: not submittable to the standard division"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, counted
 from ocl_bench.report.plots import COLOURS
 from ocl_bench.score.metrics import main_metric
 from ocl_bench.score.result import Gap, Value
@@ -59,7 +59,7 @@ def _save(figure: Any, results: StudyResults, path: Path) -> None:
     tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
     models = _models(results)
     model = models[0] if len(set(models)) == 1 else f"{len(set(models))} models"
-    figure.suptitle(f"{study.study} · {tasks} · {model} · {seeds} seeds, mean and 95 % interval", fontsize=9)
+    figure.suptitle(f"{study.study} · {tasks} · {model} · {counted(seeds, 'seed')}, mean and 95 % interval", fontsize=9)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -76,13 +76,13 @@ def run_study(
     from ocl_bench.study.figure import draw
 
     study = load_study(name, include_path)
-    model = model or study.default_model
+    model = study.default_model if model is None else model
     if model is None:
         raise OclBenchError(f"study '{study.study}' is for pretrained models and names none; give --model.")
     require_writable(output_path)
     path = output_path / f"{study.study}.json"
     wanted = [
-        point.model_copy(update={"task": task or point.task, "set": (*point.set, *overrides)})
+        point.model_copy(update={"task": point.task if task is None else task, "set": (*point.set, *overrides)})
         for point in study.runs(is_pretrained(model))
     ]
     done = {wanted.index(point.run): point for point in _kept(path, model, wanted, seeds)}

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
-from ocl_bench.files import sha256, write_atomic
+from ocl_bench.files import files_atomic, sha256, write_atomic
 from ocl_bench.tasks.build import ORDER, build
 from ocl_bench.tasks.load import TASK_FOLDER, load_task, task_files
 from ocl_bench.tasks.records import Record, serialize
@@ -37,13 +37,19 @@ def splits(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def write_splits(task: Task, seed: int, stage2_seed: int, folder: Path) -> dict[Path, int]:
-    """Write x1.jsonl, x2.jsonl and test.jsonl, and x0.jsonl if there is one; returns each file's number of records."""
+    """Write x1.jsonl, x2.jsonl and test.jsonl, and x0.jsonl if there is one; returns each file's number of records.
+
+    Raises:
+        OclBenchError: if they cannot be written, and then none is.
+    """
     counts = {}
-    for name, records in splits(build(task, seed, stage2_seed)).items():
-        if name == "x0" and not records:
-            continue
-        write_atomic(folder / f"{name}.jsonl", serialize(records))
-        counts[folder / f"{name}.jsonl"] = len(records)
+    found = splits(build(task, seed, stage2_seed))
+    with files_atomic(folder) as inside:
+        for name, records in found.items():
+            if name == "x0" and not records:
+                continue
+            (inside / f"{name}.jsonl").write_bytes(serialize(records).encode())
+            counts[folder / f"{name}.jsonl"] = len(records)
     return counts
 
 

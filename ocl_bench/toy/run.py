@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ocl_bench.contract import Contract
-from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.errors import OclBenchError, counted, did_you_mean
 from ocl_bench.files import require_writable, write_atomic
 from ocl_bench.runner.request import check_seeds
 from ocl_bench.score.statistics import over_seeds, sign_flip_p
@@ -103,7 +103,7 @@ def run_toy(
     with threadpool_limits(1):
         for name in dict.fromkeys(learners):
             found[name] = _measure(LEARNERS.load(name), settings, seeds, worlds)
-            tell(f"{name}: {len(seeds)} seeds in {found[name].seconds:.0f} s")
+            tell(f"{name}: {counted(len(seeds), 'seed')} in {found[name].seconds:.0f} s")
     middle = [world.truth[world.told_by != CIRCLE] for world in worlds[settings.alpha]]
     results = ToyResults(
         settings=settings,

@@ -53,7 +53,6 @@ def test_adding_a_model_is_as_its_page_says(tmp_path: Path) -> None:
     assert "meta_ocl_gap" in trial
     for reason in (
         "lacks the standard seeds 2, 3, 4",
-        "only 20 questions per subset",
         "recipe or model loading differ",
     ):
         assert reason in refused

@@ -11,18 +11,20 @@ from conftest import WHOLE, Heard, call
 import ocl_bench
 from ocl_bench.runner.live import LIVE, Live, LiveState, seen
 from ocl_bench.runner.messages import Answered, EpochDone, Note, StageDone, Stepped, TrainingBegins, Where
+from ocl_bench.runner.progress import RunProgress
 
 ONE, TWO = Where(0, 0, 0, "seed 0 x1"), Where(1, 0, 0, "seed 1 x1")
 
 
 def test_a_stage_is_under_way_from_its_first_message_to_its_last() -> None:
     live = Live(of=2)
-    live.take(Stepped(ONE, 10, 100, 5e3, 2**30, "cuda:1"))
-    live.take(Stepped(TWO, 1, 100, 5e3, 2**30, "cuda:0"))
+    live.take(Stepped(ONE, 10, 100, 5e3, 2**30, "cuda:1", 3.5))
+    assert live.running["seed 0 x1"].loss == 3.5  # before the first epoch ends
+    live.take(Stepped(TWO, 1, 100, 5e3, 2**30, "cuda:0", 3.5))
     live.take(EpochDone(ONE, 1, 4, 2.5))
-    live.take(Stepped(ONE, 20, 100, 4e3, 2**30, "cuda:1"))
+    live.take(Stepped(ONE, 20, 100, 4e3, 2**30, "cuda:1", 2.4))
     one = live.running["seed 0 x1"]
-    assert (one.doing, one.step, one.steps, one.loss, one.device) == ("training", 20, 100, 2.5, "cuda:1")
+    assert (one.doing, one.step, one.steps, one.loss, one.device) == ("training", 20, 100, 2.4, "cuda:1")
     assert one.seconds_left is not None and one.seconds_left >= 0
     live.take(Answered(ONE, 30, 80))
     live.take(Answered(ONE, 20, 80))
@@ -37,8 +39,20 @@ def test_a_stage_is_under_way_from_its_first_message_to_its_last() -> None:
     live.take(StageDone(ONE, "key", 1.0, False))
     live.take(Note("seed 1 x1 failed: why", TWO))
     assert live.running == {}
-    live.take(Stepped(TWO, 1, 100, 5e3, 2**30, "cuda:0"))  # it is tried again
+    live.take(Stepped(TWO, 1, 100, 5e3, 2**30, "cuda:0", 3.5))  # it is tried again
     assert live.running["seed 1 x1"].seconds_left is None
+
+
+def test_one_bar_counts_the_steps_of_all_stages_from_the_first_on() -> None:
+    progress = RunProgress("attributes", 2)
+    overall = lambda: progress.bars.tasks[1]  # noqa: E731
+    progress(TrainingBegins(0, 2, 200, 1000, ("cpu", "cpu")))
+    progress(Stepped(ONE, 1, 100, 5e3, 2**30, "cpu", 3.5))
+    progress(Stepped(TWO, 4, 100, 5e3, 2**30, "cpu", 3.5))
+    assert (overall().description, overall().completed, overall().total) == ("all, 0 of 2 stages", 5, 200)
+    progress(Stepped(ONE, 100, 100, 5e3, 2**30, "cpu", 3.5))
+    progress(StageDone(ONE, "key", 1.0, False))
+    assert (overall().description, overall().completed) == ("all, 1 of 2 stages", 104)
 
 
 def test_a_run_is_seen_from_its_folder_while_it_is_under_way(tmp_path: Path) -> None:

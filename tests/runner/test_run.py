@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import WHOLE, call
+from safetensors.torch import load_file, save_file
 
 import ocl_bench
 from ocl_bench import OclBenchError
@@ -214,12 +215,16 @@ def test_a_seq2seq_model_from_random_weights_gets_a_word_level_tokenizer_and_ten
     assert logs == ["x1-logs", "x2-logs"]
 
 
-def test_weights_that_cannot_be_loaded_are_a_mistake_said_in_one_sentence(model_folder: Any, tmp_path: Path) -> None:
+def test_weights_that_are_found_spoilt_by_a_worker_are_a_mistake_said_in_one_sentence(
+    model_folder: Any, tmp_path: Path
+) -> None:
     broken = shutil.copytree(model_folder("gpt_neox"), tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes(b"not weights")
+    weights = load_file(broken / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     options = ["--model", broken, "--tasks", "attributes", "--seeds", "1", "--output_path", "out"]
     done = call("run", *options, "--set", "recipe.precision=fp32", folder=tmp_path)
-    assert done.returncode == 2 and "cannot be loaded" in done.stderr
+    assert done.returncode == 2 and "its weights are spoilt" in done.stderr
     engine, to_do, sentence = filter(None, done.stderr.splitlines())
     assert engine.startswith("engine torch: ") and to_do.startswith("2 stages to do, 1 at a time on cpu: ")
     assert sentence.startswith("ocl-bench: ")
