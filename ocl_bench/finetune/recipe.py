@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,12 @@ from pydantic import Field, model_validator
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
+from ocl_bench.plugins import Plugins
 from ocl_bench.tasks.load import apply_override, read_with_includes
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+# An entry point of a recipe names a package, in whose folder the recipe's file lies.
+PLUGINS = Plugins("recipe", lambda: {path.stem for path in RECIPE_FOLDER.glob("*.yaml")})
 
 
 class Training(Contract):
@@ -135,7 +139,7 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
-    """Every recipe's name and file: those of the suite, and `recipes/*.yaml` in the folders of `include_path`."""
+    """Name and file of the suite's recipes, and of `recipes/*.yaml` in the folders of `include_path`."""
     found: dict[str, Path] = {}
     for folder in (RECIPE_FOLDER, *(folder / "recipes" for folder in include_path)):
         for path in sorted(folder.glob("*.yaml")):
@@ -162,6 +166,8 @@ def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence
 
 def _find(name: str, include_path: Sequence[Path]) -> Path:
     files = recipe_files(include_path)
-    if name not in files:
-        raise OclBenchError(f"unknown recipe '{name}'; {did_you_mean(name, files)}")
-    return files[name]
+    if name in files:
+        return files[name]
+    if name in PLUGINS:
+        return Path(str(resources.files(PLUGINS.load(name)) / f"{name}.yaml"))
+    raise OclBenchError(PLUGINS.clash(name) or f"unknown recipe '{name}'; {did_you_mean(name, [*files, *PLUGINS])}")

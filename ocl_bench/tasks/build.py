@@ -67,7 +67,8 @@ def load_entities(task: Task) -> list[Entity]:
     Raises:
         OclBenchError: if the source cannot provide what the task asks for.
     """
-    entities: list[Entity] = SOURCES.load(task.source)().entities(source_args(task))
+    args = source_args(task)
+    entities: list[Entity] = SOURCES.load(task.source)().entities(args)
     return entities * task.design.variables_per_entity
 
 

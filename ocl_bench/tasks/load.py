@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[P
     Raises:
         OclBenchError: naming the file, the key and the fix.
     """
+    return _with_what_is_read(*_read_task(name, overrides, include_path))
+
+
+def _read_task(name: str, overrides: Sequence[str], include_path: Sequence[Path]) -> tuple[Task, str]:
+    """A task as its file has it, and what messages call the file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, include_path)
     data = read_with_includes(path, partial(_find, include_path=include_path), _read_anchored, _lay_task)
     for override in overrides:
@@ -56,14 +62,28 @@ def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[P
     task = Task.parse(data, where)
     if task.task != path.stem:
         raise OclBenchError(f"{path}: task is '{task.task}', but the file is called {path.name}; make them agree.")
-    return _with_what_is_read(task, where)
+    return task, where
 
 
 def source_args(task: Task, where: str = "task") -> Any:
-    """The source's own arguments, validated by the source's contract."""
+    """The source's own arguments, validated by the source's contract.
+
+    Raises:
+        OclBenchError: if there is no such source here, saying where it may come from; or they do not fit.
+    """
     if task.source not in SOURCES:
-        raise OclBenchError(f"{where}: unknown source '{task.source}'; {did_you_mean(task.source, SOURCES)}")
+        raise OclBenchError(f"{where}: {_missing(task)}")
     return SOURCES.load(task.source).Args.parse(task.source_args, f"{where}: source_args")
+
+
+def _missing(task: Task) -> str:
+    """Why a task's source is not here, and where it may come from."""
+    if clash := SOURCES.plugins.clash(task.source):
+        return clash
+    if task.package is not None:
+        return f"source '{task.source}' is missing; it comes with the package {task.package}: install that."
+    known = did_you_mean(task.source, SOURCES)
+    return f"source '{task.source}' is missing: no package that is installed brings it, nor ocl-bench ({known})."
 
 
 def _with_what_is_read(task: Task, where: str) -> Task:
@@ -151,13 +171,25 @@ def _read_anchored(path: Path) -> dict[str, Any]:
 
 
 def _lay_task(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """As `merge`, but another source begins with no arguments: those of the base are not its own."""
+    """As `merge`, but another source begins with no arguments and no package: those of the base are not its own."""
     if over.get("source", base.get("source")) != base.get("source"):
-        base = {key: value for key, value in base.items() if key != "source_args"}
+        base = {key: value for key, value in base.items() if key not in ("source_args", "package")}
     return merge(base, over)
 
 
-def all_tasks(include_path: Sequence[Path] = ()) -> Iterator[Task]:
-    """Every task that can be found, validated, in the order of their names."""
+@dataclass(frozen=True)
+class Listed:
+    """A task that was found, and why it cannot be run here: one sentence, empty if it can."""
+
+    task: Task
+    fault: str
+
+
+def all_tasks(include_path: Sequence[Path] = ()) -> Iterator[Listed]:
+    """Every task that can be found, in the order of their names, whether or not its source is here."""
     for name in sorted(task_files(include_path)):
-        yield load_task(name, include_path=include_path)
+        task, where = _read_task(name, (), include_path)
+        try:
+            yield Listed(_with_what_is_read(task, where), "")
+        except OclBenchError as error:
+            yield Listed(task, str(error))

@@ -65,6 +65,7 @@ SOURCES = Registry(
         "table": "ocl_bench.tasks.sources.table:TableSource",
         "trex": "ocl_bench.tasks.sources.trex:TrexSource",
     },
+    needs=("Args", "entities"),
 )
 
 
