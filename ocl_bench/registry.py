@@ -23,7 +23,7 @@ class Registry(Mapping[str, str]):
         needs: attributes that a part of another package has to have.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str] | None = None, needs: Sequence[str] | None = None) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, str] | None = None, needs: Sequence[str] = ()) -> None:
         self.kind = kind
         self._entries: dict[str, str] = {}
         for name, target in (entries or {}).items():

@@ -73,7 +73,7 @@ def test_adding_a_task_is_as_its_page_says(tmp_path: Path) -> None:
     assert "task 'elements' version 1 is valid" in own_valid and "What is the symbol of" in own
 
 
-@pytest.mark.parametrize("page", ["adding_a_model.md", "adding_a_task.md"])
+@pytest.mark.parametrize("page", ["adding_a_model.md", "adding_a_task.md", "plugins.md", "running.md"])
 def test_what_the_pages_link_to_is_there(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8")):
         assert (DOCS / target).exists(), target

@@ -13,6 +13,8 @@ from conftest import call
 from pyarrow import parquet
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.files import sha256_of_file
+from ocl_bench.leaderboard.checks.data import expected_records
 from ocl_bench.runner.plan import validate_task
 from ocl_bench.tasks.build import build, chance_levels, load_entities
 from ocl_bench.tasks.load import load_task
@@ -98,6 +100,8 @@ def test_every_format_gives_the_same_task(tmp_path: Path, name: str) -> None:
     assert task.source_args["num_entities"] == COUNT and str(tmp_path) not in task.model_dump_json()
     again = Task.model_validate_json(task.model_dump_json())
     assert again == task and dataset_sha256(build(again, 0)) == dataset_sha256(build(task, 0))
+    # As the leaderboard reckons, which builds from the task alone.
+    assert expected_records(task) == pytest.approx(len(build(task, 0)), rel=0.1)
     # The base's own arguments are not the table's.
     assert "attributes" not in task.source_args
 
@@ -142,8 +146,6 @@ def test_a_changed_table_is_another_task_and_is_noticed_by_its_checksums(tmp_pat
     write_csv(tmp_path / "rivers.csv", ROWS)
     task = load_task(str(write_task(folder)))
     call("data", "build", "rivers.yaml", "--output_path", "data", folder=folder)
-    from ocl_bench.files import sha256_of_file
-
     digests = {split: sha256_of_file(folder / "data" / f"{split}.jsonl") for split in ("x1", "x2", "test")}
     (folder / "checksums.json").write_text(json.dumps({"version": 1, "seeds": {"0": digests}}))
     assert call("data", "verify", "rivers.yaml", folder=folder).returncode == 0
