@@ -1,5 +1,4 @@
-"""Parts that other packages bring: a package says in its metadata what it has, as entry points of `ocl_bench.sources`,
-`ocl_bench.metrics`, `ocl_bench.evaluators`, `ocl_bench.executors` or `ocl_bench.recipes`.
+"""Parts that other packages bring, found by entry points of `ocl_bench.sources`, `ocl_bench.metrics` and the like.
 
 Every process finds them where the package is installed, and imports one when it is needed. What is checked or run for
 the leaderboard finds none.

@@ -56,6 +56,8 @@ class TableSource:
                 raise ValueError("give path, the table that entities are read from")
             if any(len(row) != 1 + len(self.questions) for row in self.rows or ()):
                 raise ValueError("rows: each needs a name and an answer to each of the questions")
+            if self.rows is not None and not 2 <= (self.num_entities or len(self.rows)) <= len(self.rows):
+                raise ValueError(f"rows: there are {len(self.rows)}; give 2 at least, and as many as num_entities says")
             return self
 
     def read(self, args: Args) -> Args:
@@ -64,8 +66,10 @@ class TableSource:
         Raises:
             OclBenchError: if it cannot be read, lacks a column, or has an empty cell or a name twice.
         """
-        if args.path is None:
-            return args
+        if args.rows is not None:
+            count = args.num_entities or len(args.rows)
+            return args.model_copy(update={"num_entities": count, "rows": args.rows[:count]})
+        assert args.path is not None, "one of the two is there"
         path = Path(args.path)
         columns = read_columns(path, (args.name, *args.questions), args.num_entities)
         rows = tuple(zip(columns[args.name], *(columns[column] for column in args.questions), strict=True))

@@ -194,6 +194,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, Any], list[str]]] = 
     "one question": (lambda path: None, {"questions": {"sea": "Where is {entity}?"}}, ["an entity with 1"]),
     "an unknown kind": (lambda path: path.rename(path.parent / "rivers.xls"), {"path": "../rivers.xls"}, ["no table"]),
     "a folder of something else": (lambda path: None, {"path": ".."}, ["not made by `Dataset.save_to_disk`"]),
+    "fewer rows than written": (
+        lambda path: None, {"path": None, "num_entities": 3, "rows": [["a", "b", "c", "d"]] * 2}, ["rows: there are 2"],
+    ),
+    "a row too short": (lambda path: None, {"path": None, "rows": [["a", "b"]] * 2}, ["an answer to each"]),
     "neither path nor rows": (lambda path: None, {"path": None}, ["give path"]),
 }  # fmt: skip
 
