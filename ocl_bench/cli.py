@@ -288,10 +288,11 @@ def _show(result: Any, fields: dict[str, Any]) -> None:
 @main.command()
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
 def ls(include_path: tuple[Path, ...]) -> None:
-    """List tasks, groups, studies, recipes and models made from scratch."""
+    """List tasks, groups, studies, recipes, models made from scratch, and what other packages bring."""
     from ocl_bench.finetune.recipe import load_recipe, recipe_files
     from ocl_bench.models.spec import scratch_models
-    from ocl_bench.report.tables import task_table
+    from ocl_bench.report.tables import plugin_table, task_table
+    from ocl_bench.runner.parts import listed
     from ocl_bench.study.schema import load_study, study_files
     from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
@@ -312,6 +313,8 @@ def ls(include_path: tuple[Path, ...]) -> None:
         click.echo(title)
         for name, description in rows.items():
             click.echo(f"  {name:22s} {description}")
+    if plugins := listed():
+        click.echo(f"\n{plugin_table(plugins)}")
 
 
 @main.command()
@@ -485,12 +488,10 @@ def export(
 
 def _executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say where runs are performed."""
-    where = click.Choice(("local", "ray", "slurm"))
     address = "Of a Ray cluster that runs, HOST:PORT or auto; without it, ray starts one on this machine."
     command = click.option("--address", help=address)(command)
-    return click.option("--executor", "kind", type=where, help="Where runs are performed; local if nothing says so.")(
-        command
-    )
+    where = "Where runs are performed: local (if nothing says so), ray, slurm, or another package's."
+    return click.option("--executor", "kind", metavar="NAME", help=where)(command)
 
 
 @main.command()
@@ -499,7 +500,7 @@ def _executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--output_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For run folders."
 )
-def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None:
+def sweep(file: Path, kind: str | None, address: str | None, output_path: Path) -> None:
     """Run a grid of models, tasks and recipes, here or on a cluster; the same command again goes on.
 
     FILE says which: sweep, models, tasks, recipes, seeds, set, run, executor.
@@ -511,13 +512,10 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
     from ocl_bench.study.sweep import failure, load_sweep, points_of, run_sweep
 
     read = load_sweep(file)
-    chosen = executor(
-        kind or read.executor, address=address, ray=read.ray, slurm=read.slurm,
-        progress=RunProgress, tell=tell,
-    )  # fmt: skip
+    name = kind or read.executor
+    chosen = executor(name, address=address, options=read.options(name), progress=RunProgress, tell=tell)
     points = points_of(read, file, output_path)
-    elsewhere = (kind or read.executor) != "local"
-    with watched(output_path) if elsewhere else nullcontext():
+    with watched(output_path) if name != "local" else nullcontext():
         swept = list(run_sweep(points, chosen))
     _echo_table(f"\n{sweep_table(points, swept)}")
     if (error := failure(swept)) is not None:
@@ -542,7 +540,7 @@ def sweep(file: Path, kind: Any, address: str | None, output_path: Path) -> None
 )
 @click.option("--runs_path", type=click.Path(path_type=Path), default="runs", show_default=True, help="For runs.")
 @_executor_options
-def study(name: str, seeds: str, batch_size: str, kind: Any, address: str | None, **options: Any) -> None:
+def study(name: str, seeds: str, batch_size: str, kind: str | None, address: str | None, **options: Any) -> None:
     """Run a study, a grid of runs, and draw the paper's figure for it."""
     from ocl_bench.report.tables import study_table
     from ocl_bench.runner.executors import executor

@@ -23,7 +23,7 @@ ABOVE = {
     "toy": {"tasks", "runner", "score", "report"},
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},
 }
-BASE = {"contract", "errors", "files", "registry", "processes", "forking", "template", "text"}
+BASE = {"contract", "errors", "files", "registry", "processes", "forking", "template", "text", "plugins"}
 
 
 def imported(path: Path) -> set[str]:

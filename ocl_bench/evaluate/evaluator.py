@@ -1,7 +1,8 @@
 """What an evaluator is: something asked of a model before, during or after its training, that leaves rows.
 
 The questions of a task are one, the learning curve another, lm-eval's tasks a third. A further one is a class like
-theirs and a line in EVALUATORS; what trains, stores, shares and resumes needs to know nothing of it.
+theirs and a line in EVALUATORS, or an entry point of another package; what trains, stores, shares and resumes needs to
+know nothing of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -186,10 +187,11 @@ EVALUATORS = Registry(
         "probes": "ocl_bench.evaluate.probes:ProbesEvaluator",
         "gradients": "ocl_bench.evaluate.gradients:GradientsEvaluator",
     },
+    needs=("name", "row", "summary", "of", "asks", "settings", "run"),
 )
 
 
 def evaluators(wanted: Wanted) -> list[Evaluator]:
     """The evaluators that a run needs."""
-    made = (EVALUATORS.load(name).of(wanted) for name in EVALUATORS)
+    made = (EVALUATORS.load(name).of(wanted) for name in EVALUATORS.working())
     return [one for one in made if one is not None]

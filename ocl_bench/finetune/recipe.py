@@ -1,16 +1,21 @@
 """The recipe: how a stage is trained, as data."""
 
 from collections.abc import Sequence
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ocl_bench.contract import Contract, read_yaml
+from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.tasks.load import apply_override
+from ocl_bench.plugins import Plugins
+from ocl_bench.tasks.load import apply_override, read_with_includes
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+# An entry point of a recipe names a package, in whose folder the recipe's file lies.
+PLUGINS = Plugins("recipe", lambda: {path.stem for path in RECIPE_FOLDER.glob("*.yaml")})
 
 
 class Training(Contract):
@@ -134,7 +139,7 @@ class Recipe(Training, Named):  # in this order the fields of Named come first, 
 
 
 def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
-    """Every recipe's name and file: those of the suite, and `recipes/*.yaml` in the folders of `include_path`."""
+    """Name and file of the suite's recipes, and of `recipes/*.yaml` in the folders of `include_path`."""
     found: dict[str, Path] = {}
     for folder in (RECIPE_FOLDER, *(folder / "recipes" for folder in include_path)):
         for path in sorted(folder.glob("*.yaml")):
@@ -146,14 +151,9 @@ def recipe_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
 
 def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence[Path] = ()) -> Recipe:
     """Load a recipe by name or file, with `key=value` overrides. Raises OclBenchError with file, key and fix."""
-    files = recipe_files(include_path)
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    elif name in files:
-        path = files[name]
-    else:
-        raise OclBenchError(f"unknown recipe '{name}'; {did_you_mean(name, files)}")
-    data: dict[str, Any] = read_yaml(path)
+    find = partial(_find, include_path=include_path)
+    path = Path(name) if name.endswith((".yaml", ".yml")) else find(name)
+    data: dict[str, Any] = read_with_includes(path, find)
     for override in overrides:
         apply_override(data, override)
     recipe = Recipe.parse(data, f"{path} with --set {' '.join(overrides)}" if overrides else str(path))
@@ -162,3 +162,12 @@ def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence
             f"{path}: recipe is '{recipe.recipe}', but the file is called {path.name}; make them agree."
         )
     return recipe
+
+
+def _find(name: str, include_path: Sequence[Path]) -> Path:
+    files = recipe_files(include_path)
+    if name in files:
+        return files[name]
+    if name in PLUGINS:
+        return Path(str(resources.files(PLUGINS.load(name)) / f"{name}.yaml"))
+    raise OclBenchError(PLUGINS.clash(name) or f"unknown recipe '{name}'; {did_you_mean(name, [*files, *PLUGINS])}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.plugins import own_parts_only
 
 FOLDER = click.Path(path_type=Path)
 LEADERBOARD = click.option(
@@ -63,8 +64,10 @@ def submit(run: Path, division: Any, name: str | None, leaderboard: Path, target
 
 
 @click.group()
-def leaderboard() -> None:
+@click.pass_context
+def leaderboard(ctx: click.Context) -> None:
     """Check, verify and publish submissions."""
+    ctx.with_resource(own_parts_only())
 
 
 @leaderboard.command()

@@ -22,6 +22,7 @@ import msgspec
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.leaderboard.handed import Handed, take_in
+from ocl_bench.plugins import SWITCH
 from ocl_bench.processes import Child, Emit, Events, Exited, Failed, Message, serve
 from ocl_bench.runner.messages import FromRun
 
@@ -131,9 +132,15 @@ def run_isolated(
 
 
 def environment(of: Mapping[str, str], empty: Path) -> dict[str, str]:
-    """The environment without secrets, and with the hub's client offline. `empty` is a folder that holds no token."""
+    """The environment without secrets, in which no plugin is found and the hub's client is offline.
+
+    Args:
+        of: the environment.
+        empty: a folder that holds no token.
+    """
     kept = {name: value for name, value in of.items() if not SECRET.fullmatch(name)}
     return kept | {
+        SWITCH: "0",
         "HF_TOKEN_PATH": str(empty / "no-token"),
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

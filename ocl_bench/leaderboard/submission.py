@@ -21,16 +21,21 @@ from ocl_bench.evaluate.answers import ANSWERS, Answer, read_answers
 from ocl_bench.files import folder_atomic, sha256, to_json_lines
 from ocl_bench.leaderboard.untrusted import list_files, pack
 from ocl_bench.models.spec import ModelSpec
+from ocl_bench.plugins import own_parts_only
 from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.folder import score_run
 from ocl_bench.runner.manifest import Evaluations, Manifest, read_manifest
 from ocl_bench.score.result import Results
+from ocl_bench.tasks.sources import SOURCES
 from ocl_bench.text import MAX_HUB_NAME, FileName, Identifier, Line, ModelName, Prose, Sha256, TaskName, spelled_out
 
 Division = Literal["standard", "open"]
 
 SUBMISSION, RESULTS, MANIFEST, CONFIG = "submission.json", "results.json", "manifest.json", "config.json"
 SAMPLES, CURVES = "samples.jsonl.gz", "curves.jsonl.gz"
+
+# Said of a source that another package brings.
+NOT_OWN = "is none of ocl-bench's; data are built again for a check, and no other package's code is run for that"
 
 _PART: TypeAdapter[str] = TypeAdapter(ModelName)
 
@@ -111,11 +116,14 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
         card: what the submitter says.
 
     Raises:
-        OclBenchError: if the run has not finished, or the model needs a name.
+        OclBenchError: if the run has not finished, the model needs a name, or the task's source is another package's.
     """
     manifest = read_manifest(run)
     if manifest.status != "complete":
         raise OclBenchError(f"{run}: the run's status is '{manifest.status}'; only a complete run can be submitted.")
+    with own_parts_only():
+        if manifest.config.task.source not in SOURCES:
+            raise OclBenchError(f"{run}: source '{manifest.config.task.source}' {NOT_OWN}.")
     org, model = _name(manifest.config.model, name)
     config = _config(run, manifest)
     public = public_manifest(manifest, f"{org}/{model}")
@@ -150,9 +158,13 @@ def write_submission(run: Path, folder: Path, division: Division, name: str | No
 
 
 def _results(run: Path, manifest: Manifest, public: Manifest) -> Results:
-    """What the public manifest's answers give, and what was found in the models, which nobody can derive from these."""
+    """What the public manifest's answers give, and what was found in the models, which nobody can derive from these.
+
+    What other packages' metrics and evaluators say stays out: the leaderboard runs none of them.
+    """
     found = _evaluations(manifest, ("answers", "probes", "gradients"))
-    return score_run(run, public.model_copy(update={"evaluations": found}))
+    with own_parts_only():
+        return score_run(run, public.model_copy(update={"evaluations": found}))
 
 
 def same_content(first: Path, second: Path) -> bool:

@@ -30,6 +30,7 @@ from ocl_bench.leaderboard.names import model_folders, name_taken
 from ocl_bench.leaderboard.records import REVOCATION, Revocation, content_of, read_record
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SUBMISSION
 from ocl_bench.leaderboard.untrusted import Problem, printable
+from ocl_bench.plugins import own_parts_only
 from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.text import exact_match
@@ -118,7 +119,7 @@ def _look(checked: Checked, names: set[str], seen: Seen) -> Checked:
 
 
 def check(folder: Path, initial: Initial | None = None) -> Checked:
-    """Read a submission and check all of it. Never raises for what is in the folder.
+    """Read a submission and check all of it. Never raises for what is in the folder, and runs no other package's part.
 
     Args:
         folder: the submission.
@@ -129,7 +130,7 @@ def check(folder: Path, initial: Initial | None = None) -> Checked:
         if folder.is_symlink() or not folder.is_dir():
             checked.add("", "", "is not a folder of a submission")
             return checked
-        with _without_collection():
+        with _without_collection(), own_parts_only():
             _check_all(checked, initial)
     except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
         checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")

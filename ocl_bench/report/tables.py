@@ -10,7 +10,7 @@ from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS, main_metric
 from ocl_bench.score.probes import ProbeScore, Selectivity
 from ocl_bench.score.result import Change, Disagreement, Gap, Measured, Results, Value
 from ocl_bench.score.statistics import least_detectable
-from ocl_bench.tasks.load import source_args
+from ocl_bench.tasks.load import Listed, source_args
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_data
 from ocl_bench.tasks.subsets import ASKED
@@ -18,6 +18,7 @@ from ocl_bench.tasks.subsets import ASKED
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ocl_bench.plugins import Plugin
     from ocl_bench.runner.cache import Cached
     from ocl_bench.study.run import StudyResults
     from ocl_bench.study.sweep import Point, Swept
@@ -222,23 +223,28 @@ def reading_notes(results: Results) -> list[str]:
     return notes
 
 
-def task_table(tasks: Sequence[Task]) -> str:
-    """Tasks with version, entities, licence, and whether their data is here."""
-    states = {"present": "here", "fetched": "fetched, not built", "absent": "to be fetched"}
+def task_table(tasks: Sequence[Listed]) -> str:
+    """Tasks with version, entities, licence, and whether their data is here; then why some cannot be run."""
     rows = []
-    for task in tasks:
-        source = published_data(task)
-        rows.append(
-            [
-                task.task,
-                task.version,
-                source_args(task).num_entities,
-                task.metadata.license,
-                "here" if source is None else states[source.state()],
-                task.description,
-            ]
-        )
-    return tabulate(rows, headers=["task", "version", "entities", "licence", "data", ""], tablefmt="simple")
+    for one in tasks:
+        task = one.task
+        entities, data = ("", "missing") if one.fault else (getattr(source_args(task), "num_entities", ""), _data(task))
+        rows.append([task.task, task.version, entities, task.metadata.license, data, task.description])
+    table = tabulate(rows, headers=["task", "version", "entities", "licence", "data", ""], tablefmt="simple")
+    faults = "".join(f"\n{one.fault}" for one in tasks if one.fault)
+    return f"{table}\n{faults}" if faults else table
+
+
+def _data(task: Task) -> str:
+    states = {"present": "here", "fetched": "fetched, not built", "absent": "to be fetched"}
+    source = published_data(task)
+    return "here" if source is None else states[source.state()]
+
+
+def plugin_table(plugins: "Sequence[tuple[Plugin, str]]") -> str:
+    """Parts of other packages: kind, name, package, version, and what is wrong with them."""
+    rows = [[one.kind, one.name, f"{one.package} {one.version}", fault] for one, fault in plugins]
+    return tabulate(rows, headers=["from other packages", "name", "package", ""], tablefmt="simple")
 
 
 def study_table(results: "StudyResults", format: str = "simple") -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate.evaluator import EVALUATORS
 from ocl_bench.files import require_writable
-from ocl_bench.runner.messages import FromRun
+from ocl_bench.runner.messages import FromRun, Note
 from ocl_bench.runner.plan import Choice, Plan, check_choice, choose, make_plan
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.workers import Workers
+from ocl_bench.score import metrics
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_data
@@ -79,6 +81,9 @@ def perform_request(request: RunRequest, workers: Workers, progress: Progress | 
     choice = _ready(request, progress)
     workers.warm()  # libraries are imported while the plan is made
     with _shown(choice, request, progress) as shown:
+        for _, fault in (*EVALUATORS.plugins.listed(), *metrics.PLUGINS.listed()):
+            if fault:
+                shown(Note(fault))
         plan = make_plan(choice, request, shown.built)
         from ocl_bench.runner.execute import execute
 

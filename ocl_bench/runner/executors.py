@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.registry import Registry
 from ocl_bench.runner.begin import Progress, perform_request
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.runner.part import FOLDER, Ended, Part, choice_sha256, code_versions
@@ -26,7 +27,6 @@ from ocl_bench.runner.workers import Workers
 
 POLL_SECONDS = 0.2
 
-Kind = Literal["local", "ray", "slurm"]
 Seeds = tuple[int, ...] | None  # as of `Part`
 Tell = Callable[[str], None]
 
@@ -237,36 +237,65 @@ class _Point:
         return False
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What an executor is made with.
+
+    Attributes:
+        options: those that a sweep file has for it.
+        address: of a cluster that runs; None if none was given.
+        progress: shows progress of runs in this process; None shows nothing.
+        tell: called with a line for each part that ends elsewhere.
+    """
+
+    options: Mapping[str, Any]
+    address: str | None
+    progress: Progress | None
+    tell: Tell
+
+
+def _ray(setting: Setting) -> Executor:
+    from ocl_bench.runner.on_ray import RayPool
+
+    return Elsewhere(lambda: RayPool(setting.address, setting.options), setting.tell)
+
+
+def _slurm(setting: Setting) -> Executor:
+    from ocl_bench.runner.on_slurm import SlurmPool
+
+    return Elsewhere(lambda: SlurmPool(setting.options), setting.tell)
+
+
+def _local(setting: Setting) -> Executor:
+    return Local(setting.progress)
+
+
+# Each makes an executor of a `Setting`.
+EXECUTORS = Registry(
+    "executor", {name: f"{__name__}:_{name}" for name in ("local", "ray", "slurm")}, needs=("__call__",)
+)
+
+
 def executor(
-    kind: Kind,
+    name: str,
     *,
     address: str | None = None,
-    ray: Mapping[str, Any] | None = None,
-    slurm: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     tell: Tell = lambda line: None,
 ) -> Executor:
     """The executor of a name.
 
     Args:
-        kind: `local`, `ray` or `slurm`.
-        address: of a Ray cluster that runs; None starts a Ray on this machine.
-        ray: further options of each Ray task, such as `num_cpus` or `accelerator_type`.
-        slurm: submitit's parameters, such as `slurm_partition` or `timeout_min`.
-        progress: of local runs.
-        tell: called with a line for each part that ends, of the others.
+        name: `local`, `ray`, `slurm`, or that of another package.
+        address: of a cluster that runs; None with `ray` starts a Ray on this machine.
+        options: with `ray` those of each Ray task, such as `num_cpus`; with `slurm` submitit's parameters.
+        progress, tell: as of `Setting`.
 
     Raises:
-        OclBenchError: for an address with another executor than Ray.
+        OclBenchError: for a name that there is not, or an address with an executor that takes none.
     """
-    if address is not None and kind != "ray":
-        raise OclBenchError(f"--address is that of a Ray cluster, and the executor is {kind}; add --executor ray.")
-    if kind == "local":
-        return Local(progress)
-    if kind == "ray":
-        from ocl_bench.runner.on_ray import RayPool
-
-        return Elsewhere(lambda: RayPool(address, ray or {}), tell)
-    from ocl_bench.runner.on_slurm import SlurmPool
-
-    return Elsewhere(lambda: SlurmPool(slurm or {}), tell)
+    if address is not None and name in ("local", "slurm"):
+        raise OclBenchError(f"--address is that of a Ray cluster, and the executor is {name}; add --executor ray.")
+    made: Executor = EXECUTORS.load(name)(Setting(options or {}, address, progress, tell))
+    return made

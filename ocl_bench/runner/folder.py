@@ -189,7 +189,7 @@ def score_run(folder: Path, told: Manifest | None = None) -> Results:
     records = {(cell.seed, cell.stage2_seed): read_data(folder, cell) for cell in config.cells}
     fields: dict[str, Any] = {}
     asked = {name for places in manifest.evaluations.values() for found in places.values() for name in found}
-    for name in (name for name in EVALUATORS if name in asked):
+    for name in (name for name in EVALUATORS.working() if name in asked):
         if summary := EVALUATORS.load(name).summary:
             fields |= load_attribute(summary)(observed(folder, config, name), config.task, records)
     return results_of(manifest, fields)

@@ -16,6 +16,7 @@ from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.files import write_atomic
 from ocl_bench.finetune.recipe import Recipe
 from ocl_bench.models.spec import ModelSpec
+from ocl_bench.plugins import packages
 from ocl_bench.runner.cells import Cell, cells_of
 from ocl_bench.runner.compute import Compute, available_cores
 from ocl_bench.runner.identity import EvaluationIdentity, StageIdentity
@@ -187,9 +188,13 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
 
 
-@lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, and of Python."""
+    """Versions of the packages that numbers depend on, those with parts of other packages among them, and of Python."""
+    return _versions() | packages()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

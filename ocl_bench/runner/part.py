@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ocl_bench.runner.request import RunRequest
 
 FOLDER = ".parts"  # in the output folder: where parts work
-# Besides ocl-bench: what stages are made with, which has to be the same on all nodes.
+# Besides ocl-bench and packages that bring parts: what stages are made with, which has to be the same on all nodes.
 COMPARED = ("torch", "transformers")
 
 
@@ -171,21 +171,22 @@ def _work(inbox: "Queue[Any]", emit: Emit) -> None:
 
 def code_versions() -> dict[str, str]:
     """Versions, here, of what has to be the same on all nodes."""
+    from ocl_bench.plugins import packages
     from ocl_bench.runner.manifest import checkout_state, versions
     from ocl_bench.runner.schedule import code_version
 
     found = versions()
     # A build for CPUs and one for GPUs, 2.13.0+cpu and 2.13.0+cu130, may work side by side.
     public = {name: found.get(name, "none").partition("+")[0] for name in COMPARED}
-    return {"ocl-bench": code_version(checkout_state()[0], found), **public}
+    return {"ocl-bench": code_version(checkout_state()[0], found), **public, **packages()}
 
 
 def _require_same(wanted: Mapping[str, str], here: Mapping[str, str]) -> None:
     for name, version in wanted.items():
         if here.get(name) != version:
             raise OclBenchError(
-                f"it has {name} {here.get(name)}, and the machine that started this has {version}; install the same on "
-                "all nodes."
+                f"it has {name} {here.get(name, 'none')}, and the machine that started this has {version}; install the "
+                "same on all nodes."
             )
 
 

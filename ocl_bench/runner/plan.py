@@ -35,7 +35,7 @@ from ocl_bench.runner.devices import memory_of
 from ocl_bench.runner.identity import content_key
 from ocl_bench.runner.manifest import RunConfig
 from ocl_bench.runner.request import AUTO_BYTES, RunRequest
-from ocl_bench.tasks.build import build, load_entities, require_cells
+from ocl_bench.tasks.build import build, load_entities, require_cells, require_questions
 from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import Record, answer_text, texts
 from ocl_bench.tasks.schema import Recipes, Task
@@ -171,7 +171,8 @@ def validate_task(path: Path, include_path: Sequence[Path] = ()) -> Task:
     """Check all of a task file that can be checked without a model. Raises OclBenchError with the first mistake."""
     task = load_task(str(path), include_path=include_path)
     entities = load_entities(task)
-    subset_sizes(task.design.fractions, task.design.alpha, len(entities))
+    sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
+    require_questions(task, sizes, entities)
     require_cells(task, entities)
     for name in (task.recipe.scratch, task.recipe.pretrained):
         check_recipe(load_recipe(name, include_path=include_path), task)

@@ -1,16 +1,17 @@
 """The metrics, each registered once: results, tables, checks, pages and lm-eval's tasks read them from here.
 
-A further metric is one call of `register`. If it is of the generated text alone, lm-eval computes it too: its function
-travels with exported tasks, and so may use nothing but Python's builtins, what it imports itself, and `score/text.py`.
+A further metric is one call of `register`, or an entry point of another package. If it is of the generated text alone,
+lm-eval computes it too: its function travels with exported tasks, and so may use nothing but Python's builtins, what it
+imports itself, and `score/text.py`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.answers import Answer
+from ocl_bench.plugins import Plugins
 from ocl_bench.score.text import exact_match, exact_match_first, f1, normalize
 from ocl_bench.tasks.records import Record
 
@@ -73,7 +74,26 @@ class Metric:
 
 
 _REGISTERED: dict[str, Metric] = {}
-METRICS: Mapping[str, Metric] = MappingProxyType(_REGISTERED)  # in the order of registration
+PLUGINS = Plugins("metric", lambda: _REGISTERED, needs=("name", "measure"))
+
+
+class _Metrics(Mapping[str, Metric]):
+    """The metrics in the order of registration, then those of other packages that can be used."""
+
+    def __getitem__(self, name: str) -> Metric:
+        if name in _REGISTERED:
+            return _REGISTERED[name]
+        metric: Metric = PLUGINS.load(name)
+        return metric
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*_REGISTERED, *PLUGINS.working()])
+
+    def __len__(self) -> int:
+        return len(_REGISTERED) + len(PLUGINS.working())
+
+
+METRICS: Mapping[str, Metric] = _Metrics()
 
 
 def register(metric: Metric) -> Metric:

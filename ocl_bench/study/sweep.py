@@ -12,7 +12,7 @@ from ocl_bench.contract import Contract, read_yaml
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.spec import is_pretrained
 from ocl_bench.report.pictures import draw
-from ocl_bench.runner.executors import Executor, Kind
+from ocl_bench.runner.executors import Executor
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.plan import choose
 from ocl_bench.runner.request import RunRequest
@@ -37,9 +37,17 @@ class Sweep(Contract):
     seeds: int | tuple[int, ...] | None = Field(None, description="stage-1 seeds: which, or how many; null: the task's")
     set: tuple[str, ...] = Field((), description="overrides of every point, as for `run --set`")
     run: dict[str, Any] = Field({}, description="further options of `ocl-bench run` for all points: device, engine, …")
-    executor: Kind = Field("local", description="where it runs, unless --executor says so: local, ray or slurm")
+    executor: str = Field(
+        "local", description="where it runs, unless --executor says so: local, ray, slurm, or a plugin"
+    )
     ray: dict[str, Any] = Field({}, description="further options of each Ray task: num_cpus, accelerator_type, …")
     slurm: dict[str, Any] = Field({}, description="submitit's parameters: slurm_partition, timeout_min, …")
+    plugin: dict[str, Any] = Field({}, description="options of an executor of another package")
+
+    def options(self, executor: str) -> dict[str, Any]:
+        """The options that it has for an executor."""
+        own = {"local": {}, "ray": self.ray, "slurm": self.slurm}
+        return own.get(executor, self.plugin)
 
 
 @dataclass(frozen=True)

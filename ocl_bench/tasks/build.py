@@ -34,7 +34,7 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
     """
     entities = load_entities(task)
     sizes = subset_sizes(task.design.fractions, task.design.alpha, len(entities))
-    _require_questions(task, sizes, entities)
+    require_questions(task, sizes, entities)
     _require_parts(task, sizes, len(entities))
     require_cells(task, entities)
     values = _values(entities) if task.evaluate.options is not None else {}
@@ -67,7 +67,8 @@ def load_entities(task: Task) -> list[Entity]:
     Raises:
         OclBenchError: if the source cannot provide what the task asks for.
     """
-    entities: list[Entity] = SOURCES.load(task.source)().entities(source_args(task))
+    args = source_args(task)
+    entities: list[Entity] = SOURCES.load(task.source)().entities(args)
     return entities * task.design.variables_per_entity
 
 
@@ -111,7 +112,8 @@ def _x0(task: str, x0_seed: int) -> tuple[Record, ...]:
     return tuple(x0_records(own, entities, _pool(task), x0_seed, values))
 
 
-def _require_questions(task: Task, sizes: dict[str, int], entities: list[Entity]) -> None:
+def require_questions(task: Task, sizes: Mapping[str, int], entities: Sequence[Entity]) -> None:
+    """Where questions are trained on, one is left to ask. Raises OclBenchError if an entity has too few."""
     least = min(len(entity.questions) for entity in entities)
     for name in sizes:
         if SUBSETS[name].qa and least < 2:

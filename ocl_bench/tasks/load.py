@@ -1,7 +1,10 @@
 """Find, include, override and validate task files."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +49,50 @@ def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[P
     Raises:
         OclBenchError: naming the file, the key and the fix.
     """
+    return _with_what_is_read(*_read_task(name, overrides, include_path))
+
+
+def _read_task(name: str, overrides: Sequence[str], include_path: Sequence[Path]) -> tuple[Task, str]:
+    """A task as its file has it, and what messages call the file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, include_path)
-    data = _read_with_includes(path, include_path, ())
+    data = read_with_includes(path, partial(_find, include_path=include_path), _read_anchored, _lay_task)
     for override in overrides:
         apply_override(data, override)
     where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
     task = Task.parse(data, where)
     if task.task != path.stem:
         raise OclBenchError(f"{path}: task is '{task.task}', but the file is called {path.name}; make them agree.")
-    source_args(task, where)
-    return task
+    return task, where
 
 
 def source_args(task: Task, where: str = "task") -> Any:
-    """The source's own arguments, validated by the source's contract."""
+    """The source's own arguments, validated by the source's contract.
+
+    Raises:
+        OclBenchError: if there is no such source here, saying where it may come from; or they do not fit.
+    """
     if task.source not in SOURCES:
-        raise OclBenchError(f"{where}: unknown source '{task.source}'; {did_you_mean(task.source, SOURCES)}")
+        raise OclBenchError(f"{where}: {_missing(task)}")
     return SOURCES.load(task.source).Args.parse(task.source_args, f"{where}: source_args")
+
+
+def _missing(task: Task) -> str:
+    """Why a task's source is not here, and where it may come from."""
+    if clash := SOURCES.plugins.clash(task.source):
+        return clash
+    if task.package is not None:
+        return f"source '{task.source}' is missing; it comes with the package {task.package}: install that."
+    known = did_you_mean(task.source, SOURCES)
+    return f"source '{task.source}' is missing: no package that is installed brings it, nor ocl-bench ({known})."
+
+
+def _with_what_is_read(task: Task, where: str) -> Task:
+    """The task with what its source reads from files in its arguments, so that the task holds all it is made from."""
+    args = source_args(task, where)
+    source = SOURCES.load(task.source)()
+    if not hasattr(source, "read"):
+        return task
+    return task.model_copy(update={"source_args": source.read(args).model_dump(mode="json", exclude_none=True)})
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -86,23 +116,6 @@ def _find(name: str, include_path: Sequence[Path]) -> Path:
     return files[name]
 
 
-def _read_with_includes(path: Path, include_path: Sequence[Path], chain: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in chain:
-        raise OclBenchError(f"{path}: the file includes itself; remove the include.")
-    data = read_yaml(path)
-    parent = data.pop("include", None)
-    if parent is None:
-        return data
-    if not isinstance(parent, str):
-        raise OclBenchError(f"{path}: include must be a task's name or a file, got {parent!r}.")
-    try:
-        base = path.parent / parent if parent.endswith((".yaml", ".yml")) else _find(parent, include_path)
-        included = _read_with_includes(base, include_path, (*chain, path.resolve()))
-    except OclBenchError as error:
-        raise OclBenchError(f"{path}: include: {error}") from None
-    return merge(included, data)
-
-
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Lay `over` on `base`: mappings key by key, everything else whole."""
     merged = copy.deepcopy(base)
@@ -112,7 +125,71 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def all_tasks(include_path: Sequence[Path] = ()) -> Iterator[Task]:
-    """Every task that can be found, validated, in the order of their names."""
+def read_with_includes(
+    path: Path,
+    find: Callable[[str], Path],
+    read: Callable[[Path], dict[str, Any]] = read_yaml,
+    lay: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = merge,
+    chain: tuple[Path, ...] = (),
+) -> dict[str, Any]:
+    """Read a file, laid on the one that its key `include` names, if it has one.
+
+    Args:
+        path: the file.
+        find: the file of a name; `include` may also name a `.yaml` file, relative to the one that includes it.
+        read: reads one file.
+        lay: lays what a file says on what it includes.
+        chain: the files that include it.
+
+    Raises:
+        OclBenchError: naming each file on the way to one that is missing or wrong, or that includes itself.
+    """
+    if path.resolve() in chain:
+        circle = " → ".join(one.name for one in (*chain[chain.index(path.resolve()) :], path))
+        raise OclBenchError(f"{path}: the file includes itself ({circle}); remove the include.")
+    data = read(path)
+    parent = data.pop("include", None)
+    if parent is None:
+        return data
+    if not isinstance(parent, str):
+        raise OclBenchError(f"{path}: include must be a name or a file, got {parent!r}.")
+    try:
+        base = path.parent / parent if parent.endswith((".yaml", ".yml")) else find(parent)
+        included = read_with_includes(base, find, read, lay, (*chain, path.resolve()))
+    except OclBenchError as error:
+        raise OclBenchError(f"{path}: include: {error}") from None
+    return lay(included, data)
+
+
+def _read_anchored(path: Path) -> dict[str, Any]:
+    """A task file, in which a source's path is relative to the file that names it."""
+    data = read_yaml(path)
+    args = data.get("source_args")
+    if isinstance(args, dict) and isinstance(args.get("path"), str):
+        args["path"] = os.path.normpath(path.absolute().parent / args["path"])
+    return data
+
+
+def _lay_task(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """As `merge`, but another source begins with no arguments and no package: those of the base are not its own."""
+    if over.get("source", base.get("source")) != base.get("source"):
+        base = {key: value for key, value in base.items() if key not in ("source_args", "package")}
+    return merge(base, over)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A task that was found, and why it cannot be run here: one sentence, empty if it can."""
+
+    task: Task
+    fault: str
+
+
+def all_tasks(include_path: Sequence[Path] = ()) -> Iterator[Listed]:
+    """Every task that can be found, in the order of their names, whether or not its source is here."""
     for name in sorted(task_files(include_path)):
-        yield load_task(name, include_path=include_path)
+        task, where = _read_task(name, (), include_path)
+        try:
+            yield Listed(_with_what_is_read(task, where), "")
+        except OclBenchError as error:
+            yield Listed(task, str(error))

@@ -288,6 +288,11 @@ class Task(Contract):
     version: int = Field(ge=1, description="goes up with every change that could change a score")
     description: str = Field(description="one sentence for `ocl-bench ls`")
     source: str = Field(description="which knowledge source provides entities and questions")
+    package: str | None = Field(
+        None,
+        exclude_if=lambda package: package is None,
+        description="package that brings the source, if ocl-bench does not: what has to be installed",
+    )
     source_args: dict[str, Any] = Field(default_factory=dict, description="the source's own settings")
     design: Design = Field(description="subsets and definitions")
     stages: tuple[Stage, ...] = Field(min_length=1, description="finetuning stages, in order")

@@ -99,7 +99,7 @@ def subset_sizes(fractions: Mapping[str, float], alpha: float, num_entities: int
             key = "alpha" if alpha < 1 and name in (*CROSSED, *CROSSED.values()) else f"fractions.{name}"
             raise OclBenchError(
                 f"subset '{name}' gets {sizes[name]} of {num_entities} entities and needs {least}; "
-                f"raise source_args.num_entities or change design.{key}."
+                f"give more entities (source_args.num_entities) or change design.{key}."
             )
     return {name: size for name, size in sizes.items() if shares[name] > 0}
 

@@ -78,3 +78,35 @@ def test_the_recipe_of_a_stage_has_what_decides_its_training_and_nothing_else() 
     assert "adapter" not in tiny.of_stage(0).model_dump()  # or stages would be other than before there were any
     left = set(Recipe.model_fields) - set(StageRecipe.model_fields)
     assert left == {"recipe", "description", "learned_below"}
+
+
+def test_a_recipe_is_laid_on_the_one_that_it_includes_by_name_or_file(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "slow.yaml").write_text("include: lora\nrecipe: slow\nadapter: {rank: 4}\n")
+    (tmp_path / "slower.yaml").write_text("include: recipes/slow.yaml\nrecipe: slower\nlearning_rate: 1e-6\n")
+    slow, slower = load_recipe("slow", include_path=[tmp_path]), load_recipe(str(tmp_path / "slower.yaml"))
+    assert slow == load_recipe("lora", ["adapter.rank=4"]).model_copy(update={"recipe": "slow"})
+    assert slower == slow.model_copy(update={"recipe": "slower", "learning_rate": 1e-6})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ("include: b.yaml\n", "include: a.yaml\n", ["a.yaml: include:", "(a.yaml → b.yaml → a.yaml)"]),
+        ("include: a.yaml\n", "", ["(a.yaml → a.yaml)", "remove the include"]),
+        ("include: b.yaml\n", "include: gone.yaml\n", ["a.yaml: include:", "b.yaml: include:", "gone.yaml: cannot"]),
+        ("include: papper\n", "", ["a.yaml: include: unknown recipe 'papper'", "'paper'"]),
+        ("include: [paper]\n", "", ["a.yaml: include must be a name or a file"]),
+        ("include: tiny\nepoch: [3]\n", "", ["a.yaml: unknown key 'epoch'", "'epochs'"]),
+        ("include: tiny\n", "", ["recipe is 'tiny'", "called a.yaml"]),
+    ],
+)  # fmt: skip
+def test_an_include_that_cannot_be_is_refused_with_the_files_on_the_way(
+    tmp_path: Path, one: str, other: str, words: list[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(one)
+    (tmp_path / "b.yaml").write_text(other)
+    with pytest.raises(OclBenchError) as error:
+        load_recipe(str(tmp_path / "a.yaml"))
+    for word in words:
+        assert word in str(error.value)

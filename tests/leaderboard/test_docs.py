@@ -12,7 +12,8 @@ from conftest import call
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NAMED = re.compile(r"`([\w./-]+\.(?:json|yaml))`:\s*$")
+# The file's name is the last that is named before its block.
+NAMED = re.compile(r"`([\w./-]+\.(?:json|yaml|csv))`[^`]*:\s*$")
 
 
 def follow(page: Path, folder: Path) -> list[str]:
@@ -21,7 +22,7 @@ def follow(page: Path, folder: Path) -> list[str]:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in BLOCK.finditer(text):
         kind, content = block.groups()
-        if kind in ("json", "yaml"):
+        if kind in ("json", "yaml", "csv"):
             named = NAMED.search(text[: block.start()])
             assert named, f"{page.name}: a file is shown without its name"
             path = folder / named[1]
@@ -63,14 +64,15 @@ def test_adding_a_model_is_as_its_page_says(tmp_path: Path) -> None:
 
 
 def test_adding_a_task_is_as_its_page_says(tmp_path: Path) -> None:
-    valid, listed, examples, built, shown, run = follow(DOCS / "adding_a_task.md", tmp_path)
+    valid, listed, examples, built, shown, run, own_valid, own = follow(DOCS / "adding_a_task.md", tmp_path)
     assert "task 'less_reliable' version 1 is valid" in valid
     assert "less_reliable" in listed and built.count("records") == 3
     assert re.search(r"x1 +d1_cons_qa +definition", examples) and '"split": "x1"' in shown
     assert "less_reliable (version 1)" in run and "meta_ocl_gap" in run
+    assert "task 'elements' version 1 is valid" in own_valid and "What is the symbol of" in own
 
 
-@pytest.mark.parametrize("page", ["adding_a_model.md", "adding_a_task.md"])
+@pytest.mark.parametrize("page", ["adding_a_model.md", "adding_a_task.md", "plugins.md", "running.md"])
 def test_what_the_pages_link_to_is_there(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", (DOCS / page).read_text(encoding="utf-8")):
         assert (DOCS / target).exists(), target

@@ -169,7 +169,7 @@ def test_a_study_keeps_what_jobs_have_finished_and_ends_with_the_reason_of_what_
         run_study(
             "own", "scratch:tiny-16", seeds=(0,), overrides=(*WHOLE["overrides"],), limit=6, curves=False,
             include_path=[tmp_path], output_path=tmp_path, runs_path=tmp_path / "runs",
-            executor=executor("slurm", slurm={"cluster": "local"}),
+            executor=executor("slurm", options={"cluster": "local"}),
         )  # fmt: skip
     assert [point.run.label for point in read_study_results(tmp_path / "own.json").points] == ["whole"]
 
@@ -182,6 +182,7 @@ def test_a_study_keeps_what_jobs_have_finished_and_ends_with_the_reason_of_what_
             "--address 127.0.0.1:1: no Ray cluster can be reached there",
         ),
         (["--address", "auto"], "--address is that of a Ray cluster, and the executor is local"),
+        (["--executor", "pbs"], "unknown executor 'pbs'; known: local, ray, slurm"),
         (["--executor", "slurm"], 'slurm: Could not detect "srun"'),
     ],
 )

@@ -101,7 +101,6 @@ def test_models_recipes_and_seeds_are_the_tasks_unless_the_sweep_names_them(tmp_
         (("limit: 6", "fresh: true"), r"run\.fresh: a sweep sets that"),
         (("seeds: 2", "seeds: [1, 1]"), "different seeds"),
         (("'recipe.epochs=[1, 1]'", "'recipe.epochs=[1]'"), "has epochs for 1 stages"),
-        (("seeds: 2", "executor: pbs"), "executor"),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_runs(change: tuple[str, str], message: str, tmp_path: Path) -> None:

@@ -100,9 +100,10 @@ def test_swapped_asks_each_members_questions_of_another_members_variable(size: i
 
 
 def test_the_swapped_control_is_asked_by_default_where_there_is_an_x2_to_learn() -> None:
-    taught = [task for task in all_tasks() if task.first_x2_stage < len(task.stages)]
+    tasks = [one.task for one in all_tasks()]
+    taught = [task for task in tasks if task.first_x2_stage < len(task.stages)]
     assert [task.task for task in taught if "swapped" not in task.evaluate.sets] == []
-    assert {task.task for task in all_tasks()} - {task.task for task in taught} == {"six_stages"}
+    assert {task.task for task in tasks} - {task.task for task in taught} == {"six_stages"}
 
 
 def test_swapped_variables_are_asked_about_from_the_stage_on_that_teaches_which_are_swapped() -> None:

@@ -147,7 +147,7 @@ def test_subset_without_enough_entities_is_refused_with_the_fix(
     for words in (
         f"'{empty}'",
         f"needs {needs}",
-        "raise source_args.num_entities",
+        "give more entities (source_args.num_entities)",
         f"design.fractions.{empty}",
     ):
         assert words in str(error.value)

@@ -280,7 +280,7 @@ def test_wrong_override_is_refused_with_its_text_and_the_fix(override: str, word
 
 
 def test_every_task_that_is_listed_can_be_loaded() -> None:
-    names = [task.task for task in all_tasks()]
+    names = [one.task.task for one in all_tasks()]
     assert "attributes" in names
     assert names == sorted(task_files())
 
@@ -289,13 +289,13 @@ def test_tasks_of_the_include_path_are_found_in_its_subfolders(tmp_path: Path) -
     path = write(tmp_path / "deep" / "er", COMPLETE)
     assert task_files([tmp_path])["study"] == path
     assert load_task("study", include_path=[tmp_path]).task == "study"
-    assert "study" in [task.task for task in all_tasks([tmp_path])]
+    assert "study" in [one.task.task for one in all_tasks([tmp_path])]
 
 
 def test_recipes_of_the_include_path_are_not_taken_for_tasks(tmp_path: Path) -> None:
     write(tmp_path, COMPLETE)
     write(tmp_path / "recipes", "recipe: quick\n", "quick.yaml")  # where load_recipe looks for it
-    assert {task.task for task in all_tasks([tmp_path])} - {task.task for task in all_tasks()} == {"study"}
+    assert {one.task.task for one in all_tasks([tmp_path])} - {one.task.task for one in all_tasks()} == {"study"}
 
 
 def test_two_tasks_with_released_data_can_be_side_by_side(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def differing(folder: Path) -> dict[str, str]:
     return {check.name: check.detail for check in checks if not check.agrees}
 
 
-@pytest.mark.parametrize("name", [task.task for task in all_tasks() if published_data(task) is None])
+@pytest.mark.parametrize("name", [one.task.task for one in all_tasks() if published_data(one.task) is None])
 def test_released_data_are_what_rebuilding_gives(name: str) -> None:
     checks = list(verify(name))
     assert [check.name for check in checks if not check.agrees] == []
@@ -358,7 +358,7 @@ def test_released_data_are_what_rebuilding_gives(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [task.task for task in all_tasks()])
+@pytest.mark.parametrize("name", [one.task.task for one in all_tasks()])
 def test_every_task_has_a_page_that_names_its_licence(name: str) -> None:
     page = (task_files()[name].parent / "README.md").read_text()
     assert f"# {name}" in page

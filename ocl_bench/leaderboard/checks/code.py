@@ -6,11 +6,12 @@ from typing import Any
 
 from ocl_bench.evaluate.engines import RESERVED
 from ocl_bench.leaderboard.checks.reading import Checked
-from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
+from ocl_bench.leaderboard.submission import CONFIG, MANIFEST, NOT_OWN
 from ocl_bench.leaderboard.untrusted import printable
 from ocl_bench.models.spec import HUB_ID, SCRATCH_PREFIX
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.sources import SOURCES
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ARCHITECTURE = re.compile(r"[a-z0-9_-]{1,64}")
@@ -64,7 +65,9 @@ def _check_loading(checked: Checked, manifest: Manifest) -> None:
 
 
 def _check_task(checked: Checked, task: Task) -> None:
-    """The task names models and recipes, not files. Its source is one of the suite's, as building its data shows."""
+    """The task names models and recipes, not files, and a source of the suite: no other is run in a check."""
+    if task.source not in SOURCES:
+        checked.add(MANIFEST, "config.task.source", NOT_OWN)
     if not (HUB_ID.fullmatch(task.model) or WORD.fullmatch(task.model.removeprefix(SCRATCH_PREFIX))):
         checked.add(MANIFEST, "config.task.model", "names neither a model of the hub nor one of the suite")
     for key in ("scratch", "pretrained"):

@@ -40,7 +40,11 @@ class Entity:
 
 
 class Source(Protocol):
-    """Provides the entities of a task. Its arguments are a contract of its own, so that wrong ones are refused."""
+    """Provides the entities of a task. Its arguments are a contract of its own, so that wrong ones are refused.
+
+    A source that reads files of the user's has a method `read` too: arguments → the same with what the files hold in
+    place of their paths. It is called when a task is loaded, so that the task holds all that it is made from.
+    """
 
     Args: type[Contract]
 
@@ -58,8 +62,10 @@ SOURCES = Registry(
         "digit_grid": "ocl_bench.tasks.sources.digit_grid:DigitGridSource",
         "people": "ocl_bench.tasks.sources.people:PeopleSource",
         "set_inclusion": "ocl_bench.tasks.sources.set_inclusion:SetInclusionSource",
+        "table": "ocl_bench.tasks.sources.table:TableSource",
         "trex": "ocl_bench.tasks.sources.trex:TrexSource",
     },
+    needs=("Args", "entities"),
 )
 
 
