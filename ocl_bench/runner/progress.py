@@ -1,6 +1,10 @@
-"""Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage."""
+"""Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage.
+
+In a notebook the bars are a widget of the cell.
+"""
 
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +24,19 @@ from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, Tr
 LINE_SECONDS = 60.0  # between lines of what is under way, where there is no terminal
 
 
+def shows_bars(console: Console) -> bool:
+    """Whether bars can move there: in a terminal, or in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees what is shown: in a terminal or a notebook."""
+    console = Console(stderr=True)
+    return console.is_terminal or console.is_jupyter
+
+
 class FetchProgress:
-    """A bar of bytes fetched; only where standard error is a terminal."""
+    """A bar of bytes fetched, where bars can move."""
 
     def __init__(self, task: str) -> None:
         console = Console(stderr=True, highlight=False)
@@ -31,7 +46,7 @@ class FetchProgress:
             DownloadColumn(),
             TimeRemainingColumn(),
         )
-        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bars = Progress(*columns, console=console, disable=not shows_bars(console))
         self.bar = self.bars.add_task(task, total=None)
 
     def __enter__(self) -> "FetchProgress":
@@ -47,7 +62,7 @@ class FetchProgress:
 
 
 class RunProgress:
-    """Shows messages of `execute`. Bars only where standard error is a terminal, lines everywhere."""
+    """Shows messages of `execute`. Bars where they can move, lines everywhere."""
 
     def __init__(self, task: str, cells: int) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -66,7 +81,7 @@ class RunProgress:
         self._told = time.monotonic()
 
     def __enter__(self) -> "RunProgress":
-        if self.console.is_terminal:
+        if shows_bars(self.console):
             self.bars.start()
         return self
 
@@ -111,14 +126,14 @@ class RunProgress:
         self._show()
 
     def _show(self) -> None:
-        """Bars of what is under way; without a terminal, a line for each now and then."""
+        """Bars of what is under way; where they cannot move, a line for each now and then."""
         for name in set(self.running) - set(self.live.running):
             self.bars.remove_task(self.running.pop(name))
         for name, one in self.live.running.items():
             if name not in self.running:
                 self.running[name] = self.bars.add_task(name, total=max(one.steps, 1), note="")
             self.bars.update(self.running[name], completed=one.step, total=max(one.steps, 1), note=note(one))
-        if not self.console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+        if not shows_bars(self.console) and time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
             for one in self.live.running.values():
                 self._line(f"{one.stage} {place(one)}{note(one)}")

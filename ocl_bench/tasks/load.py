@@ -1,7 +1,8 @@
 """Find, include, override and validate task files."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,18 @@ def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     return found
 
 
-def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[Path] = ()) -> Task:
+def load_task(name: str | Path, overrides: "Overrides" = (), include_path: Sequence[Path | str] = ()) -> Task:
     """Load a task by name or by file.
 
     Args:
         name: a task's name, or the path of a `.yaml` file.
-        overrides: `key=value` with dotted keys and YAML values, such as `design.alpha=0.9`.
+        overrides: dotted key → value, or `key=value` with YAML values, such as `design.alpha=0.9`.
         include_path: further folders with task files.
 
     Raises:
         OclBenchError: naming the file, the key and the fix.
     """
+    name, overrides, include_path = str(name), as_overrides(overrides), [Path(folder) for folder in include_path]
     path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, include_path)
     data = _read_with_includes(path, include_path, ())
     for override in overrides:
@@ -63,6 +65,30 @@ def source_args(task: Task, where: str = "task") -> Any:
     if task.source not in SOURCES:
         raise OclBenchError(f"{where}: unknown source '{task.source}'; {did_you_mean(task.source, SOURCES)}")
     return SOURCES.load(task.source).Args.parse(task.source_args, f"{where}: source_args")
+
+
+Overrides = Mapping[str, Any] | Sequence[str] | str
+
+
+def as_overrides(overrides: Overrides) -> tuple[str, ...]:
+    """Overrides as `key=value`, the way that manifests keep them.
+
+    Raises:
+        OclBenchError: for what are none, or a value that no task file could hold.
+    """
+    if isinstance(overrides, str):
+        return (overrides,)
+    if not isinstance(overrides, (Mapping, Sequence)):
+        raise OclBenchError(f"overrides {overrides!r}: give a mapping of dotted keys to values, or texts as key=value.")
+    if not isinstance(overrides, Mapping):
+        return tuple(overrides)
+    try:
+        # JSON is YAML too.
+        return tuple(
+            f"{key}={json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in overrides.items()
+        )
+    except (TypeError, ValueError) as error:
+        raise OclBenchError(f"overrides: {error}; use numbers, strings, lists and mappings only.") from None
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
