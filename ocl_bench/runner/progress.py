@@ -4,10 +4,11 @@ In a notebook the bars are a widget of the cell.
 """
 
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ocl_bench.processes import Message
 from ocl_bench.runner.live import Live, Running
@@ -61,12 +63,25 @@ class FetchProgress:
         self.bars.update(self.bar, completed=done, total=total)
 
 
+class _Bars(Progress):
+    """Bars below lines that were told, if there are any."""
+
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        self.lines: list[str] = []
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The lines, then the bars."""
+        yield from map(Text, self.lines)
+        yield from super().get_renderables()
+
+
 class RunProgress:
     """Shows messages of `execute`. Bars where they can move, lines everywhere."""
 
     def __init__(self, task: str, cells: int) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.bars = Progress(
+        self.bars = _Bars(
             TextColumn("{task.description:24s}"),
             BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -139,6 +154,9 @@ class RunProgress:
                 self._line(f"{one.stage} {place(one)}{note(one)}")
 
     def _line(self, text: str) -> None:
+        if self.console.is_jupyter and shows_bars(self.console):
+            self.bars.lines.append(text)  # what is printed while the widget is drawn again would be lost
+            return
         self.console.print(text, soft_wrap=True, markup=False)
 
 

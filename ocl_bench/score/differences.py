@@ -1,5 +1,6 @@
 """Whether a gap of one model is another than that of a second one, over seeds."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -43,7 +44,9 @@ def difference(of: Mapping[str, float], minus: Mapping[str, float], paired: bool
     if min(map(len, values)) > 1 and any(len(set(own)) > 1 for own in values):
         from scipy.stats import ttest_ind  # takes half a second to import
 
-        found = ttest_ind(*values, equal_var=False)
+        with warnings.catch_warnings():  # of results that are the same in all seeds of one of them
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = ttest_ind(*values, equal_var=False)
         low, high = found.confidence_interval(CONFIDENCE)
         return Difference(mean, (float(low), float(high)), float(found.pvalue), "welch")
     return Difference(mean, None, None, None)
