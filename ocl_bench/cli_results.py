@@ -20,7 +20,7 @@ RUNS = click.argument("runs", metavar="RUN…", nargs=-1, required=True, type=cl
 @click.option("--limit", type=click.IntRange(1), help="Questions per subset; 2, or all of --question, if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, one for each answer, and no more.")
 def samples(runs: tuple[Path, ...], as_json: bool, limit: int | None, **selected: Any) -> None:
-    """Show questions, the accepted answers, and what a model said, chose and was right or wrong in.
+    """Show questions with their accepted answers, what a model said and chose, and whether that is right.
 
     RUN is the folder of a run, an evaluation or a submission. Several of one task are shown side by side.
     """

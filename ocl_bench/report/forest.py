@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 MARKERS = "os^Dv<>"
-SPREAD = 0.7  # of the height of a gap's row, over which its runs are spread
+SPREAD = 0.5  # of the height of a gap's row, over which its runs are spread
 
 
 def plot_comparison(comparison: "Comparison", path: Path) -> Path:
@@ -22,7 +22,7 @@ def plot_comparison(comparison: "Comparison", path: Path) -> Path:
     from matplotlib import pyplot
 
     runs, names = comparison.runs, list(dict.fromkeys(one.name for one in comparison))
-    height = 1.2 + len(names) * (0.25 + 0.16 * len(runs)) + 0.2 * len(runs)
+    height = 1.2 + len(names) * (0.2 + 0.14 * len(runs)) + 0.2 * len(runs)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, height), sharey=True, layout="constrained")
     for one in comparison:
         order = runs.index(one.run)
@@ -36,6 +36,7 @@ def plot_comparison(comparison: "Comparison", path: Path) -> Path:
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
+        axis.tick_params(labelsize=9)
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     handles, labels = left.get_legend_handles_labels()

@@ -187,18 +187,11 @@ class Results(Contract):
 
 
 def _row(one: Value | Gap) -> dict[str, Any]:
-    is_gap = isinstance(one, Gap)
-    return {
-        "mean": one.mean,
-        "low": one.ci95[0],
-        "high": one.ci95[1],
-        "interval": one.interval,
-        "p": one.p if is_gap else None,
-        "chance": None if is_gap else one.chance,
-        "stage": None if is_gap else one.stage,
-        "seeds": one.seeds,
-        "n": one.n,
-    }
+    low, high = one.ci95
+    row = {"mean": one.mean, "low": low, "high": high, "interval": one.interval, "seeds": one.seeds, "n": one.n}
+    if isinstance(one, Gap):
+        return row | {"p": one.p, "chance": None, "stage": None}
+    return row | {"p": None, "chance": one.chance, "stage": one.stage}
 
 
 def results_json_schema() -> dict[str, Any]:

@@ -11,19 +11,23 @@ from ocl_bench.tasks.subsets import ASKED
 
 
 class SampleSource(Protocol):
-    """What has samples: a run, an evaluation or a submission.
+    """What has samples: a run, an evaluation or a submission."""
 
-    Attributes:
-        where: what it is called in errors.
-        seeds: its stage-1 seeds.
-        stages: names of its stages.
-        scored_at: subset → the stage at whose end it is scored.
-    """
+    @property
+    def where(self) -> str:
+        """What it is called in errors."""
 
-    where: str
-    seeds: Sequence[int]
-    stages: Sequence[str]
-    scored_at: Mapping[str, str]
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Its stage-1 seeds."""
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """Names of its stages."""
+
+    @property
+    def scored_at(self) -> Mapping[str, str]:
+        """Subset → the stage at whose end it is scored."""
 
     def of_seed(self, seed: int) -> Iterable[Sample]:
         """All samples of one of its seeds. Raises OclBenchError if they cannot be read."""

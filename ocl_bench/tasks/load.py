@@ -47,9 +47,9 @@ def load_task(name: str | Path, overrides: "Overrides" = (), include_path: Seque
     Raises:
         OclBenchError: naming the file, the key and the fix.
     """
-    name, overrides, include_path = str(name), as_overrides(overrides), [Path(folder) for folder in include_path]
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, include_path)
-    data = _read_with_includes(path, include_path, ())
+    name, overrides, folders = str(name), as_overrides(overrides), [Path(folder) for folder in include_path]
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, folders)
+    data = _read_with_includes(path, folders, ())
     for override in overrides:
         apply_override(data, override)
     where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
