@@ -156,6 +156,16 @@ def test_samples_are_readable_whatever_a_model_said(small_run: Path, tmp_path: P
     assert list(sample_lines([], {}, 80)) == []
 
 
+def test_of_a_run_that_has_not_ended_what_it_has_is_shown(small_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    (run / "results.json").unlink()
+    shutil.rmtree(run / "seed-1")
+    assert {one.seed for one in ocl_bench.samples(run)} == {0}
+    shutil.rmtree(run / "seed-0")
+    with pytest.raises(OclBenchError, match="there are no answers yet"):
+        ocl_bench.samples(run)
+
+
 def test_runs_with_the_same_seeds_and_data_are_compared_within_seeds() -> None:
     found = ocl_bench.compare(LLAMA, GPT2, gaps="meta_ocl_gap")
     first, second = (ocl_bench.load(folder).gaps["meta_ocl_gap"]["choice"] for folder in (LLAMA, GPT2))

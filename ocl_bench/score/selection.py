@@ -94,8 +94,11 @@ def select(
             if (limit is None or taken[group] < limit) and not (wrong and all(one.right for one in own)):
                 taken[group] += 1
                 found += own
-        if limit is not None and question is None and all(taken[group] >= limit for group in seen):
+        if limit is not None and question is None and seen and all(taken[group] >= limit for group in seen):
             break
+    if not kinds:
+        told = ", ".join(source.where for source in sources.values())
+        raise OclBenchError(f"{told}: there are no answers yet; let the run go on until a stage is done.")
     if kind is not None and kind not in kinds:
         raise OclBenchError(f"--kind {kind}: no such question was asked; {did_you_mean(kind, kinds)}")
     if question is not None and not found and not wrong:
