@@ -89,8 +89,8 @@ class RunResult:
 
 
 def run(
-    model: str | None = None,
-    task: str = DEFAULT_TASK,
+    model: str | Path | None = None,
+    task: str | Path = DEFAULT_TASK,
     *,
     progress: "bool | Progress | None" = None,
     workers: "Workers | None" = None,
@@ -142,7 +142,9 @@ def run_request(
     return RunResult(folder, results)
 
 
-def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None = None, **options: Any) -> "Estimate":
+def plan(
+    model: str | Path | None = None, task: str | Path = DEFAULT_TASK, *, on: str | None = None, **options: Any
+) -> "Estimate":
     """What a run will take: parameters, memory, disk, steps, FLOPs and time. No weights are loaded.
 
     Args:
@@ -226,7 +228,9 @@ def evaluate_checkpoint(
     return RunResult(folder, results)
 
 
-def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **options: Any) -> "Iterator[RunResult]":
+def run_tasks(
+    model: str | Path | None = None, tasks: Sequence[str | Path] | str = (STANDARD,), **options: Any
+) -> "Iterator[RunResult]":
     """Run several tasks, one after the other, in the same processes, which load a pretrained model once.
 
     Args:
@@ -242,7 +246,8 @@ def run_tasks(model: str | None = None, tasks: Sequence[str] = (STANDARD,), **op
     from ocl_bench.tasks.groups import expand
 
     include_path = [Path(path) for path in options.get("include_path", ())]
-    names = expand(tasks, is_pretrained(model), include_path)
+    asked = [tasks] if isinstance(tasks, str) else list(map(str, tasks))
+    names = expand(asked, is_pretrained(None if model is None else str(model)), include_path)
     for name in names:
         load_task(name, include_path=include_path)
     with Workers() as workers:
