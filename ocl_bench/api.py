@@ -8,27 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocl_bench.files import require_writable
-from ocl_bench.tasks.load import load_task
+from ocl_bench.frames import to_pandas
+from ocl_bench.tasks.load import Overrides, as_overrides, load_task
 
 if TYPE_CHECKING:
+    from ocl_bench.leaderboard.board import Leaderboard
+    from ocl_bench.report.comparison import Comparison
+    from ocl_bench.report.samples import Samples
     from ocl_bench.runner.begin import Progress
     from ocl_bench.runner.estimate import Estimate
     from ocl_bench.runner.request import RunRequest
     from ocl_bench.runner.workers import Workers
     from ocl_bench.score.result import Gap, Results, Value
+    from ocl_bench.score.selection import SampleSource
 
-__all__ = ["RunResult", "evaluate_checkpoint", "load_results", "load_task", "plan", "run", "run_tasks"]
+__all__ = [
+    "RunResult", "compare", "evaluate_checkpoint", "load", "load_leaderboard", "load_task", "plan", "run", "run_tasks",
+    "samples", "score",
+]  # fmt: skip
 
 DEFAULT_TASK = "world"
 STANDARD = "standard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
-    """A finished run.
+    """What a run, an evaluated checkpoint or a submission found. It prints as its gaps; `table()` has all.
 
     Attributes:
-        folder: the run folder.
+        folder: its folder.
         results: what is in its results.json.
     """
 
@@ -45,11 +53,33 @@ class RunResult:
         """Subset → metric → mean, interval, chance and n."""
         return self.results.metrics
 
+    def __repr__(self) -> str:
+        from ocl_bench.report.tables import short_table
+
+        return short_table(self.results)
+
+    def _repr_html_(self) -> str:
+        from ocl_bench.report.tables import short_table
+
+        return short_table(self.results, "html")
+
     def table(self, format: str = "simple") -> str:
         """Subsets and gaps as text; `format` is any of tabulate's, such as `github` or `latex`."""
         from ocl_bench.report.tables import result_table
 
         return result_table(self.results, format)
+
+    def to_pandas(self, per_seed: bool = False) -> Any:
+        """Every metric of every subset and gap as a `pandas.DataFrame`.
+
+        Args:
+            per_seed: whether there is a row for each seed, with its value, instead of one with mean and interval.
+        """
+        return to_pandas(self.results.rows(per_seed))
+
+    def samples(self, **selected: Any) -> "Samples":
+        """Questions with what was said to them; see `ocl_bench.samples`."""
+        return samples(self, **selected)
 
     def plot(self, path: Path | str | None = None) -> Path:
         """Draw the learning curves; returns where (`curves.png` in the run folder unless `path` is given)."""
@@ -59,10 +89,10 @@ class RunResult:
 
 
 def run(
-    model: str | None = None,
-    task: str = DEFAULT_TASK,
+    model: str | Path | None = None,
+    task: str | Path = DEFAULT_TASK,
     *,
-    progress: "Progress | None" = None,
+    progress: "bool | Progress | None" = None,
     workers: "Workers | None" = None,
     **options: Any,
 ) -> RunResult:
@@ -74,7 +104,8 @@ def run(
     Args:
         model: a hub id, a folder, or `scratch:NAME`; None takes the task's.
         task: a task's name or file.
-        progress: shows progress; None shows nothing.
+        progress: whether to show progress; None shows it in a terminal or a notebook, and nothing elsewhere. Or what
+            shows it (`ocl_bench.runner.begin.Progress`).
         workers: training processes to share with other runs (`ocl_bench.runner.workers.Workers`); None starts its own.
         options: the other fields of `ocl_bench.runner.request.RunRequest`:
 
@@ -84,7 +115,15 @@ def run(
     """
     from ocl_bench.runner.request import RunRequest
 
-    return run_request(RunRequest.from_options(model=model, task=task, **options), progress, workers)
+    return run_request(RunRequest.from_options(model=model, task=task, **options), _shown(progress), workers)
+
+
+def _shown(progress: "bool | Progress | None") -> "Progress | None":
+    if callable(progress):
+        return progress
+    from ocl_bench.runner.progress import RunProgress, is_watched
+
+    return RunProgress if progress or (progress is None and is_watched()) else None
 
 
 def run_request(
@@ -103,7 +142,9 @@ def run_request(
     return RunResult(folder, results)
 
 
-def plan(model: str | None = None, task: str = DEFAULT_TASK, *, on: str | None = None, **options: Any) -> "Estimate":
+def plan(
+    model: str | Path | None = None, task: str | Path = DEFAULT_TASK, *, on: str | None = None, **options: Any
+) -> "Estimate":
     """What a run will take: parameters, memory, disk, steps, FLOPs and time. No weights are loaded.
 
     Args:
@@ -146,13 +187,13 @@ _document_run()
 
 
 def evaluate_checkpoint(
-    model: str,
-    task: str = DEFAULT_TASK,
+    model: str | Path,
+    task: str | Path = DEFAULT_TASK,
     *,
     seed: int = 0,
     stage2_seed: int = 0,
     stage: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     include_path: Sequence[Path | str] = (),
     lm_eval_model: str = "hf",
     model_args: Mapping[str, Any] | None = None,
@@ -170,12 +211,12 @@ def evaluate_checkpoint(
 
     require_writable(Path(output_path))
     folder, results = checkpoint.evaluate_checkpoint(
-        model,
-        task,
+        str(model),
+        str(task),
         seed=seed,
         stage2_seed=stage2_seed,
         stage=stage,
-        overrides=overrides,
+        overrides=as_overrides(overrides),
         include_path=[Path(path) for path in include_path],
         lm_eval_model=lm_eval_model,
         model_args=model_args or {},
@@ -188,10 +229,10 @@ def evaluate_checkpoint(
 
 
 def run_tasks(
-    model: str | None = None,
-    tasks: Sequence[str] = (STANDARD,),
+    model: str | Path | None = None,
+    tasks: Sequence[str | Path] | str = (STANDARD,),
     *,
-    progress: "Progress | None" = None,
+    progress: "bool | Progress | None" = None,
     **options: Any,
 ) -> "Iterator[RunResult]":
     """Run several tasks, one after the other, in the same processes, which load a pretrained model once.
@@ -211,17 +252,118 @@ def run_tasks(
     from ocl_bench.tasks.groups import expand
 
     include_path = [Path(path) for path in options.get("include_path", ())]
-    names = expand(tasks, is_pretrained(model), include_path)
+    asked = [tasks] if isinstance(tasks, str) else list(map(str, tasks))
+    names = expand(asked, is_pretrained(None if model is None else str(model)), include_path)
     requests = [RunRequest.from_options(model=model, task=name, **options) for name in names]
+    shown = _shown(progress)
     if len(requests) > 1:
-        check_requests(requests, progress)
+        check_requests(requests, shown)
     with Workers() as workers:
         for request in requests:
-            yield run_request(request, progress, workers)
+            yield run_request(request, shown, workers)
 
 
-def load_results(folder: Path | str) -> RunResult:
-    """Load a finished run, or any results.json."""
+def load(folder: Path | str) -> RunResult:
+    """Load what a run, an evaluated checkpoint or a submission found: its folder, or its results.json.
+
+    Raises:
+        OclBenchError: if there is none, or it is of another version.
+    """
     from ocl_bench.runner.folder import read_results
 
-    return RunResult(Path(folder), read_results(Path(folder)))
+    path = Path(folder)
+    return RunResult(path if path.is_dir() else path.parent, read_results(path))
+
+
+def score(folder: Path | str) -> RunResult:
+    """Score a run again from its answers, and write its results.json; no model is loaded.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        OclBenchError: if the run has not finished.
+    """
+    from ocl_bench.runner.folder import score_run, write_results
+
+    results = score_run(Path(folder))
+    write_results(Path(folder), results)
+    return RunResult(Path(folder), results)
+
+
+def samples(
+    *runs: RunResult | Path | str,
+    subset: str | None = None,
+    seed: int | None = None,
+    stage: str | None = None,
+    kind: str | None = None,
+    question: str | None = None,
+    wrong: bool = False,
+    limit: int | None = None,
+) -> "Samples":
+    """Questions with the accepted answers, what a model said, what it chose, and whether that is right.
+
+    Args:
+        runs: runs, evaluated checkpoints or submissions, or their folders; several of one task are shown side by side.
+        subset, seed, stage, kind, question, wrong, limit: which; see `ocl_bench.score.selection.select`.
+
+    Raises:
+        OclBenchError: for a folder that has no answers, or a selection that there is not.
+    """
+    from ocl_bench.report.samples import Samples
+    from ocl_bench.score.selection import letters, select
+
+    sources = dict(zip(letters(len(runs)), map(_answered, map(_folder, runs)), strict=True))
+    told = {name: source.where for name, source in sources.items()}
+    if len(runs) == 1:
+        sources, told = dict.fromkeys(("",), *sources.values()), {}
+    found = select(
+        sources, subset=subset, seed=seed, stage=stage, kind=kind, question=question, wrong=wrong, limit=limit
+    )
+    return Samples(found, told)
+
+
+def _folder(run: RunResult | Path | str) -> Path:
+    return run.folder if isinstance(run, RunResult) else Path(run)
+
+
+def _answered(folder: Path) -> "SampleSource":
+    from ocl_bench.leaderboard.answered import SubmissionSamples
+    from ocl_bench.leaderboard.submission import SUBMISSION
+    from ocl_bench.runner.answered import EvaluationSamples, RunSamples
+
+    if (folder / SUBMISSION).is_file():
+        return SubmissionSamples(folder)
+    return RunSamples(folder) if (folder / "manifest.json").is_file() else EvaluationSamples(folder)
+
+
+def compare(
+    *runs: RunResult | Path | str, metric: str | None = None, gaps: Sequence[str] | str | None = None
+) -> "Comparison":
+    """Gaps side by side, each run's difference from the first, and whether they can be told apart.
+
+    Args:
+        runs: two or more runs, evaluated checkpoints or submissions, or their folders, of one task.
+        metric: a metric; None takes choice, or em where nothing is chosen.
+        gaps: which; None takes all that they have in common.
+
+    Raises:
+        OclBenchError: if they are of different tasks or versions, or have no such gap or metric.
+    """
+    from ocl_bench.report.comparison import compared
+
+    return compared([_folder(one) for one in runs], metric, (gaps,) if isinstance(gaps, str) else gaps)
+
+
+def load_leaderboard(folder: Path | str = "leaderboard") -> "Leaderboard":
+    """The accepted submissions of a leaderboard, ranked as its table ranks them.
+
+    Args:
+        folder: the leaderboard's folder, as in a checkout of this repository.
+
+    Raises:
+        OclBenchError: if it is none, or a submission in it cannot be read.
+    """
+    from ocl_bench.leaderboard.board import load_board
+
+    return load_board(Path(folder))

@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ocl_bench.cli_results import compare, samples
 from ocl_bench.errors import OclBenchError, counted, did_you_mean
 from ocl_bench.leaderboard.cli import leaderboard, submit
 
@@ -592,15 +593,13 @@ def toy(learners: str | None, seeds: str, overrides: tuple[str, ...], output_pat
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
 def score(run_folder: Path, as_json: bool) -> None:
     """Score a run again from its answers; no model is loaded."""
-    from ocl_bench.report.tables import result_table
-    from ocl_bench.runner.folder import score_run, write_results
+    from ocl_bench import api
 
-    results = score_run(run_folder)
-    write_results(run_folder, results)
+    result = api.score(run_folder)
     if as_json:
-        click.echo(results.model_dump_json(indent=2))
+        click.echo(result.results.model_dump_json(indent=2))
     else:
-        _echo_table(result_table(results))
+        _echo_table(result.table())
 
 
 @main.command()
@@ -671,6 +670,8 @@ def cache_prune(output_path: Path, weights: bool) -> None:
     click.echo(cache_table(prune(output_path, weights), output_path))
 
 
+main.add_command(samples)
+main.add_command(compare)
 main.add_command(submit)
 main.add_command(leaderboard)
 

@@ -116,6 +116,10 @@ def _read_points(folder: Path, config: RunConfig) -> list[tuple[int, CurvePoint]
             path = stage_folder(folder, cell, stage.name) / "curve.jsonl"
             for number, row in enumerate(read_json_lines(path) if path.is_file() else (), start=1):
                 points.append((cell.seed, CurvePoint.parse(row, f"{path} line {number}")))
+    if not points and (folder / "submission.json").is_file():
+        raise OclBenchError(
+            f"{folder}: a submission's curves are on its page; make it with `ocl-bench leaderboard build`."
+        )
     if not points:
         raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
     return points

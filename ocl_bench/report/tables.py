@@ -1,10 +1,12 @@
 """Tables of a result, as text for the terminal and as Markdown or LaTeX (any format of tabulate)."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from ocl_bench.score.differences import Difference
 from ocl_bench.score.gradients import ALIGNMENT
 from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS, main_metric
 from ocl_bench.score.probes import ProbeScore, Selectivity
@@ -14,6 +16,7 @@ from ocl_bench.tasks.load import Listed, source_args
 from ocl_bench.tasks.schema import Task
 from ocl_bench.tasks.sources import published_data
 from ocl_bench.tasks.subsets import ASKED
+from ocl_bench.text import spelled_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,21 +168,48 @@ def gradient_table(results: Results, format: str = "simple") -> str:
 
 def result_table(results: Results, format: str = "simple") -> str:
     """All tables, what they are about, and the notes without which they should not be read."""
-    seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
-    stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
-    recipe = "a checkpoint" if results.recipe is None else f"recipe {results.recipe}"
-    title = f"{results.task} (version {results.task_version}) · {results.model} · {recipe} · {seeds}{stage2}"
+    notes = "\n".join(f"note: {note}" for note in reading_notes(results))
     parts = [
-        title,
+        _text(title(results), format),
         subset_table(results, format) if results.metrics else "",
         gap_table(results, format) if results.gaps else "",
         *set_tables(results, format),
         ability_table(results, format) if results.also else "",
         probe_table(results, format) if results.probes else "",
         gradient_table(results, format) if results.gradients else "",
-        "\n".join(f"note: {note}" for note in reading_notes(results)),
+        _text(notes, format),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def title(results: Results) -> str:
+    """What a result is of, in a line."""
+    seeds = f"{len(results.seeds)} stage-1 seed{'s' if len(results.seeds) > 1 else ''}"
+    stage2 = f" × {len(results.stage2_seeds)} stage-2 seeds" if len(results.stage2_seeds) > 1 else ""
+    recipe = "a checkpoint" if results.recipe is None else f"recipe {results.recipe}"
+    return f"{results.task} (version {results.task_version}) · {results.model} · {recipe} · {seeds}{stage2}"
+
+
+def short_table(results: Results, format: str = "simple") -> str:
+    """What a result is of, and its gaps on the metric that counts; its subsets where it has no gaps."""
+    scored: Mapping[str, Mapping[str, Value | Gap]] = results.gaps or results.metrics
+    shown = _shown(scored)[0] if scored else ""
+    sign = bool(results.gaps)
+    rows = [
+        [name, with_interval(own[shown], sign=sign), own[shown].seeds, own[shown].n] for name, own in scored.items()
+    ]
+    headers = ["gap" if sign else "subset", f"{shown} [95 %]", "seeds", "n"]
+    table = tabulate(rows, headers=headers, tablefmt=format, disable_numparse=True) if rows else ""
+    return f"{_text(title(results), format)}\n\n{table}".strip()
+
+
+def _text(text: str, format: str) -> str:
+    return html_text(text) if format == "html" else text
+
+
+def html_text(text: str) -> str:
+    """Lines as a paragraph of HTML."""
+    return "<p>" + escape(spelled_out(text, keep="\n")).replace("\n", "<br>") + "</p>"
 
 
 def reading_notes(results: Results) -> list[str]:
@@ -320,7 +350,7 @@ def _of(disagreement: Disagreement) -> str:
     return f"{disagreement.differing} of {disagreement.n} ({disagreement.differing / disagreement.n:.1%})"
 
 
-def with_interval(value: Value | Gap | ProbeScore | Selectivity | Measured, sign: bool = False) -> str:
+def with_interval(value: Value | Gap | ProbeScore | Selectivity | Measured | Difference, sign: bool = False) -> str:
     """Such as .714 [.627, .800]; with its sign for a gap; without an interval where there is none."""
     if value.ci95 is None:
         return number(value.mean, sign)

@@ -8,7 +8,7 @@ from typing import Any
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
-from ocl_bench.files import files_atomic
+from ocl_bench.files import files_atomic, write_atomic
 from ocl_bench.models.load import hub_commit
 from ocl_bench.models.spec import ModelArgs, parse_model
 from ocl_bench.runner.compute import pick_device
@@ -20,6 +20,9 @@ from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score, score_samples
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.load import load_task
+from ocl_bench.tasks.records import serialize
+
+DATA = "data.jsonl"
 
 
 def evaluate_checkpoint(
@@ -51,7 +54,8 @@ def evaluate_checkpoint(
         model_args: arguments for it, lm-eval's own.
         batch_size, device: for it.
         limit: questions per subset and kind.
-        output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json and answers.jsonl.
+        output_path: where a folder `<checkpoint>/<task>/<UTC time>` is made, with results.json, answers.jsonl, and the
+            questions in data.jsonl.
 
     Raises:
         OclBenchError: for bad input, or if lm-eval's model fails.
@@ -100,6 +104,7 @@ def evaluate_checkpoint(
     slug = "__".join(Path(checkpoint).parts[-3:]).strip("/_") or "model"
     folder = output_path / slug / loaded.task / time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
     with files_atomic(folder) as inside:
+        write_atomic(inside / DATA, serialize(asked))
         write_answers(inside / ANSWERS, answers)
         write_results(inside, results)
     return folder, results

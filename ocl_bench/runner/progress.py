@@ -1,9 +1,14 @@
-"""Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage."""
+"""Progress on standard error: bars for the data, each stage and each evaluation, and a line for each finished stage.
+
+In a notebook the bars are a widget of the cell.
+"""
 
 import time
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -12,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ocl_bench.errors import counted
 from ocl_bench.processes import Message
@@ -21,8 +27,19 @@ from ocl_bench.runner.messages import EngineChosen, Note, OfStage, StageDone, St
 LINE_SECONDS = 60.0  # between lines of what is under way, where there is no terminal
 
 
+def shows_bars(console: Console) -> bool:
+    """Whether bars can move there: in a terminal, or in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees what is shown: in a terminal or a notebook."""
+    console = Console(stderr=True)
+    return console.is_terminal or console.is_jupyter
+
+
 class FetchProgress:
-    """A bar of bytes fetched; only where standard error is a terminal."""
+    """A bar of bytes fetched, where bars can move."""
 
     def __init__(self, task: str) -> None:
         console = Console(stderr=True, highlight=False)
@@ -32,7 +49,7 @@ class FetchProgress:
             DownloadColumn(),
             TimeRemainingColumn(),
         )
-        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bars = Progress(*columns, console=console, disable=not shows_bars(console))
         self.bar = self.bars.add_task(task, total=None)
 
     def __enter__(self) -> "FetchProgress":
@@ -47,12 +64,25 @@ class FetchProgress:
         self.bars.update(self.bar, completed=done, total=total)
 
 
+class _Bars(Progress):
+    """Bars below lines that were told, if there are any."""
+
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        self.lines: list[str] = []
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The lines, then the bars."""
+        yield from map(Text, self.lines)
+        yield from super().get_renderables()
+
+
 class RunProgress:
-    """Shows messages of `execute`. Bars only where standard error is a terminal, lines everywhere."""
+    """Shows messages of `execute`. Bars where they can move, lines everywhere."""
 
     def __init__(self, task: str, cells: int) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self.bars = Progress(
+        self.bars = _Bars(
             TextColumn("{task.description:24s}"),
             BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -68,7 +98,7 @@ class RunProgress:
         self._told = time.monotonic()
 
     def __enter__(self) -> "RunProgress":
-        if self.console.is_terminal:
+        if shows_bars(self.console):
             self.bars.start()
         return self
 
@@ -118,7 +148,7 @@ class RunProgress:
         self._show()
 
     def _show(self) -> None:
-        """Bars of what is under way; without a terminal, a line for each now and then."""
+        """Bars of what is under way; where they cannot move, a line for each now and then."""
         for name in set(self.running) - set(self.live.running):
             self.bars.remove_task(self.running.pop(name))
         for name, one in self.live.running.items():
@@ -127,12 +157,15 @@ class RunProgress:
             self.bars.update(self.running[name], completed=one.step, total=max(one.steps, 1), note=note(one))
         if self.overall is not None:
             self.bars.update(self.overall, completed=sum(self.steps.values()), description=self._all())
-        if not self.console.is_terminal and time.monotonic() - self._told >= LINE_SECONDS:
+        if not shows_bars(self.console) and time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
             for one in self.live.running.values():
                 self._line(f"{one.stage} {place(one)}{note(one)}")
 
     def _line(self, text: str) -> None:
+        if self.console.is_jupyter and shows_bars(self.console):
+            self.bars.lines.append(text)  # what is printed while the widget is drawn again would be lost
+            return
         self.console.print(text, soft_wrap=True, markup=False)
 
 

@@ -17,6 +17,7 @@ from ocl_bench.contract import Contract, explain
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.engines import check_engine_args, parse_engine_args
 from ocl_bench.models.spec import ModelArgs, parse_model_args
+from ocl_bench.tasks.load import as_overrides
 
 DEFAULT_TASK = "world"
 MAX_SEEDS = 1000
@@ -128,6 +129,11 @@ def _devices(text: str) -> tuple[int, ...] | Literal["all"]:
     return tuple(map(int, parts))
 
 
+def _as_text(value: Any) -> Any:
+    """A path as text: what names a model, a task or a recipe may be one."""
+    return str(value) if isinstance(value, Path) else value
+
+
 Paths = tuple[Path, ...]
 Names = tuple[str, ...]
 
@@ -137,10 +143,10 @@ class RunRequest(Contract):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model: Annotated[str | None, Option(("--model", "-m"))] = Field(
+    model: Annotated[str | None, BeforeValidator(_as_text), Option(("--model", "-m"))] = Field(
         None, description="hub id, folder, or scratch:NAME; the task's if not given"
     )
-    task: str = Field(DEFAULT_TASK, description="a task's name or file")
+    task: Annotated[str, BeforeValidator(_as_text)] = Field(DEFAULT_TASK, description="a task's name or file")
     seeds: Annotated[tuple[int, ...] | None, *_seeds("seeds", "")] = Field(
         None, description="stage-1 seeds: which, or how many; the task's if not given"
     )
@@ -156,10 +162,12 @@ class RunRequest(Contract):
     trust_remote_code: Annotated[bool, Option(flag=True)] = Field(
         False, description="run code that comes with the model"
     )
-    recipe: str | None = Field(None, description="recipe's name or file; the task's if not given")
-    overrides: Annotated[Names, Option(("--set",), metavar="KEY=VALUE", multiple=True)] = Field(
-        (), description="override a task key, or recipe.KEY"
+    recipe: Annotated[str | None, BeforeValidator(_as_text)] = Field(
+        None, description="recipe's name or file; the task's if not given"
     )
+    overrides: Annotated[
+        Names, BeforeValidator(as_overrides), Option(("--set",), metavar="KEY=VALUE", multiple=True)
+    ] = Field((), description="override a task key, or recipe.KEY")
     include_path: Annotated[Paths, Option(multiple=True, metavar="FOLDER")] = Field(
         (), description="folder with further task files"
     )

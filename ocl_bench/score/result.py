@@ -1,5 +1,6 @@
 """The result file: what a run found, under a versioned schema."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler
@@ -152,6 +153,27 @@ class Results(Contract):
     unlearned: tuple[Unlearned, ...] = Field((), description="stages that did not learn their own training data")
     notes: tuple[Line, ...] = Field(description="what a reader has to know to use the numbers")
 
+    def rows(self, per_seed: bool = False) -> list[dict[str, Any]]:
+        """Every metric of every subset and gap, as rows of a table: column → value.
+
+        Args:
+            per_seed: whether there is a row for each seed, with its value, instead of one with mean and interval.
+        """
+        found: list[dict[str, Any]] = []
+        for asked, scores in {"qa": SetScores(metrics=self.metrics, gaps=self.gaps), **self.sets}.items():
+            scored: tuple[tuple[str, Mapping[str, Mapping[str, Value | Gap]]], ...] = (
+                ("subset", scores.metrics), ("gap", scores.gaps),
+            )  # fmt: skip
+            for of, values in scored:
+                for name, metrics in values.items():
+                    for metric, one in metrics.items():
+                        what = {"set": asked, "of": of, "name": name, "metric": metric}
+                        if per_seed:
+                            found += (what | {"seed": int(seed), "value": own} for seed, own in one.per_seed.items())
+                        else:
+                            found.append(what | _row(one))
+        return found
+
     @property
     def below_chance(self) -> Value | None:
         """em of `unseen` if its interval is below chance, else None; None where `form` says more.
@@ -162,6 +184,14 @@ class Results(Contract):
         found = self.metrics.get("unseen", {})
         control = None if FORM.name in found else found.get(EM.name)
         return control if control and control.chance is not None and control.ci95[1] < control.chance else None
+
+
+def _row(one: Value | Gap) -> dict[str, Any]:
+    low, high = one.ci95
+    row = {"mean": one.mean, "low": low, "high": high, "interval": one.interval, "seeds": one.seeds, "n": one.n}
+    if isinstance(one, Gap):
+        return row | {"p": one.p, "chance": None, "stage": None}
+    return row | {"p": None, "chance": one.chance, "stage": one.stage}
 
 
 def results_json_schema() -> dict[str, Any]:

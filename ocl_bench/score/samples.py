@@ -1,9 +1,11 @@
 """The sample: an answer beside its question. It is derived, never stored."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ocl_bench.evaluate.answers import Answer
+from ocl_bench.score.metrics import CHOICE, EM
 from ocl_bench.tasks.records import Record
 
 
@@ -13,20 +15,59 @@ class Sample(NamedTuple):
     Attributes:
         record: the question.
         answer: what the model said.
-        values: what answers to questions of its group may be, normalised; empty where it has no options.
-        chance: accuracy of the best guess that does not look at the entity.
         stage: the finetuning stage at whose end it was asked.
         seed: stage-1 seed.
         stage2_seed: stage-2 seed.
+        values: what answers to questions of its group may be, normalised; empty where it has no options, or is only
+            looked at.
+        chance: accuracy of the best guess that does not look at the entity; no number where it is only looked at.
+        run: which of several runs it is of, such as A; empty where there is one.
     """
 
     record: Record
     answer: Answer
-    values: Collection[str]
-    chance: float
     stage: str
     seed: int
     stage2_seed: int
+    values: Collection[str] = ()
+    chance: float = math.nan
+    run: str = ""
+
+    @property
+    def chosen(self) -> str | None:
+        """The option that the model finds most likely; None where there are none."""
+        number, options = self.answer.choice, self.record.options
+        return options[number] if number is not None and number < len(options) else None
+
+    @property
+    def right(self) -> bool:
+        """Whether the choice is right; where nothing is chosen, whether the generated answer is."""
+        chosen = CHOICE.of(self.answer, self.record)
+        return bool(EM.of(self.answer, self.record) if chosen is None else chosen)
+
+    def row(self) -> dict[str, Any]:
+        """The sample as column → value: plain text, numbers and lists."""
+        record, answer = self.record, self.answer
+        return {
+            "run": self.run,
+            "seed": self.seed,
+            "stage2_seed": self.stage2_seed,
+            "stage": self.stage,
+            "subset": record.subset,
+            "set": record.set,
+            "id": record.id,
+            "entity": record.entity,
+            "variable": record.variable,
+            "question": record.prompt,
+            "answers": list(record.answers),
+            "options": list(record.options),
+            "generated": answer.generated,
+            "chosen": self.chosen,
+            "logprob": answer.logprob,
+            "em": EM.of(answer, record),
+            "em_forced": answer.em_forced,
+            "right": self.right,
+        }
 
 
 def samples_of(
@@ -52,5 +93,5 @@ def samples_of(
     for answer in answers:
         record = records[answer.id]
         known = values.get(record.group, ()) if record.options else ()
-        samples.append(Sample(record, answer, known, chance[record.kind, record.group], stage, seed, stage2_seed))
+        samples.append(Sample(record, answer, stage, seed, stage2_seed, known, chance[record.kind, record.group]))
     return samples

@@ -1,8 +1,9 @@
 """Find, include, override and validate task files."""
 
 import copy
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,18 +39,19 @@ def task_files(include_path: Sequence[Path] = ()) -> dict[str, Path]:
     return found
 
 
-def load_task(name: str, overrides: Sequence[str] = (), include_path: Sequence[Path] = ()) -> Task:
+def load_task(name: str | Path, overrides: "Overrides" = (), include_path: Sequence[Path | str] = ()) -> Task:
     """Load a task by name or by file.
 
     Args:
         name: a task's name, or the path of a `.yaml` file.
-        overrides: `key=value` with dotted keys and YAML values, such as `design.alpha=0.9`.
+        overrides: dotted key → value, or `key=value` with YAML values, such as `design.alpha=0.9`.
         include_path: further folders with task files.
 
     Raises:
         OclBenchError: naming the file, the key and the fix.
     """
-    return _with_what_is_read(*_read_task(name, overrides, include_path))
+    folders = [Path(folder) for folder in include_path]
+    return _with_what_is_read(*_read_task(str(name), as_overrides(overrides), folders))
 
 
 def _read_task(name: str, overrides: Sequence[str], include_path: Sequence[Path]) -> tuple[Task, str]:
@@ -93,6 +95,30 @@ def _with_what_is_read(task: Task, where: str) -> Task:
     if not hasattr(source, "read"):
         return task
     return task.model_copy(update={"source_args": source.read(args).model_dump(mode="json", exclude_none=True)})
+
+
+Overrides = Mapping[str, Any] | Sequence[str] | str
+
+
+def as_overrides(overrides: Overrides) -> tuple[str, ...]:
+    """Overrides as `key=value`, the way that manifests keep them.
+
+    Raises:
+        OclBenchError: for what are none, or a value that no task file could hold.
+    """
+    if isinstance(overrides, str):
+        return (overrides,)
+    if not isinstance(overrides, (Mapping, Sequence)):
+        raise OclBenchError(f"overrides {overrides!r}: give a mapping of dotted keys to values, or texts as key=value.")
+    if not isinstance(overrides, Mapping):
+        return tuple(overrides)
+    try:
+        # JSON is YAML too.
+        return tuple(
+            f"{key}={json.dumps(value, ensure_ascii=False, allow_nan=False)}" for key, value in overrides.items()
+        )
+    except (TypeError, ValueError) as error:
+        raise OclBenchError(f"overrides: {error}; use numbers, strings, lists and mappings only.") from None
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

@@ -1,5 +1,6 @@
 """The record: one datapoint, trained on or tested, as one JSON line."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from ocl_bench.contract import Contract
 from ocl_bench.files import read_json_lines, sha256, to_json_lines
+from ocl_bench.frames import Rows
 from ocl_bench.tasks.pictures import Picture
 from ocl_bench.tasks.subsets import Split
 
@@ -49,6 +51,26 @@ class Record(Contract):
     def set(self) -> str:
         """What it belongs to, as results name it: the source's questions (`qa`), or such as `attribution/name`."""
         return self.kind if self.kind in ("qa", "recall") or not self.group else f"{self.kind}/{self.group}"
+
+
+class Records(Rows[Record]):
+    """Records, in the order of a dataset; `to_pandas()` and `to_datasets()` make columns of their fields."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        super().__init__(records, _columns)
+
+    def __repr__(self) -> str:
+        counts = Counter(record.split for record in self)
+        return f"{len(self)} records: {', '.join(f'{count} {split}' for split, count in counts.items())}"
+
+
+def _columns(record: Record) -> dict[str, Any]:
+    """Every field: `_row` leaves out what is empty, and a table has the same columns in each row."""
+    return vars(record) | {
+        "answers": list(record.answers),
+        "options": list(record.options),
+        "picture": record.picture and record.picture.model_dump(),
+    }
 
 
 def answer_text(answer: str) -> str:

@@ -12,6 +12,7 @@ from ocl_bench.tasks.mechanisms import Gradients, Probes
 from ocl_bench.tasks.names import TagStyle, VariableStyle
 from ocl_bench.tasks.parts import parted
 from ocl_bench.tasks.pictures import DigitGrid
+from ocl_bench.tasks.records import Records
 from ocl_bench.tasks.subsets import CROSSED, SUBSETS, SWAPPED, X0_SUBSETS
 from ocl_bench.tasks.wording import Wording, tag_wording
 
@@ -351,6 +352,12 @@ class Task(Contract):
                         f"stages: '{stage.name}' trains on '{selector}', but no subset of design.fractions provides it"
                     )
         return self
+
+    def records(self, seed: int = 0, stage2_seed: int = 0, x0_seed: int = 0) -> Records:
+        """Its records, trained on and tested; see `ocl_bench.tasks.build.build`."""
+        from ocl_bench.tasks.build import build
+
+        return Records(build(self, seed, stage2_seed, x0_seed))
 
     @property
     def scored(self) -> "Task":

@@ -163,7 +163,13 @@ def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
     assert result.results.engine.name == "lm-eval hf" and result.results.engine.dtype == "float32"
     assert result.results.recipe is None and not result.results.submittable
     assert result.gaps["meta_ocl_gap"]["em"].per_seed["0"] == run.gaps["meta_ocl_gap"]["em"].per_seed["0"]
-    assert ocl_bench.load_results(result.folder).results == result.results
+    assert ocl_bench.load(result.folder).results == result.results
+    shown = {one.record.id: (one.record, one.stage) for one in result.samples()}
+    assert shown == {
+        id: (own.record, "x2")
+        for id, own in ours.items()
+        if own.record.kind == "qa" and own.record.subset in result.metrics
+    }
 
 
 def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_third_evaluator_is_run_stored_shared_and_shown_and_trains_nothing_tha
     # Shown: by what its summary puts into the results.
     assert result.results.also["weights"]["largest"].seeds == 2
     assert "weights" in result.table() and "largest" in result.table()
-    assert result.results.gaps == ocl_bench.load_results(whole_run).gaps
+    assert result.results.gaps == ocl_bench.load(whole_run).gaps
     # Shared and resumed: another run finds it, and the same finds all.
     part, heard = run(seeds=1, stage2_seeds=1)
     assert not heard.of(StageDone)

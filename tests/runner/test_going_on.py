@@ -154,7 +154,7 @@ def test_another_limit_is_asked_and_nothing_is_trained(whole_output: Path) -> No
     assert heard.notes == ["6 of 6 stages were there"] and trained(heard) == set()
     assert [done.reused for done in heard.of(StageDone)] == [True] * 6
     assert {message.of for message in heard.of(Answered)} == {7 * 3}
-    assert ocl_bench.load_results(folder).results.metrics["d1_cons"]["em"].n == 2 * 2 * 3
+    assert ocl_bench.load(folder).results.metrics["d1_cons"]["em"].n == 2 * 2 * 3
     heard = Heard()
     run(whole_output, heard, limit=3, curves=False)
     assert len(heard.messages) == 1, "and what was asked once is not asked again"

@@ -115,7 +115,7 @@ def test_a_stage_that_did_not_learn_its_data_is_said_in_tables_and_results(whole
         (seed, stage2, stage) for seed in (0, 1) for stage2, stage in ((0, "x1"), (0, "x2"), (1, "x2"))
     }
     assert all(one.train_loss > one.learned_below == 0.7 for one in found.unlearned)
-    table = ocl_bench.load_results(whole_run).table()
+    table = ocl_bench.load(whole_run).table()
     assert "note: x1 of seeds 0, 1 did not learn its own data (loss up to " in table
     assert "expected below 0.7): a small gap says nothing there" in table
     # What a recipe expects is no part of what it trains.
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_numbers_and_python_gives_those_of_the_comm
     assert again.gaps["meta_ocl_gap"]["em"].seeds == 1
     assert again.gaps["meta_ocl_gap"]["em"].interval == "entities"
     assert "| d1_cons" in again.table("github")
-    assert ocl_bench.load_results(again.folder).results == again.results
+    assert ocl_bench.load(again.folder).results == again.results
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_run_has_one_engine_for_all_seeds_and_stages_and_tells_of_it(shape: st
     first, second, *_ = (line for line in done.stderr.splitlines() if line.startswith("engine"))
     assert first == "engine vllm: as asked" and second.startswith("engine vllm: 0.")
     (folder,) = (tmp_path / "out" / "scratch__shape" / "attributes").iterdir()
-    manifest, results = read_manifest(folder), ocl_bench.load_results(folder).results
+    manifest, results = read_manifest(folder), ocl_bench.load(folder).results
     assert (results.engine.name, results.engine.dtype) == ("vllm", "bfloat16")
     assert results.engine == manifest.engine and results.engine.version
     asked = {

@@ -36,7 +36,7 @@ def sample(subset: str, seed: int, hit: float, *, stage: str = "x2", number: int
         group="colour",
     )
     answer = Answer(id=record.id, em_forced=int(hit), logprob=-1.0 + hit, generated="red" if hit else "blue")
-    return Sample(record, answer, (), 0.1, stage, seed, stage2_seed)  # fmt: skip
+    return Sample(record, answer, stage, seed, stage2_seed, chance=0.1)  # fmt: skip
 
 
 def scored(samples: list[Sample], task: Task, **options: Any) -> Results:

@@ -118,6 +118,18 @@ def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
     return datasets
 
 
+def dataset_of(manifest: Manifest, cell: Cell) -> Dataset:
+    """The data of one cell, built from the task. Raises OclBenchError if they are not those that were trained on."""
+    task = manifest.config.task
+    own = is_own(task)
+    with nullcontext() if own else at_most(BUILD_SECONDS):
+        _require_small(task, 1, own)
+        dataset, digest = _built(task.scored.model_dump_json(), cell.seed, cell.stage2_seed, cell.x0_seed)
+    if manifest.datasets.get(cell.name) != digest:
+        raise OclBenchError(f"its task builds other data for {cell.name} than its manifest tells of.")
+    return dataset
+
+
 def _require_small(task: Task, cells: int, own: bool) -> None:
     """Refuse a task before it is built, if its data are too large or not here. Raises OclBenchError."""
     large = OclBenchError("asks for more data than are built for a check.")
