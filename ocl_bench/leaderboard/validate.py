@@ -34,7 +34,7 @@ from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.text import exact_match
 
-EXAMPLES = 2  # right and wrong answers kept of each subset
+EXAMPLES = 5  # right and wrong answers kept of each subset
 MAX_CELLS = 20  # a standard submission has 5
 MAX_NAMES = 10_000  # of one folder of the leaderboard, which may hold very many models
 
