@@ -55,6 +55,7 @@ STYLE: dict[str, Any] = {
     "legend.title_fontsize": 7,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
+    "axes.prop_cycle": f"cycler(color={list(PALETTE)})",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.2,
