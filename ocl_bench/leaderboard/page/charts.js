@@ -14,7 +14,7 @@ function themed(spec, theme) {
   const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelLimit: 260 };
   const config = {
     background: null, font: "system-ui, Liberation Sans, sans-serif", view: { stroke: null },
-    axis, legend: { labelColor: ink, titleColor: ink }, header: { labelColor: ink, titleColor: ink },
+    axis, axisX: { labelOverlap: "greedy", labelSeparation: 6 }, legend: { labelColor: ink, titleColor: ink }, header: { labelColor: ink, titleColor: ink },
   };
   return { $schema: "https://vega.github.io/schema/vega-lite/v6.json", config, ...spec };
 }

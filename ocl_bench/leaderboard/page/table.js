@@ -118,8 +118,7 @@
         if (column.key === "model") {
           const link = document.createElement("a");
           link.href = `${row.entry}.html`;
-          const [organisation, ...name] = row.model.split("/");
-          link.append(`${organisation}/`, document.createElement("wbr"), name.join("/"));
+          link.textContent = row.model;
           data.append(link, row.mark);
         } else if (column.key === "rank") {
           data.append(choice(row), row.rank);
@@ -175,7 +174,9 @@
     if (!one || !other || one.sd == null || other.sd == null) return ["–"];
     const found = welch(one, other);
     const clear = one.standing && [...one.standing.above, ...one.standing.below].includes(b.position);
-    return withInterval(`${gapText(found)} p ${found.p < 0.001 ? "< .001" : plain(found.p)}${clear ? " clear" : ""}`);
+    const chance = document.createElement("span");
+    chance.textContent = ` p ${found.p < 0.001 ? "< .001" : plain(found.p)}${clear ? " clear" : ""}`;
+    return [...withInterval(gapText(found)), chance];
   }
 
   function charts(list) {
