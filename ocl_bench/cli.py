@@ -603,25 +603,35 @@ def score(run_folder: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.argument("what", metavar="RUN_FOLDER|RESULTS", type=click.Path(path_type=Path))
 @click.option(
     "--of",
     type=click.Choice(["curves", "probes", "gradients"]),
     default="curves",
     show_default=True,
-    help="What to draw.",
+    help="What to draw of a run.",
 )
-@click.option("--output_path", type=click.Path(path_type=Path), help="The picture; its ending decides the format.")
-def plot(run_folder: Path, of: str, output_path: Path | None) -> None:
-    """Draw a run's learning curves, what its probes read, or how its gradients are aligned."""
+@click.option(
+    "--output_path", type=click.Path(path_type=Path), help="The picture; its ending, .png, .svg or .pdf, is its format."
+)
+def plot(what: Path, of: str, output_path: Path | None) -> None:
+    """Draw a run's learning curves, what its probes read, or how its gradients are aligned; or a study's results again.
+
+    Pictures are as wide as a column or a page of a paper. Beside one of a run is what it shows, as CSV.
+    """
+    from ocl_bench.report.figures import require_picture
     from ocl_bench.report.gradients import plot_gradients
-    from ocl_bench.report.plots import plot_run, require_picture
+    from ocl_bench.report.pictures import draw_results
+    from ocl_bench.report.plots import plot_run
     from ocl_bench.report.probes import plot_probes
 
     if output_path is not None:
         require_picture(output_path)
+    if what.is_file():
+        click.echo(draw_results(what, output_path))
+        return
     drawing = {"curves": plot_run, "probes": plot_probes, "gradients": plot_gradients}[of]
-    click.echo(drawing(run_folder, output_path))
+    click.echo(drawing(what, output_path))
 
 
 @main.command()

@@ -173,7 +173,9 @@ def shown(checked: Checked) -> tuple[dict[str, str], str]:
     with tempfile.TemporaryDirectory() as folder:
         site = write_site(entries, Path(folder, "site")).parent
         return {
-            "index" if "index" in page.name else "page": page.read_text() for page in site.glob("*.html")
+            "index" if "index" in page.name else "page": page.read_text()
+            for page in site.glob("*.html")
+            if page.name != "data.html"
         }, markdown(entries)
 
 

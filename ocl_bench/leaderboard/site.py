@@ -13,15 +13,18 @@ from markupsafe import Markup
 
 from ocl_bench.files import folder_atomic, write_atomic
 from ocl_bench.leaderboard.agreement import comparison_table
+from ocl_bench.leaderboard.data import COLUMNS, measured, write_data
 from ocl_bench.leaderboard.table import Entry, markdown, parameters
 from ocl_bench.report.examples import data_uri
+from ocl_bench.report.figures import FORMATS as PICTURES
+from ocl_bench.report.figures import ON_BLACK, PALETTE, SUBSETS
 from ocl_bench.report.gradients import draw_gradients
 from ocl_bench.report.probes import draw_probes
 from ocl_bench.report.tables import gap_table, gradient_table, probe_table, reading_notes, subset_table
 from ocl_bench.score.comparisons import Standing
 from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import CHOICE, EM, EM_FORCED, METRICS
-from ocl_bench.score.statistics import least_detectable, over_seeds
+from ocl_bench.score.statistics import over_seeds
 from ocl_bench.text import spelled_out
 
 PAGE = Path(__file__).parent / "page"
@@ -57,12 +60,15 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
         lstrip_blocks=True,
     )
     with folder_replaced(folder) as inside:
-        for name in ("style.css", "charts.js", "table.js"):
+        for name in ("style.css", "charts.js", "compare.js", "table.js", "examples.js"):
             shutil.copy(PAGE / name, inside)
+        write_atomic(inside / "palette.js", palette())
         shutil.copytree(PAGE / "vendor", inside / "vendor")
         index = environment.get_template("index.html")
-        shown = {"gaps": list(GAPS), "metrics": list(METRICS)}
+        files = [path.name for path in write_data(entries, inside)]
+        shown = {"gaps": list(GAPS), "metrics": list(METRICS), "files": files}
         write_atomic(inside / "index.html", index.render(rows=embedded(page_rows(entries)), **shown))
+        write_atomic(inside / "data.html", environment.get_template("data.html").render(columns=COLUMNS, files=files))
         page = environment.get_template("submission.html")
         names = {entry.slug: entry.name for entry in entries}
         for entry in entries:
@@ -71,22 +77,42 @@ def write_site(entries: Sequence[Entry], folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _mechanisms(entry: Entry, folder: Path) -> list[dict[str, str]]:
+def palette() -> str:
+    """The colours of the suite's figures, as the charts' script reads them."""
+    both = {
+        "PALETTE": {"light": PALETTE, "dark": [ON_BLACK[colour] for colour in PALETTE]},
+        "SUBSETS": {name: {"light": colour, "dark": ON_BLACK[colour]} for name, colour in SUBSETS.items()},
+    }
+    return "".join(f"const {name} = {json.dumps(value)};\n" for name, value in both.items())
+
+
+def _mechanisms(entry: Entry, folder: Path) -> list[dict[str, Any]]:
     """What an entry says of its model's inside, nothing for most: probes and gradients, drawn in the site's folder."""
     results, shown = entry.results, []
     if results.probes:
-        path = draw_probes(results, folder / f"{entry.slug}-probes.png")
         about = "Balanced accuracy of linear probes by layer and position, a panel for each contrast and stage"
         table = _markup(probe_table(results, "html"))
-        shown.append({"what": "probes", "picture": path.name, "about": about, "table": table})
+        shown.append({"what": "probes", "about": about, "table": table})
+        for path in _pictures(entry, folder, "probes"):
+            draw_probes(results, path)
     if results.gradients:
-        path = draw_gradients(results, entry.manifest.config, folder / f"{entry.slug}-gradients.png")
         about = (
             "Alignment of definitions' gradients with those of their questions, by subset and epoch, a panel a stage"
         )
         table = _markup(gradient_table(results, "html"))
-        shown.append({"what": "gradients", "picture": path.name, "about": about, "table": table})
+        shown.append({"what": "gradients", "about": about, "table": table})
+        for path in _pictures(entry, folder, "gradients"):
+            draw_gradients(results, entry.manifest.config, path)
+    for one in shown:
+        pictures = _pictures(entry, folder, str(one["what"]))
+        files = [path.name for path in (*pictures[1:], pictures[0].with_suffix(".csv"))]
+        one |= {"picture": pictures[0].name, "files": files}
     return shown
+
+
+def _pictures(entry: Entry, folder: Path, what: str) -> list[Path]:
+    """A picture in each format, the one that the page shows first."""
+    return [folder / f"{entry.slug}-{what}{ending}" for ending in PICTURES]
 
 
 def _as_shown(value: Any) -> Any:
@@ -129,31 +155,16 @@ def page_rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     positions = {entry.slug: position for position, entry in enumerate(entries)}
     return [
         {
-            "slug": entry.slug,
-            "rank": entry.rank_text,
-            "level": entry.level if entry.revocation is None else "revoked",
-            "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
-            "model": entry.name,
-            "mark": entry.mark,
-            "metric": entry.metric,
-            **entry.controls,
+            **entry.shown,
             "task": f"{entry.submission.task} v{entry.results.task_version}",
-            "division": entry.submission.division,
-            "family": entry.family,
-            "parameters": entry.manifest.parameters,
+            "reason": "" if entry.revocation is None else spelled_out(entry.revocation.reason),
+            "mark": entry.mark,
             "parameters_text": parameters(entry.manifest.parameters),
-            "engine": f"{entry.results.engine.name} {entry.results.engine.version}",
-            "date": entry.manifest.started[:10],
-            "seeds": len(entry.results.seeds),
             "gaps": {
                 gap: {
                     metric: {
-                        "mean": one.mean,
-                        "low": one.ci95[0],
-                        "high": one.ci95[1],
-                        "n": one.n,
-                        "p": one.p,
-                        "detectable": least_detectable(list(one.per_seed.values())),
+                        **measured(one),
+                        "seeds": len(one.per_seed),
                         "standing": _standing(entry.standings.get((gap, metric)), positions),
                     }
                     for metric, one in metrics.items()
@@ -224,14 +235,17 @@ def _examples(entry: Entry) -> list[dict[str, str]]:
     """Of each subset, some right and some wrong answers of the first seed, as they were scored."""
     shown: dict[tuple[str, bool], list[dict[str, str]]] = {}
     for sample in entry.checked.samples:
-        record, right = sample.record, bool(EM.of(sample.answer, sample.record))
+        record, answer = sample.record, sample.answer
+        right = bool(EM.of(answer, record))
         shown.setdefault((record.subset, right), []).append(
             {
                 "subset": record.subset,
                 "prompt": record.prompt,
                 "picture": data_uri(record.picture) if record.picture else "",
-                "generated": sample.answer.generated,
-                "answer": " or ".join(record.answers),
+                "accepted": " or ".join(record.answers),
+                "generated": answer.generated,
+                "choice": "" if answer.choice is None else record.options[answer.choice],
+                "logprob": f"{answer.logprob:.3f}".replace("-", "−"),
                 "outcome": "right" if right else "wrong",
             }
         )

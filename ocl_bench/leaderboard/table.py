@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tabulate import tabulate
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.leaderboard.checks.data import suite_task
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, read_all
 from ocl_bench.leaderboard.names import misplaced
 from ocl_bench.leaderboard.records import Level, Revocation, Verification, level_of
@@ -94,13 +96,28 @@ class Entry:
         }
 
     @property
-    def counts(self) -> bool:
-        """Whether others are ranked against it: in the standard division it has to be verified by somebody.
+    def unranked(self) -> str:
+        """Why it has no rank; empty if others are ranked against it.
 
-        One seed says nothing of another training.
+        In the standard division it has to be verified by somebody. In both it needs the task's standard seeds: those
+        that were left out may be the ones that gave less. One seed says nothing of another training.
         """
-        verified = self.submission.division == "open" or self.level != "checked"
-        return verified and self.revocation is None and self.gap is not None and self.gap.interval == "seeds"
+        config = self.manifest.config
+        standard = (suite_task(config.task.task) or config.task).standard_seeds
+        if self.revocation is not None:
+            return "revoked"
+        if self.submission.division == "standard" and self.level == "checked":
+            return "checked only: nobody trained it again"
+        if missing := sorted(set(standard) - set(config.seeds)):
+            return f"lacks {len(missing)} of its task's {len(standard)} seeds"
+        if self.gap is None:
+            return f"has no {RANKED_BY}"
+        return "" if self.gap.interval == "seeds" else "has a single seed"
+
+    @property
+    def counts(self) -> bool:
+        """Whether others are ranked against it."""
+        return not self.unranked
 
     @property
     def standing(self) -> Standing | None:
@@ -113,11 +130,40 @@ class Entry:
         return "" if self.standing is None else self.standing.place
 
     @property
-    def mark(self) -> str:
-        """‡ if the model did not learn what it was taught, in some stage of some seed."""
+    def learned(self) -> bool:
+        """Whether the model learned what it was taught, in every stage of every seed."""
         results = self.results
-        below = below_bars(results.metrics, results.sets, self.manifest.config.task)
-        return " ‡" if results.unlearned or below else ""
+        return not (results.unlearned or below_bars(results.metrics, results.sets, self.manifest.config.task))
+
+    @property
+    def mark(self) -> str:
+        """‡ if the model did not learn what it was taught."""
+        return "" if self.learned else " ‡"
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What table, site and data files show of it besides its gaps; `data.COLUMNS` says what each is."""
+        config, engine = self.manifest.config, self.results.engine
+        return {
+            "entry": self.slug,
+            "rank": self.rank_text,
+            "unranked": self.unranked,
+            "model": self.name,
+            "revision": self.submission.revision,
+            "task": self.submission.task,
+            "task_version": self.results.task_version,
+            "division": self.submission.division,
+            "level": self.level if self.revocation is None else "revoked",
+            "learned": self.learned,
+            "family": self.family,
+            "parameters": self.manifest.parameters,
+            "recipe": config.recipe.recipe,
+            "seeds": len(self.results.seeds),
+            **self.controls,
+            "engine": f"{engine.name} {engine.version}",
+            "date": self.manifest.started[:10],
+            "main_metric": self.metric,
+        }
 
     @property
     def command(self) -> str | None:
@@ -249,20 +295,21 @@ def markdown(entries: Sequence[Entry]) -> str:
         own = [entry for entry in entries if entry.competition == competition]
         rows = [
             [
-                entry.rank_text,
+                shown["rank"],
                 _linked(entry),
-                entry.level if entry.revocation is None else "revoked",
-                escaped(entry.family),
-                parameters(entry.manifest.parameters),
+                shown["level"],
+                escaped(shown["family"]),
+                parameters(shown["parameters"]),
                 *(_gap(entry, gap) for gap in SHOWN_GAPS),
                 detectable(entry.gap) if entry.gap else "",
-                *entry.controls.values(),
+                shown[FORM.name],
+                shown[RECALL],
                 entry.gap.n if entry.gap else 0,
-                len(entry.results.seeds),
-                escaped(f"{entry.results.engine.name} {entry.results.engine.version}"),
-                escaped(entry.manifest.started[:10]),
+                shown["seeds"],
+                escaped(shown["engine"]),
+                escaped(shown["date"]),
             ]
-            for entry in own
+            for entry, shown in ((entry, entry.shown) for entry in own)
         ]
         headers = [
             "rank",

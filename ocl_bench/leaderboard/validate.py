@@ -5,12 +5,16 @@ the answers. What a submitter says of the run (optimizer steps, learning rates, 
 and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
+import atexit
 import gc
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
@@ -35,8 +39,10 @@ from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.samples import Sample
 from ocl_bench.score.text import exact_match
 
-EXAMPLES = 2  # right and wrong answers kept of each subset
+EXAMPLES = 5  # right and wrong answers kept of each subset
 MAX_CELLS = 20  # a standard submission has 5
+MIN_SHARE = 4  # submissions for a process of its own, which takes 2 s to start, and 8 s more to import torch
+MAX_PROCESSES = 8  # of 470 MB each
 MAX_NAMES = 10_000  # of one folder of the leaderboard, which may hold very many models
 
 
@@ -74,14 +80,47 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
             raise OclBenchError(f"{where}: there is no such folder; name a submission, or a folder of them.")
     names: set[str] = set()
     seen = Seen()
-    with Initial() as initial:
-        for folder in (folder for path in paths for folder in find_submissions(path)):
-            checked = check(folder, initial)
-            if is_revoked(checked):
-                checked.problems = []  # perhaps what it was revoked for: it stays, and counts no more
-                yield checked
-            else:
-                yield _look(checked, names, seen)
+    for checked in _each([folder for path in paths for folder in find_submissions(path)], initial=True):
+        if is_revoked(checked):
+            checked.problems = []  # perhaps what it was revoked for: it stays, and counts no more
+            yield checked
+        else:
+            yield _look(checked, names, seen)
+
+
+def _each(folders: Sequence[Path], initial: bool) -> Iterator[Checked]:
+    """Every folder checked, in their order: many of them by several processes, each with a share of the folders.
+
+    Args:
+        folders: of submissions.
+        initial: whether their models' initial weights are made again.
+    """
+    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_PROCESSES)
+    processes = min(processes, len(folders) // MIN_SHARE)
+    if processes < 2:
+        with Initial() if initial else nullcontext() as own:
+            yield from (check(folder, own) for folder in folders)
+        return
+    # Not forked: who calls this may have threads.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (initial,)) as pool:
+        try:
+            yield from pool.map(_check_one, folders)
+        except BrokenProcessPool:
+            raise OclBenchError("a process that checked submissions was killed, perhaps for its memory.") from None
+
+
+_initial: Initial | None = None  # of a process of several
+
+
+def _begin(initial: bool) -> None:
+    global _initial
+    if initial:
+        _initial = Initial()
+        atexit.register(_initial.__exit__, None, None, None)
+
+
+def _check_one(folder: Path) -> Checked:
+    return check(folder, _initial)
 
 
 def is_revoked(checked: Checked) -> bool:
@@ -102,8 +141,8 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
     with Initial() as initial:
         checked = check(folder, initial)
         if not checked.problems:
-            for other in accepted:
-                seen.look(check(other))
+            for other in _each(list(accepted), initial=False):
+                seen.look(other)
             checked.problems = seen.look(checked)
     return checked
 

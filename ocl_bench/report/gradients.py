@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.report.plots import COLOURS, STYLES
+from ocl_bench.report.figures import PAGE, figure
+from ocl_bench.report.figures import SUBSETS as SUBSET_COLOURS
+from ocl_bench.report.plots import STYLES
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.gradients import ALIGNMENT
 from ocl_bench.score.result import GradientsAt, Results
 from ocl_bench.tasks.subsets import SUBSETS
 
-PANEL = (2.6, 2.4)  # inches
 MARKERS = {"x1": "^", "x2": "o"}
 APART = 0.012  # of a panel's width: subsets side by side, so that intervals can be told apart
 
@@ -44,31 +45,31 @@ def draw_gradients(results: Results, config: RunConfig, path: Path) -> Path:
     Raises:
         OclBenchError: if it cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     stages = list(dict.fromkeys(one.stage for one in results.gradients))
-    size = PANEL[0] * len(stages) + 1.4, PANEL[1] + 0.5
-    with pyplot.rc_context({"font.size": 8, "axes.titlesize": 8}):
-        figure, axes = pyplot.subplots(1, len(stages), figsize=size, sharey=True, squeeze=False, layout="constrained")
-        for axis, stage in zip(axes[0], stages, strict=True):
+    with figure(path, PAGE, 2.6, _rows(results)) as drawn:
+        axes = drawn.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+        for axis, stage in zip(axes, stages, strict=True):
             _draw(axis, [one for one in results.gradients if one.stage == stage], _epochs(config, stage))
             axis.set_title(f"stage {stage}")
-        axes[0][0].set_ylabel("alignment: cosine with own questions\nless that with another variable's")
-        figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside right center")
+        axes[0].set_ylabel("alignment: cosine with own questions\nless that with another variable's")
+        drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
         count = next(iter(results.gradients[0].batch.values())).seeds
         seeds = f"{count} seed{'s' if count > 1 else ''}"
-        figure.suptitle(f"{results.task} · {results.model} · {seeds}, mean and 95 % interval", fontsize=8)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=200)
-        except (OSError, ValueError) as error:
-            raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
-        finally:
-            pyplot.close(figure)
+        drawn.suptitle(f"{results.task} · {results.model} · {seeds}, mean and 95 % interval")
     return path
+
+
+def _rows(results: Results) -> list[dict[str, Any]]:
+    """The alignment of each subset at each moment; no epoch is after the stage."""
+    rows = []
+    for at in results.gradients:
+        for subset, measured in at.subsets.items():
+            one = measured[ALIGNMENT]
+            low, high = one.ci95 or (None, None)
+            rows.append(
+                {"stage": at.stage, "epoch": at.epoch, "subset": subset, "mean": one.mean, "low": low, "high": high}
+            )
+    return rows
 
 
 def _epochs(config: RunConfig, stage: str) -> int:
@@ -89,13 +90,11 @@ def _draw(axis: Any, moments: Sequence[GradientsAt], epochs: int) -> None:
             [(epochs if one.epoch is None else one.epoch) + shift for one in shown],
             [one.mean for one in measured],
             yerr=list(zip(*ends, strict=True)),
-            fmt=f"{MARKERS[split]}{STYLES[split]}", color=COLOURS[subset], label=subset, capsize=2, markersize=4,
-            linewidth=1.2,
-        )  # fmt: skip
+            fmt=f"{MARKERS[split]}{STYLES[split]}", color=SUBSET_COLOURS[subset], label=subset, capsize=2,
+            )  # fmt: skip
     axis.axhline(0, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
     if len(shown) == 1:  # no course to be seen: the subsets side by side
         axis.set(xticks=[epochs], xticklabels=["end"], xlim=(epochs * (1 - 4 * APART), epochs * (1 + 4 * APART)))
     else:
         axis.set(xlabel="epoch", xlim=(1 - 0.06 * epochs, epochs * 1.06))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -1,53 +1,24 @@
 """Learning curves of a run, as a picture."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, counted
 from ocl_bench.evaluate.curve import CurvePoint
-from ocl_bench.files import read_json_lines, require_writable
+from ocl_bench.files import read_json_lines
+from ocl_bench.report.figures import PAGE, SUBSETS, figure
 from ocl_bench.runner.cells import stage_folder
 from ocl_bench.runner.manifest import RunConfig, read_manifest
 from ocl_bench.score.statistics import over_seeds
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.subsets import ASKED, SWAPPED
 
-# Colour-blind-safe (Okabe and Ito); reliable tag blue, unreliable red, fresh orange, no definition grey.
-COLOURS = {
-    "x0_facts": "#009E73",
-    "x0_aliases": "#CC79A7",
-    "d1_cons_qa": "#0072B2",
-    "d1_incons_qa": "#56B4E9",
-    "d2_incons_qa": "#D55E00",
-    "d2_cons_qa": "#CC79A7",
-    "random_tag_qa": "#F0E442",
-    "qa_only": "#666666",
-    "qa_unreplaced": "#009E73",
-    "d1_cons": "#0072B2",
-    "d2_cons": "#D55E00",
-    "d3_cons": "#E69F00",
-    "d1_swapped": "#0072B2",
-    "d2_swapped": "#D55E00",
-    "d3_swapped": "#E69F00",
-    "unseen": "#999999",
-}
-
 # Subsets trained in X1 are dashed, those of X2 solid, those of X0 dash-dotted, those never trained on dotted, as
 # questions about swapped variables are.
 STYLES = {"x0": "-.", "x1": "--", "x2": "-", "test": ":"}
-
-
-def require_picture(path: Path) -> None:
-    """Refuse a picture that cannot be written. Raises OclBenchError for its folder, or its ending."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in kinds:
-        raise OclBenchError(f"--output_path {path}: end it with one of {', '.join(sorted(kinds))}.")
-    require_writable(path.parent)
 
 
 def plot_run(folder: Path, path: Path | None = None) -> Path:
@@ -62,11 +33,6 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     Raises:
         OclBenchError: if the run recorded no curves.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     config = read_manifest(folder).config
     points = _read_points(folder, config)
     chosen = all(point.choice is not None for _, point in points)
@@ -77,30 +43,21 @@ def plot_run(folder: Path, path: Path | None = None) -> Path:
     levels = chance_levels(config.task)
     least = 1 / (config.task.evaluate.options or 2) if chosen else 0.0
     chance = fmean([max(level, least) for (kind, _), level in levels.items() if kind == "qa"] or levels.values())
-    figure, axes = pyplot.subplots(
-        1, len(stages), figsize=(4 * len(stages) + 1.8, 3.6), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, stage in zip(axes[0], stages, strict=True):
-        for subset in (name for name in shown if (stage, name) in curves):
-            _draw(axis, subset, curves[stage, subset])
-        axis.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
-        axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("choice" if chosen else "exact match (teacher-forced)")
-    drawn = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes[0])
-    handles = {label: handle for pairs in drawn for handle, label in pairs}
-    order = sorted(handles, key=[*shown, "chance"].index)
-    figure.legend([handles[label] for label in order], order, fontsize=8, frameon=False, loc="outside right center")
-    seeds = f"{len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}"
-    band = ", mean and 95 % interval" if len(config.seeds) > 1 else ""
-    figure.suptitle(f"{config.task.task} · {config.model.name} · {seeds}{band}", fontsize=10)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
-    finally:
-        pyplot.close(figure)
+    with figure(path, PAGE, 2.4, _rows(curves)) as drawn:
+        axes = drawn.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+        for axis, stage in zip(axes, stages, strict=True):
+            for subset in (name for name in shown if (stage, name) in curves):
+                _draw(axis, subset, curves[stage, subset])
+            axis.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label="chance")
+            axis.set(title=f"stage {stage}", xlabel="epoch", ylim=(0, 1))
+        axes[0].set_ylabel("choice" if chosen else "exact match (teacher-forced)")
+        pairs = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes)
+        handles = {label: handle for own in pairs for handle, label in own}
+        order = sorted(handles, key=[*shown, "chance"].index)
+        drawn.legend([handles[label] for label in order], order, loc="outside right center")
+        seeds = counted(len(config.seeds), "seed")
+        band = ", mean and 95 % interval" if len(config.seeds) > 1 else ""
+        drawn.suptitle(f"{config.task.task} · {config.model.name} · {seeds}{band}")
     return path
 
 
@@ -134,12 +91,24 @@ def _curves(points: Sequence[tuple[int, CurvePoint]], chosen: bool) -> dict[tupl
     return curves
 
 
+def _rows(curves: Mapping[tuple[str, str], Curve]) -> list[dict[str, Any]]:
+    """Every point drawn."""
+    rows = []
+    for (stage, subset), curve in curves.items():
+        for epoch, by_seed in sorted(curve.items()):
+            means = [fmean(values) for values in by_seed.values()]
+            low, high = over_seeds(means).ci95 if len(means) > 1 else (None, None)
+            row = {"stage": stage, "subset": subset, "epoch": epoch, "mean": fmean(means), "low": low, "high": high}
+            rows.append({**row, "seeds": len(means)})
+    return rows
+
+
 def _draw(axis: Any, subset: str, curve: Curve) -> None:
     epochs = sorted(curve)
     per_seed = [[fmean(values) for values in curve[epoch].values()] for epoch in epochs]
     control = subset in {one.id for one in SWAPPED.values()}
     style = STYLES["test" if control else ASKED[subset].split]
-    axis.plot(epochs, [fmean(values) for values in per_seed], style, color=COLOURS[subset], label=subset)
+    axis.plot(epochs, [fmean(values) for values in per_seed], style, color=SUBSETS[subset], label=subset)
     if epochs and not control and all(len(values) > 1 for values in per_seed):  # three more bands would hide the others
         intervals = [over_seeds(values).ci95 for values in per_seed]
-        axis.fill_between(epochs, *zip(*intervals, strict=True), color=COLOURS[subset], alpha=0.15, linewidth=0)
+        axis.fill_between(epochs, *zip(*intervals, strict=True), color=SUBSETS[subset], alpha=0.15, linewidth=0)

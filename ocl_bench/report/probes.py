@@ -6,14 +6,13 @@ from typing import Any
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.probes import kind_of
+from ocl_bench.report.figures import PAGE, SEQUENTIAL, figure
 from ocl_bench.runner.folder import read_results
 from ocl_bench.score.probes import CHANCE, ORDER, ProbeScore
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.mechanisms import Position
 
-# One that is as bright as it is dark in grey, and to those who see no red or no green.
-COLOURS = "cividis"
-PANEL = (1.9, 1.6)  # inches, so that two contrasts after two stages fit a page, and its letters can be read in a column
+ROW = 1.6  # inches, so that letters can be read
 MOST_TICKS = 9
 
 
@@ -45,19 +44,11 @@ def draw_probes(results: Results, path: Path) -> Path:
     Raises:
         OclBenchError: if it cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     contrasts = list(dict.fromkeys(one.contrast for one in results.probes))
     stages = list(dict.fromkeys(one.stage for one in results.probes))
     positions = [one for one in ORDER if any(one == score.position for score in results.probes)]
-    size = PANEL[0] * len(stages) + 1.3, PANEL[1] * len(contrasts) + 1.0
-    with pyplot.rc_context({"font.size": 7, "axes.titlesize": 7}):
-        figure, axes = pyplot.subplots(
-            len(contrasts), len(stages), figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
-        )
+    with figure(path, PAGE, ROW * len(contrasts) + 1.0, _rows(results)) as drawn:
+        axes = drawn.subplots(len(contrasts), len(stages), squeeze=False, sharex=True, sharey=True)
         for row, contrast in zip(axes, contrasts, strict=True):
             for axis, stage in zip(row, stages, strict=True):
                 own = [one for one in results.probes if (one.contrast, one.stage) == (contrast, stage)]
@@ -66,20 +57,31 @@ def draw_probes(results: Results, path: Path) -> Path:
             row[0].set_ylabel("layer")
         for axis in axes[-1]:
             _name_texts(axis, positions)
-        bar = figure.colorbar(image, ax=axes, extend="min", shrink=0.8, aspect=30)
+        bar = drawn.colorbar(image, ax=axes, extend="min", shrink=0.8, aspect=30)
         bar.set_label("balanced accuracy")
         bar.outline.set_visible(False)
         count = results.probes[0].seeds
         seeds = f"{count} seed{'s' if count > 1 else ''}"
-        figure.suptitle(f"{results.task} · {results.model} · {seeds}; dots: outside chance", fontsize=7)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=300)
-        except (OSError, ValueError) as error:
-            raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
-        finally:
-            pyplot.close(figure)
+        drawn.suptitle(f"{results.task} · {results.model} · {seeds}; dots: outside chance")
     return path
+
+
+def _rows(results: Results) -> list[dict[str, Any]]:
+    return [
+        {
+            "contrast": " | ".join(one.contrast),
+            "stage": one.stage,
+            "position": one.position,
+            "layer": one.layer,
+            "mean": one.mean,
+            "low": one.ci95[0],
+            "high": one.ci95[1],
+            "chance_low": one.chance_band[0],
+            "chance_high": one.chance_band[1],
+            "seeds": one.seeds,
+        }
+        for one in results.probes
+    ]
 
 
 def _chance(scores: Sequence[ProbeScore]) -> str:
@@ -97,7 +99,7 @@ def _draw(axis: Any, scores: Sequence[ProbeScore], positions: Sequence[Position]
         means[row, column] = one.mean
         if one.apart:
             axis.plot(column, row, "o", color="black" if one.mean > 0.75 else "white", markersize=2.5)
-    image = axis.imshow(means, cmap=COLOURS, vmin=CHANCE, vmax=1, origin="lower", aspect="auto")
+    image = axis.imshow(means, cmap=SEQUENTIAL, vmin=CHANCE, vmax=1, origin="lower", aspect="auto")
     every = -(-len(layers) // MOST_TICKS)
     axis.set_yticks(range(0, len(layers), every), layers[::every])
     axis.set_xticks(range(len(positions)), [one.partition("/")[2] for one in positions], rotation=40, ha="right")

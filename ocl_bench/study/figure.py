@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from ocl_bench.errors import OclBenchError, counted
-from ocl_bench.report.plots import COLOURS
+from ocl_bench.errors import counted
+from ocl_bench.report.figures import COLUMN, GAPS, PAGE, SUBSETS, figure
 from ocl_bench.score.metrics import main_metric
 from ocl_bench.score.result import Gap, Value
 from ocl_bench.study.mechanism import findings
 from ocl_bench.study.mechanism_figure import draw_findings
 from ocl_bench.study.run import PointResult, StudyResults
 
-GAPS = {"ocl_gap": ("#0072B2", "o"), "meta_ocl_gap": ("#D55E00", "s")}
+ACROSS, HEIGHT = 3, 2.4  # most panels side by side, and inches of each
 SHIFT = 0.08  # so that the intervals of two gaps at one point do not hide each other
 
 
@@ -22,50 +22,39 @@ def draw(results: StudyResults, path: Path) -> None:
         results: the study's results.
         path: the picture; its ending decides the format.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     study = results.study
     if study.figure == "mechanism":
         found = findings(results)
-        whole = pyplot.figure(figsize=(7.2, 2.8 * len(found)), layout="constrained")
-        draw_findings(whole, found, results)
-        _save(whole, results, path)
+        with figure(path, PAGE, 2.4 * len(found)) as whole:
+            draw_findings(whole, found, results)
+            _entitle(whole, results)
         return
     sets = _sets(results)
-    panels = len(results.points) if study.figure == "subsets" else 1
-    width = max(2.2 + 1.1 * len(results.points), 5.5) if panels == 1 else 1.2 + 3.4 * panels
-    figure, axes = pyplot.subplots(
-        len(sets), panels, figsize=(width, 3.4 * len(sets)), squeeze=False, layout="constrained", sharey="row"
-    )
-    for row, name in zip(axes, sets, strict=True):
-        if study.figure == "gaps":
-            _draw_gaps(row[0], results, name)
-        else:
-            for axis, point in zip(row, results.points, strict=True):
-                _draw_subsets(axis, point, name, _metric(results, name))
-        asked = "questions" if name == "qa" else name
-        row[0].set_ylabel(f"{asked}\n{'gap in ' * (study.figure == 'gaps')}{_metric(results, name)}")
-    _save(figure, results, path)
+    across = min(len(results.points), ACROSS) if study.figure == "subsets" else 1
+    down = -(-len(results.points) // across) if study.figure == "subsets" else 1
+    with figure(path, (COLUMN if study.figure == "gaps" else PAGE), HEIGHT * len(sets) * down) as drawn:
+        axes = drawn.subplots(len(sets) * down, across, squeeze=False, sharey="row")
+        for number, name in enumerate(sets):
+            own = axes[number * down : (number + 1) * down].flat
+            if study.figure == "gaps":
+                _draw_gaps(own[0], results, name)
+            else:
+                for axis, point in zip(own, results.points, strict=False):
+                    _draw_subsets(axis, point, name, _metric(results, name))
+            asked = "questions" if name == "qa" else name
+            own[0].set_ylabel(f"{asked}\n{'gap in ' * (study.figure == 'gaps')}{_metric(results, name)}")
+            for axis in own[len(results.points) :] if study.figure == "subsets" else ():
+                axis.remove()
+        _entitle(drawn, results)
 
 
-def _save(figure: Any, results: StudyResults, path: Path) -> None:
-    """Write a figure under its title, and close it."""
-    from matplotlib import pyplot
-
+def _entitle(drawn: Any, results: StudyResults) -> None:
     study, seeds = results.study, len(results.points[0].seeds)
     tasks = " and ".join(dict.fromkeys(point.run.task for point in results.points))
     models = _models(results)
     model = models[0] if len(set(models)) == 1 else f"{len(set(models))} models"
-    figure.suptitle(f"{study.study} · {tasks} · {model} · {counted(seeds, 'seed')}, mean and 95 % interval", fontsize=9)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
-    finally:
-        pyplot.close(figure)
+    between = "\n" if drawn.get_figwidth() < PAGE else " · "
+    drawn.suptitle(f"{study.study} · {tasks} · {model}{between}{counted(seeds, 'seed')}, mean and 95 % interval")
 
 
 def _sets(results: StudyResults) -> list[str]:
@@ -113,17 +102,15 @@ def _draw_gaps(axis: Any, results: StudyResults, name: str) -> None:
         labels = [f"{label}\n{model}" for label, model in zip(labels, models, strict=True)]
     axis.set_xticks(range(len(labels)), labels)
     axis.set_xlabel(results.study.axis)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    axis.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _draw_subsets(axis: Any, point: PointResult, name: str, metric: str) -> None:
     metrics = {subset: values[metric] for subset, values in _metrics(point, name).items()}
     for place, (subset, value) in enumerate(metrics.items()):
         errors = [[value.mean - value.ci95[0]], [value.ci95[1] - value.mean]]
-        axis.bar(place, value.mean, yerr=errors, color=COLOURS[subset], capsize=3)
+        axis.bar(place, value.mean, yerr=errors, color=SUBSETS[subset], capsize=3)
         if value.chance is not None:
             axis.plot([place - 0.45, place + 0.45], [value.chance] * 2, color="black", linestyle=":", linewidth=1)
-    axis.set_xticks(range(len(metrics)), metrics, rotation=40, ha="right", fontsize=8)
+    axis.set_xticks(range(len(metrics)), metrics, rotation=40, ha="right")
     axis.set(title=point.run.label, ylim=(0, 1))
-    axis.spines[["top", "right"]].set_visible(False)

@@ -4,11 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from ocl_bench.report.figures import GREY, MARKERS, PALETTE
 from ocl_bench.study.mechanism import Found
 from ocl_bench.study.run import StudyResults
-
-COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#666666")  # Okabe and Ito's, and grey
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def draw_findings(figure: Any, found: list[Found], results: StudyResults) -> None:
@@ -20,7 +18,7 @@ def draw_findings(figure: Any, found: list[Found], results: StudyResults) -> Non
         if has_gap:
             _beside(row[1], one)
     if has_gap:
-        axes[0][1].legend(frameon=False, fontsize=7, title=results.study.axis, title_fontsize=7)
+        axes[0][1].legend(title=results.study.axis)
 
 
 def _along(axis: Any, found: Found, results: StudyResults) -> None:
@@ -28,16 +26,15 @@ def _along(axis: Any, found: Found, results: StudyResults) -> None:
     for place, point in enumerate(found.points):
         values = list(point.per_seed.values())
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        axis.plot(place + np.array(spread), values, ".", color="#BBBBBB", markersize=4)
+        axis.plot(place + np.array(spread), values, ".", color=GREY, markersize=4)
         if point.estimate is not None:
             low, high = point.estimate.ci95
             mean = point.estimate.mean
             colour, marker = _style(place)
             axis.errorbar(place, mean, [[mean - low], [high - mean]], color=colour, marker=marker, capsize=3)
-    axis.set_xticks(range(len(found.points)), [point.label for point in found.points], fontsize=8)
-    axis.set_xlabel(results.study.axis, fontsize=8)
-    axis.set_title(f"{found.predictor.name} ({found.predictor.unit})", fontsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xticks(range(len(found.points)), [point.label for point in found.points])
+    axis.set_xlabel(results.study.axis)
+    axis.set_title(f"{found.predictor.name} ({found.predictor.unit})")
 
 
 def _beside(axis: Any, found: Found) -> None:
@@ -48,13 +45,13 @@ def _beside(axis: Any, found: Found) -> None:
         axis.plot(x, y, marker, color=colour, markersize=4, alpha=0.8, label=point.label)
     if found.correlation is not None:
         r, (low, high) = found.correlation
-        axis.set_title(f"r within points {r:+.2f} [{low:+.2f}, {high:+.2f}], n {found.n}", fontsize=9)
+        axis.set_title(f"r within points {r:+.2f} [{low:+.2f}, {high:+.2f}], n {found.n}")
     axis.axhline(0, color="black", linewidth=0.8)
     axis.axvline(found.predictor.nothing, color="black", linewidth=0.8, linestyle=":")
-    axis.set_xlabel(found.predictor.unit, fontsize=8)
-    axis.set_ylabel("meta_ocl_gap", fontsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.locator_params(axis="x", nbins=5)
+    axis.set_xlabel(found.predictor.unit)
+    axis.set_ylabel("meta_ocl_gap")
 
 
 def _style(place: int) -> tuple[str, str]:
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+    return PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]

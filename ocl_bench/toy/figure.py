@@ -5,14 +5,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ocl_bench.errors import OclBenchError
-from ocl_bench.report.plots import COLOURS
+from ocl_bench.report.figures import BLUE, GREY, PAGE, VERMILION, figure
 from ocl_bench.report.tables import number
 from ocl_bench.toy.run import Measured, ToyResults
 
-BARS = {"after_triangle": COLOURS["d1_cons"], "after_square": COLOURS["d2_cons"], "untold": COLOURS["unseen"]}
+BARS = {"after_triangle": BLUE, "after_square": VERMILION, "untold": GREY}
 ERRORS = {"after_triangle": "triangle told", "after_square": "square told", "untold": "untold"}
-GAPS = {"meta_ocl_gap": ("#D55E00", "s"), "control": ("#999999", "o")}
+GAPS = {"meta_ocl_gap": (VERMILION, "s"), "control": (GREY, "o")}
 
 
 def toy_table(results: ToyResults, format: str = "simple") -> str:
@@ -53,44 +52,33 @@ def draw(results: ToyResults, path: Path) -> None:
         results: the study's results.
         path: the picture; its ending decides the format.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = list(results.learners)
-    figure, axes = pyplot.subplots(1, 2, figsize=(3.4 + 1.5 * len(names), 3.6), layout="constrained")
-    for shift, (error, colour) in enumerate(BARS.items()):
-        found: list[Measured] = [getattr(one, error) for one in results.learners.values()]
-        places = [place + (shift - 1) * 0.27 for place in range(len(names))]
-        axes[0].bar(
-            places, [one.mean for one in found], 0.25, yerr=_whiskers(found), color=colour, capsize=2,
-            label=ERRORS[error],
-        )  # fmt: skip
-    axes[0].axhline(results.chance.mean, color="black", linestyle=":", linewidth=1, label="best constant")
-    axes[0].set_ylabel("squared error of circles in X2")
-    for shift, (gap, (colour, marker)) in enumerate(GAPS.items()):
-        found = [getattr(one, gap) for one in results.learners.values()]
-        label = "control: alpha .5" if gap == "control" else f"{gap}: alpha {results.settings.alpha:g}"
-        axes[1].errorbar(
-            [place + (shift - 0.5) * 0.15 for place in range(len(names))], [one.mean for one in found],
-            _whiskers(found), color=colour, marker=marker, linestyle="none", capsize=3, label=label,
-        )  # fmt: skip
-    axes[1].axhline(0, color="black", linewidth=0.8)
-    axes[1].set_ylabel("square told − triangle told")
-    for axis in axes:
-        axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    seeds = len(results.seeds)
-    band = ", mean and 95 % interval" if seeds > 1 else ""
-    figure.suptitle(f"toy · {seeds} seed{'s' if seeds > 1 else ''}{band}", fontsize=10)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise OclBenchError(f"{path}: the picture cannot be written ({error}).") from None
-    finally:
-        pyplot.close(figure)
+    with figure(path, PAGE, 2.6) as drawn:
+        axes = drawn.subplots(1, 2)
+        for shift, (error, colour) in enumerate(BARS.items()):
+            found: list[Measured] = [getattr(one, error) for one in results.learners.values()]
+            places = [place + (shift - 1) * 0.27 for place in range(len(names))]
+            axes[0].bar(
+                places, [one.mean for one in found], 0.25, yerr=_whiskers(found), color=colour, capsize=2,
+                label=ERRORS[error],
+            )  # fmt: skip
+        axes[0].axhline(results.chance.mean, color="black", linestyle=":", linewidth=1, label="best constant")
+        axes[0].set_ylabel("squared error of circles in X2")
+        for shift, (gap, (colour, marker)) in enumerate(GAPS.items()):
+            found = [getattr(one, gap) for one in results.learners.values()]
+            label = "control: alpha .5" if gap == "control" else f"{gap}: alpha {results.settings.alpha:g}"
+            axes[1].errorbar(
+                [place + (shift - 0.5) * 0.15 for place in range(len(names))], [one.mean for one in found],
+                _whiskers(found), color=colour, marker=marker, linestyle="none", capsize=3, label=label,
+            )  # fmt: skip
+        axes[1].axhline(0, color="black", linewidth=0.8)
+        axes[1].set_ylabel("square told − triangle told")
+        for axis in axes:
+            axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+            axis.legend()
+        seeds = len(results.seeds)
+        band = ", mean and 95 % interval" if seeds > 1 else ""
+        drawn.suptitle(f"toy · {seeds} seed{'s' if seeds > 1 else ''}{band}")
 
 
 def _whiskers(found: list[Measured]) -> Any:

@@ -60,6 +60,14 @@ class ToyResults(Contract):
     learners: dict[str, LearnerResult] = Field(description="name → what it did")
 
 
+def read_toy_results(path: Path) -> ToyResults:
+    """Read toy.json. Raises OclBenchError if it is none of this version."""
+    try:
+        return ToyResults.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OclBenchError(f"{path}: not the toy world's results ({str(error).splitlines()[0]}).") from None
+
+
 def read_settings(overrides: Sequence[str]) -> ToySettings:
     """Settings from `key=value` texts. Raises OclBenchError with the key and the fix."""
     data: dict[str, object] = {}

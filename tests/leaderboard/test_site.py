@@ -1,9 +1,7 @@
 """A real browser opens the built site, as files: it sorts, filters, links and copies, and asks no network."""
 
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browsing import Watched, launched, needs_browser
+from playwright.sync_api import Browser, expect
 
 from ocl_bench.leaderboard.preview import serve
 from ocl_bench.leaderboard.site import embedded, publish, write_site
@@ -25,11 +24,6 @@ from ocl_bench.score.statistics import least_detectable
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "leaderboard" / "results"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="needs a browser: apt-get install chromium"
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +53,8 @@ def index(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
-
-
-class Watched:
-    """A page, and what it asked for and complained of."""
-
-    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page: Page = self.context.new_page()
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
-        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(address)
-
-    def models(self) -> list[str]:
-        return self.page.locator("#board tbody td:nth-child(2) a").all_inner_texts()
-
-    def finish(self) -> None:
-        """Nothing was asked of a network, nothing complained of."""
-        outside = [url for url in self.asked if not url.startswith(("file:", "data:", "blob:"))]
-        self.context.close()
-        assert (outside, self.complaints) == ([], [])
 
 
 @pytest.fixture
@@ -154,7 +122,7 @@ def test_a_deep_link_opens_just_that_view(browser: Browser, index: Path, entries
     watched = Watched(browser, address)
     own = sorted((entry for entry in entries if entry.family == "gpt_neox"), key=lambda one: one.manifest.parameters)
     assert watched.models() == [entry.name for entry in own]
-    cell = watched.page.locator("#board tbody tr").first.locator("td").nth(6)
+    cell = watched.page.locator("#board tbody tr").first.locator("td.ocl_gap")
     expect(cell).to_contain_text(f"+{own[0].results.gaps['ocl_gap']['logprob'].mean:.3f}")
     expect(watched.page.locator("#gap")).to_have_value("ocl_gap")
     watched.finish()
@@ -187,7 +155,7 @@ def test_the_forest_plot_says_which_are_clear_of_zero_and_which_differ(board: Wa
     assert any(clear) and not all(clear)
     first = ordered[0].standing
     assert first is not None
-    expect(board.page.locator("#forest")).to_contain_text(f"{first.place} · {ordered[0].name}")
+    expect(board.page.locator("#forest")).to_contain_text(f"{first.place} · {ordered[0].submission.model}")
     points.first.hover()
     for place, entry in enumerate(ordered):
         stays = place == 0 or entry.slug in (*first.above, *first.below)

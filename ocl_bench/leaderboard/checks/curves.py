@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
-from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.leaderboard.checks.consistency import ends_at_samples, is_possible, wrong_losses
+from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked, few
 from ocl_bench.leaderboard.submission import CURVES
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_lines, printable
@@ -21,7 +21,7 @@ MAX_POINTS = 20_000  # of all cells together; `attributes` has 1225
 
 
 def check_curves(
-    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Sequence[Record]], contents: Mapping[str, bytes]
+    checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], contents: Mapping[str, bytes]
 ) -> None:
     """Curves are of the questions that a run shows, and end where the samples are."""
     by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
@@ -42,7 +42,7 @@ def check_curves(
         when = {stage.name: task.when(number) for number, stage in enumerate(task.stages)}
         for stage in cell.owned(task):
             if when[stage.name] not in samples:
-                questions = asked_after(task, stage.name, datasets[cell], None, cell.seed)
+                questions = datasets[cell].asked_after(task, stage.name, None, cell.seed)
                 numbers = curve_sample(questions, task.evaluate.curve_questions)
                 samples[when[stage.name]] = [questions[n] for n in numbers]
             shown[stage.name] = samples[when[stage.name]]

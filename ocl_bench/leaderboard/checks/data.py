@@ -4,13 +4,15 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.files import json_text, sha256
+from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
+from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
@@ -21,7 +23,7 @@ from ocl_bench.runner.manifest import Manifest
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
 from ocl_bench.tasks.records import Record, texts
-from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.schema import Stage, Task
 from ocl_bench.tasks.sources import SOURCES, published_source
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
 
@@ -38,11 +40,44 @@ MAX_SUITE_RECORDS = 450_000
 
 
 class Dataset(list[Record]):
-    """The records of a cell. Each is serialised once, because parts of them are hashed again and again."""
+    """The records of a cell of a task. What several checks, or submissions of the same task, ask of it is found once.
+
+    Nothing of it comes from a submission but the task that it was built of.
+    """
 
     def __init__(self, records: Iterable[Record]) -> None:
         super().__init__(records)
         self._lines = {record.id: line_of(record) for record in self}
+        self._trained: dict[str, tuple[list[Record], str]] = {}
+        self._pools: dict[tuple[str, str], list[Pool]] = {}
+        self._asked: dict[tuple[str, int | None, int], list[Record]] = {}
+
+    def trained_on(self, stage: Stage) -> tuple[list[Record], str]:
+        """The records that a stage trains on, and their sha256."""
+        key = stage.model_dump_json()
+        if key not in self._trained:
+            records = trained_on(stage, self)
+            self._trained[key] = records, self.sha256(records)
+        return self._trained[key]
+
+    def pools(self, stage: Stage, recipe: StageRecipe) -> list[Pool]:
+        """What an epoch of a stage has of them."""
+        key = stage.model_dump_json(), recipe.model_dump_json()
+        if key not in self._pools:
+            self._pools[key] = epoch_pools(stage, recipe, self)
+        return self._pools[key]
+
+    def asked_after(self, task: Task, stage: str, limit: int | None, seed: int) -> list[Record]:
+        """The questions that are asked after a stage of the task that this is built of."""
+        key = stage, limit, seed
+        if key not in self._asked:
+            self._asked[key] = asked_after(task, stage, self, limit, seed)
+        return self._asked[key]
+
+    @cached_property
+    def words(self) -> list[str]:
+        """What the suite's own tokenizer of these data has tokens for."""
+        return vocabulary(texts(self))
 
     @cached_property
     def vocabulary(self) -> str:
@@ -201,11 +236,11 @@ def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[Cel
     if not standard or manifest.config.model.source != "scratch":
         return
     first = manifest.config.cells[0]
-    words, tokens = len(vocabulary(texts(datasets[first]))), checked.config.get("vocab_size")
+    words, tokens = len(datasets[first].words), checked.config.get("vocab_size")
     if tokens != words:
         checked.add(CONFIG, "vocab_size", f"is {printable(str(tokens))}; the task's own tokenizer has {words} tokens")
 
 
-def questions_of(records: Sequence[Record], manifest: Manifest, cell: Cell, stage: str) -> list[Record]:
+def questions_of(records: Dataset, manifest: Manifest, cell: Cell, stage: str) -> list[Record]:
     """The questions that a cell was asked at the end of one of its stages."""
-    return asked_after(manifest.config.task, stage, records, manifest.config.limit, cell.seed)
+    return records.asked_after(manifest.config.task, stage, manifest.config.limit, cell.seed)

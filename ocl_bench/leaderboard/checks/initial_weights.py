@@ -8,10 +8,8 @@ from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.initial import Initial
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
 from ocl_bench.leaderboard.untrusted import printable
-from ocl_bench.models.word_level import vocabulary
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, processor, versions
-from ocl_bench.tasks.records import texts
 from ocl_bench.text import fitted
 
 
@@ -28,7 +26,7 @@ def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, 
     if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
         return
     # Without pad, unknown and end.
-    words = {cell.init_seed(task): vocabulary(texts(datasets[cell]))[3:] for cell in first}
+    words = {cell.init_seed(task): datasets[cell].words[3:] for cell in first}
     args = manifest.config.model.args
     made = initial.of(checked.config, words, args.dtype, args.attn_implementation)
     if made is None:

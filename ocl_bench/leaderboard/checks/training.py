@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
+from ocl_bench.finetune.epoch import Pool
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.leaderboard.checks.consistency import is_word_level
 from ocl_bench.leaderboard.checks.data import Dataset
@@ -88,7 +88,7 @@ def check_keys(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dat
             parent = record.identity.parent
             _check_base(checked, manifest, parent, cell, datasets[cell], f"{where}.identity.parent")
         data = datasets[cell]
-        dataset = data.sha256(trained_on(config.task.stages[number], data))
+        _, dataset = data.trained_on(config.task.stages[number])
         own = stage_identity(config, cell, number, dataset, parent)
         for key in type(own).model_fields:
             if getattr(record.identity, key) != getattr(own, key):
@@ -122,11 +122,11 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
     config, recipe = manifest.config, manifest.config.recipe
     for cell, number, record in stages_of(manifest):
         stage, where = config.task.stages[number], f"stages.{cell.name}.{config.task.stages[number].name}"
-        records = trained_on(stage, datasets[cell])
+        records, _ = datasets[cell].trained_on(stage)
         if number >= len(recipe.epochs):
             continue  # said already
         own = recipe.of_stage(number)
-        pools = epoch_pools(stage, own, datasets[cell])
+        pools = datasets[cell].pools(stage, own)
         expected = {"records": len(records), "effective_batch_size": recipe.effective_batch_size}
         expected["epochs"] = own.epochs
         expected["optimizer_steps"] = own.epochs * _steps(sum(pool.per_epoch for pool in pools), record)
