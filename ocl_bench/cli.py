@@ -432,6 +432,21 @@ def data_verify(task: str, include_path: tuple[Path, ...]) -> None:
         sys.exit(1)
 
 
+@data.command("card")
+@click.argument("task")
+@click.option("--output_path", type=click.Path(path_type=Path), required=True, help="A new folder, ready to upload.")
+@click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
+def data_card(task: str, output_path: Path, include_path: tuple[Path, ...]) -> None:
+    """Write a task's data as a dataset for the Hugging Face Hub: card, Croissant metadata, eval.yaml and data."""
+    from ocl_bench.files import require_writable
+    from ocl_bench.report.dataset_card import write_card
+
+    require_writable(output_path)
+    for path in write_card(task, output_path, include_path):
+        click.echo(path)
+    click.echo(f"next  hf upload ORG/ocl-bench-{task} {output_path} --repo-type dataset")
+
+
 @main.command("eval")
 @click.option("--model", "-m", required=True, help="Checkpoint folder, hub id, or a server's name of its model.")
 @click.option("--task", "-t", default="attributes", show_default=True, help="Task name or file.")
@@ -600,6 +615,39 @@ def score(run_folder: Path, as_json: bool) -> None:
         click.echo(result.results.model_dump_json(indent=2))
     else:
         _echo_table(result.table())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["hub", "every-eval-ever"]), required=True, help="Which format.")
+@click.option("--name", metavar="ORG/MODEL", help="The model's name on the hub; its own if it is from there.")
+@click.option("--dataset", metavar="ORG/NAME", help="The task's data on the hub (`ocl-bench data card`).")
+@click.option("--by", help="Who evaluated it; for every-eval-ever.")
+@click.option(
+    "--relationship",
+    type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
+    default="third_party",
+    show_default=True,
+    help="Of who evaluated the model to who made it; for every-eval-ever.",
+)
+@click.option(
+    "--output_path", type=click.Path(path_type=Path), default="converted", show_default=True, help="For the file."
+)
+def convert(folder: Path, to: str, output_path: Path, by: str | None, relationship: str, **given: str | None) -> None:
+    """Write the results of a run or a submission, FOLDER, in a format that others read.
+
+    hub: .eval_results/*.yaml, for the model's repository. every-eval-ever: data/**/*.json, for that datastore.
+    """
+    from ocl_bench.files import require_writable
+    from ocl_bench.report import every_eval_ever, hub_results
+
+    require_writable(output_path)
+    if to == "hub":
+        click.echo(hub_results.write(folder, output_path, **given))
+    elif by is None:
+        raise OclBenchError("--by: say who evaluated the model; every-eval-ever asks for it.")
+    else:
+        click.echo(every_eval_ever.write(folder, output_path, by, relationship, **given))
 
 
 @main.command()

@@ -56,14 +56,19 @@ def write_splits(task: Task, seed: int, stage2_seed: int, folder: Path) -> dict[
 def release(name: str, with_data: bool = True) -> Path:
     """Write a task's released data and checksums beside its task file; returns the checksum file.
 
-    The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
-    A split without records has no file.
-
     Args:
         name: the task.
         with_data: False writes the checksums alone, for data that is too large to ship and quick to build.
     """
-    task, folder = load_task(name), task_files()[name].parent
+    return write_release(load_task(name), task_files()[name].parent, with_data)
+
+
+def write_release(task: Task, folder: Path, with_data: bool = True) -> Path:
+    """Write a task's records for the standard seeds, and their checksums, to a folder; returns the checksum file.
+
+    The files are compressed; the checksums are of the uncompressed lines, so that they hold for any compressor.
+    A split without records has no file.
+    """
     seeds: dict[str, dict[str, str]] = {}
     for seed in task.standard_seeds:
         seeds[str(seed)] = {}

@@ -1,4 +1,4 @@
-"""The leaderboard's workflow, run step by step in real repositories: its own shell commands, as a runner runs them."""
+"""The workflows: the leaderboard's and the pages' run step by step in real repositories, as a runner runs them."""
 
 import os
 import re
@@ -12,14 +12,18 @@ import pytest
 import yaml
 from proposals import ACCEPTED, BOARD, PROPOSED, REPOSITORY, RESULTS, SECOND, Checkout
 
-FILE = REPOSITORY / ".github" / "workflows" / "leaderboard.yml"
-WORKFLOW: dict[Any, Any] = yaml.safe_load(FILE.read_text())
-STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+FILES = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS: dict[str, dict[Any, Any]] = {file.stem: yaml.safe_load(file.read_text()) for file in FILES}
+JOBS = {(file, name): job for file, workflow in WORKFLOWS.items() for name, job in workflow["jobs"].items()}
+STEPS = [step for job in JOBS.values() for step in job["steps"]]
 EXPRESSION = re.compile(r"\$\{\{\s*(.+?)\s*\}\}")
 MAKEFILE = f"""install:
 \tmkdir -p .venv/bin
 \tprintf '#!/bin/sh\\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m ocl_bench.cli "$$@"\\n' > .venv/bin/ocl-bench
-\tchmod +x .venv/bin/ocl-bench
+\tprintf '#!/bin/sh\\nPYTHONPATH={REPOSITORY} exec {sys.executable} "$$@"\\n' > .venv/bin/python
+\tchmod +x .venv/bin/*
+docs:
+\tmkdir -p build/docs && touch build/docs/index.html
 """
 
 
@@ -42,9 +46,9 @@ class Runner:
         name, _, value = rest.partition(" == ")
         return (always or code == 0) and self.context.get(name, "") == value.strip("'")
 
-    def job(self, name: str) -> int:
-        """Run a job; its exit code."""
-        job, code = WORKFLOW["jobs"][name], 0
+    def job(self, name: str, file: str = "leaderboard") -> int:
+        """Run a job of a workflow; its exit code."""
+        job, code = JOBS[file, name], 0
         for step in job["steps"]:
             if not self.wanted(step.get("if"), code):
                 continue
@@ -64,9 +68,10 @@ class Runner:
     def run(self, step: dict[str, Any], environment: dict[str, str]) -> int:
         said = self.folder.parent / "said"
         said.write_text("")
+        files = {"GITHUB_OUTPUT": str(said), "GITHUB_STEP_SUMMARY": str(said.with_name("summary"))}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], cwd=self.folder,
-            env=os.environ | environment | {"GITHUB_OUTPUT": str(said)}, text=True, timeout=300,
+            env=os.environ | environment | files, text=True, timeout=300,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.output += done.stdout
@@ -101,13 +106,13 @@ def proposal(tmp_path: Path) -> Checkout:
     return checkout
 
 
-def run(checkout: Checkout, folder: Path, job: str = "review") -> tuple[int, Runner]:
+def run(checkout: Checkout, folder: Path, job: str = "review", file: str = "leaderboard") -> tuple[int, Runner]:
     """Propose what the branch holds, and run a job on it."""
     origin = folder / "origin.git"
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(origin)], check=True)
     checkout.git("push", "--quiet", str(origin), "main:main", "HEAD:refs/pull/1/head")
     runner = Runner(folder / "runner", origin, checkout.head)
-    code = runner.job(job)
+    code = runner.job(job, file)
     assert commands(runner.output) == []
     return code, runner
 
@@ -197,24 +202,21 @@ def test_a_commit_that_is_pushed_after_another_passed_is_reviewed_itself(proposa
 
 
 @pytest.mark.parametrize(
-    ("event", "branch", "repository", "wanted"),
+    ("branch", "repository", "wanted"),
     [
-        ("pull_request", "submit/x", "fork/ocl", "review"),
-        ("pull_request", "maintain/x", "fork/ocl", "review"),
-        ("pull_request", "submit/x", "own/ocl", "review"),
-        ("pull_request", "maintain/x", "own/ocl", "maintenance"),
-        ("push", "", "", "publish"),
+        ("submit/x", "fork/ocl", "review"),
+        ("maintain/x", "fork/ocl", "review"),
+        ("submit/x", "own/ocl", "review"),
+        ("maintain/x", "own/ocl", "maintenance"),
     ],
 )
-def test_only_a_branch_of_the_repository_itself_can_be_a_maintainers(
-    event: str, branch: str, repository: str, wanted: str
-) -> None:
+def test_only_a_branch_of_the_repository_itself_can_be_a_maintainers(branch: str, repository: str, wanted: str) -> None:
     values = {
-        "github.event.pull_request.head.repo.full_name": repository, "github.event_name": event,
-        "github.head_ref": branch, "github.repository": "own/ocl",
+        "github.event.pull_request.head.repo.full_name": repository, "github.head_ref": branch,
+        "github.repository": "own/ocl",
     }  # fmt: skip
     run_now = []
-    for name, job in WORKFLOW["jobs"].items():
+    for name, job in WORKFLOWS["leaderboard"]["jobs"].items():
         if condition := job.get("if"):
             for key, value in values.items():
                 condition = re.sub(rf"{re.escape(key)}(?![\w.])", repr(value), condition)
@@ -262,14 +264,15 @@ def test_code_alone_is_reviewed_by_people_and_nothing_is_run_again(proposal: Che
 
 
 def test_main_is_checked_built_with_its_history_and_handed_to_the_pages(proposal: Checkout, tmp_path: Path) -> None:
-    code, runner = run(proposal, tmp_path, "publish")
+    code, runner = run(proposal, tmp_path, "build", "pages")
     assert code == 0 and "changelog stays" not in runner.output, runner.output
     assert "added" in (runner.folder / "main" / "leaderboard" / "site" / "changelog.html").read_text()
+    assert (runner.folder / "main" / "leaderboard" / "site" / "docs" / "index.html").exists()
     assert runner.used[-1] == "actions/upload-pages-artifact"
 
 
 def test_actions_are_pinned_and_their_versions_named() -> None:
-    for line in FILE.read_text().splitlines():
+    for line in "".join(file.read_text() for file in FILES).splitlines():
         if "uses:" in line:
             assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
@@ -278,16 +281,39 @@ def test_no_text_of_an_event_is_in_a_command() -> None:
     assert not [step["run"] for step in STEPS if "${{" in step.get("run", "")]
 
 
+# The jobs that may write, and what; none of them runs a command.
+WRITES = {
+    ("pages", "deploy"): {"pages": "write", "id-token": "write"},
+    ("release", "publish"): {"id-token": "write"},
+}
+
+
 def test_rights_are_the_least_and_every_job_ends() -> None:
-    assert WORKFLOW["permissions"] == {} and set(WORKFLOW[True]) == {"pull_request", "push"}
-    assert "secrets" not in FILE.read_text()
-    for name, job in WORKFLOW["jobs"].items():
-        writes = {"pages": "write", "id-token": "write"}
-        assert job["permissions"] == (writes if name == "deploy" else {"contents": "read"})
-        assert job["timeout-minutes"] <= 120
-    assert not any("run" in step for step in WORKFLOW["jobs"]["deploy"]["steps"])
+    for file, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {} and set(workflow[True]) <= {"pull_request", "push"}, file
+    assert not any("secrets" in file.read_text() for file in FILES)
+    for place, job in JOBS.items():
+        assert job["permissions"] == WRITES.get(place, {"contents": "read"}), place
+        assert job["timeout-minutes"] <= 180
+        if place in WRITES:
+            assert not any("run" in step for step in job["steps"])
     for step in STEPS:
         assert "checkout" not in step.get("uses", "") or step["with"]["persist-credentials"] is False
+
+
+def test_only_ci_checks_a_proposal_out() -> None:
+    for (file, name), job in JOBS.items():
+        if "pull_request" in WORKFLOWS[file][True] and (file, name) != ("leaderboard", "maintenance") and file != "ci":
+            assert [step["with"]["ref"] for step in job["steps"] if "checkout" in step.get("uses", "")] == ["main"]
+
+
+def test_a_contribution_is_told_of_in_the_summary(proposal: Checkout, tmp_path: Path) -> None:
+    proposal.write("tasks/wrong/wrong.yaml", "task: ::error::x\n")
+    proposal.write("Makefile", "install:\n\ttouch /nowhere\n")
+    proposal.commit()
+    code, runner = run(proposal, tmp_path, "try", "contribution")
+    summary = (tmp_path / "summary").read_text()
+    assert code == 1 and "Does not work." in summary and "wrong.yaml" in summary, runner.output
 
 
 def test_what_maintainers_alone_write_has_owners() -> None:
