@@ -54,7 +54,7 @@ def test_adding_a_model_is_as_its_page_says(tmp_path: Path) -> None:
     assert "meta_ocl_gap" in trial
     for reason in (
         "lacks the standard seeds 2, 3, 4",
-        "recipe or model loading differ",
+        "the task was changed",
     ):
         assert reason in refused
     assert "submission" in submitted and "next" in submitted
