@@ -26,6 +26,11 @@ CODE = re.compile(r"^ *```.*?^ *```$|`[^`]+`|^ {4}[^\n]+$", re.MULTILINE | re.DO
 COMMAND = re.compile(r"(?<![\w./\[-])ocl-bench ([a-z][^`#…\n]*)")
 SIZE = re.compile(r"([\d,]+)\s(?:(?:records|questions|definitions)\s)?in (?:the )?(X0|X1|X2|test)\b")
 TASKS = sorted(task_files())
+# Built for a test: data of our own, but for the largest, which take longer than all others together.
+BUILT = [
+    name for name in TASKS
+    if published_data(load_task(name)) is None and load_task(name).source_args["num_entities"] <= 4000
+]  # fmt: skip
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -83,7 +88,7 @@ def test_a_tasks_page_has_its_subsets(name: str) -> None:
             assert int(told.replace(",", "")) == round(task.design.fractions[subset] * names), subset
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if published_data(load_task(name)) is None])
+@pytest.mark.parametrize("name", BUILT)
 def test_a_tasks_page_has_its_sizes(name: str) -> None:
     text = (ROOT / "tasks" / name / "README.md").read_text(encoding="utf-8")
     told = re.search(r"\*\*Sizes\.\*\*.*?(?=\n\n)", text, re.DOTALL)
