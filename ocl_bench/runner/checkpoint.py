@@ -9,10 +9,13 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.answers import ANSWERS, write_answers
 from ocl_bench.evaluate.lm_eval_model import LmEvalModel
 from ocl_bench.files import files_atomic, write_atomic
+from ocl_bench.finetune.epoch import trained_on
 from ocl_bench.models.load import hub_commit
 from ocl_bench.models.spec import ModelArgs, parse_model
 from ocl_bench.runner.compute import pick_device
 from ocl_bench.runner.folder import write_results
+from ocl_bench.runner.manifest import read_manifest
+from ocl_bench.runner.store import stage_of
 from ocl_bench.score.gaps import scored_questions
 from ocl_bench.score.metrics import group_values
 from ocl_bench.score.result import Results
@@ -20,7 +23,8 @@ from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score, score_samples
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.records import serialize
+from ocl_bench.tasks.records import Record, dataset_sha256, serialize
+from ocl_bench.tasks.schema import Task
 
 DATA = "data.jsonl"
 
@@ -74,7 +78,9 @@ def evaluate_checkpoint(
     if lm_eval_model == "hf":  # which would ask the hub for minutes for what neither it nor this machine has
         revision = str(model_args.get("revision", "main"))
         hub_commit(parse_model(checkpoint, ModelArgs(revision=revision)))
-    asked = scored_questions(loaded, build(loaded, seed, stage2_seed), limit, seed, stage)
+    records = build(loaded, seed, stage2_seed)
+    _require_its_data(Path(checkpoint), loaded, records, seed, stage2_seed)
+    asked = scored_questions(loaded, records, limit, seed, stage)
     model = LmEvalModel(lm_eval_model, checkpoint, model_args, batch_size, device)
     answers = model.ask(asked, loaded.evaluate.max_new_tokens)
     questions = {record.id: record for record in asked}
@@ -108,3 +114,22 @@ def evaluate_checkpoint(
         write_answers(inside / ANSWERS, answers)
         write_results(inside, results)
     return folder, results
+
+
+def _require_its_data(checkpoint: Path, task: Task, records: Sequence[Record], seed: int, stage2_seed: int) -> None:
+    """Refuse a run's checkpoint that was trained on other data than is asked about: its gaps would be wrong numbers.
+
+    Any stage of the same data will do: what X1 left may be asked about X2.
+    """
+    trained = stage_of(checkpoint)
+    if trained is None or trained.identity.dataset in {
+        dataset_sha256(trained_on(stage, records)) for stage in task.stages
+    }:
+        return
+    cell, run = checkpoint.absolute().parent, checkpoint.absolute().parents[1]
+    is_run = (run / "manifest.json").is_file()
+    told = f" It is of {cell.name} of a run of task '{read_manifest(run).config.task.task}'." if is_run else ""
+    raise OclBenchError(
+        f"{checkpoint} was trained on other data than task '{task.task}' has with --seed {seed} and --stage2_seed "
+        f"{stage2_seed}.{told} Give the --task, --seed, --stage2_seed and --set that it was trained with."
+    )

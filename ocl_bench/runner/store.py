@@ -240,6 +240,11 @@ def _spoiled(path: Path) -> str:
     return f"{path} is {'not what was written' if path.is_file() else 'missing'}"
 
 
+def stage_of(checkpoint: Path) -> StageRecord | None:
+    """What a run says of the training that made a checkpoint; None of a checkpoint that no run made."""
+    return _read(StageRecord, checkpoint / STAGE_FILE)
+
+
 def _read(contract: type[T], path: Path) -> T | None:
     try:
         return contract.model_validate_json(path.read_text(encoding="utf-8"))

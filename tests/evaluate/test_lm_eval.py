@@ -172,6 +172,23 @@ def test_a_checkpoint_scored_through_lm_eval_gets_the_scores_of_its_run(
     }
 
 
+def test_a_checkpoint_is_not_asked_about_data_that_it_was_not_trained_on(
+    finished: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = finished["scratch"].folder / "seed-0" / "x2"
+    for task, options in (
+        ("attributes", {"overrides": SMALL, "seed": 1}),
+        ("attributes", {"overrides": SMALL, "stage2_seed": 1}),
+        ("attributes", {"overrides": ["source_args.num_entities=120"]}),
+        ("world", {}),
+    ):
+        with pytest.raises(
+            OclBenchError, match=r"was trained on other data .* of seed-0 of a run of task 'attributes'"
+        ):
+            ocl_bench.evaluate_checkpoint(checkpoint, task, **options, device="cpu", output_path=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for options, message in (
         ({"lm_eval_model": "hff"}, "--lm_eval_model hff: unknown; did you mean 'hf'"),
