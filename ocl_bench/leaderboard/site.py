@@ -88,7 +88,8 @@ def palette() -> str:
 
 def _mechanisms(entry: Entry, folder: Path) -> list[dict[str, Any]]:
     """What an entry says of its model's inside, nothing for most: probes and gradients, drawn in the site's folder."""
-    results, shown = entry.results, []
+    results = entry.results
+    shown: list[dict[str, Any]] = []
     if results.probes:
         about = "Balanced accuracy of linear probes by layer and position, a panel for each contrast and stage"
         table = _markup(probe_table(results, "html"))
