@@ -47,7 +47,7 @@ SEQUENTIAL = "cividis"
 COLUMN, PAGE = 3.25, 6.75  # inches: of one column of a paper, and of its two
 FORMATS = (".png", ".svg", ".pdf")
 
-STYLE: Any = {  # keys that matplotlib types one by one
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "figure.titlesize": 8,

@@ -175,8 +175,8 @@
     const found = welch(one, other);
     const clear = one.standing && [...one.standing.above, ...one.standing.below].includes(b.position);
     const chance = document.createElement("span");
-    chance.textContent = ` p ${found.p < 0.001 ? "< .001" : plain(found.p)}${clear ? " clear" : ""}`;
-    return [...withInterval(gapText(found)), chance];
+    chance.textContent = `p ${found.p < 0.001 ? "< .001" : plain(found.p)}${clear ? " clear" : ""}`;
+    return [...withInterval(gapText(found)), " ", chance];
   }
 
   function charts(list) {
