@@ -64,14 +64,14 @@ SOURCES = {
     ),
     "cvdb_sample": About(
         "Facts about 200 famous people, written down for this suite.", ("Manual Human Curation",),
-        "Famous people are mostly men, and mostly of Europe and North America.",
-        "Gender, nationality, occupation, and years of birth and death of public figures.",
+        "As many women as men; 167 of 200 lived in Europe or America.",
+        "Gender, nationality, occupation, region, and years of birth and death of public figures.",
     ),
     "cvdb": About(
         "A selection of the cross-verified database of notable people (Laouenan et al. 2022), made from Wikipedia and "
         "Wikidata.",
-        ("Secondary data analysis",), "Notable people are mostly men, and mostly of Europe and North America.",
-        "Gender, nationality, occupation, and years of birth and death of public figures, as published.",
+        ("Secondary data analysis",), "The men and the women whose Wikipedia pages are read most, as many of each.",
+        "Gender, nationality, occupation, region, and years of birth and death of public figures, as published.",
     ),
     "trex": About(
         "A selection of T-REx (Elsahar et al. 2018), which aligns Wikipedia with Wikidata.",
