@@ -636,7 +636,7 @@ def score(run_folder: Path, as_json: bool) -> None:
 def convert(folder: Path, to: str, output_path: Path, by: str | None, relationship: str, **given: str | None) -> None:
     """Write the results of a run or a submission, FOLDER, in a format that others read.
 
-    hub: .eval_results/*.yaml, for the model's repository. every-eval-ever: data/**/*.json, for that datastore.
+    hub: YAML in .eval_results, for the model's repository. every-eval-ever: JSON in data, for that datastore.
     """
     from ocl_bench.files import require_writable
     from ocl_bench.report import every_eval_ever, hub_results

@@ -39,7 +39,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_cl
 NAVIGATION = {
     "Using it": ["running", "notebook", "tasks", "results", "leaderboard"],
     "What it says": ["findings", "validity", "mechanisms", "studies/README", "toy"],
-    "Adding to it": ["adding_a_model", "adding_a_task", "maintaining"],
+    "Adding to it": ["adding_a_model", "adding_a_task", "plugins", "places", "maintaining"],
     "How it runs": ["engines", "scale", "clusters", "performance", "reliability"],
     "Reference": [f"reference/{name}" for name in ("command_line", "python", "task_file", "recipe", "results")],
 }
