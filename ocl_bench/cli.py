@@ -80,14 +80,13 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise OclBenchError(f"unknown command '{args[0]}'; {did_you_mean(args[0], self.list_commands(ctx))}")
+            known = [*self.list_commands(ctx), *HELP]
+            raise OclBenchError(f"unknown command '{args[0]}'; {did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
 
-SPELLING = {
-    "token_normalize_func": lambda name: name.replace("-", "_"),
-    "help_option_names": ["-h", "--help"],
-}
+HELP = ("-h", "--help")
+SPELLING = {"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": list(HELP)}
 
 
 @click.group(cls=Group, context_settings=SPELLING)
@@ -118,6 +117,7 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
     if path is None:
         return
     from ocl_bench.contract import read_yaml
+    from ocl_bench.tasks.load import as_overrides
 
     options = {
         name.removeprefix("--"): param for param in ctx.command.params for name in param.opts if name[:2] == "--"
@@ -131,7 +131,9 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
             )
         if value is None:
             continue
-        if param.multiple:
+        if param.name == "overrides":
+            defaults[str(param.name)] = list(as_overrides(value))
+        elif param.multiple:
             defaults[str(param.name)] = [str(item) for item in (value if isinstance(value, list) else [value])]
         elif isinstance(value, list):
             # [3] means seed 3, while 3 means three seeds
@@ -141,6 +143,12 @@ def _read_config(ctx: click.Context, option: click.Parameter, path: Path | None)
                 value = value == param.flag_value  # no_curves: true is curves: false
             defaults[str(param.name)] = value if isinstance(value, bool) else str(value)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
+    help="YAML file with any of these options.",
+)  # fmt: skip
 
 
 def _run_options(*left_out: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -163,7 +171,8 @@ def _run_options(*left_out: str) -> Callable[[Callable[..., Any]], Callable[...,
                 extra = {"show_default": spelled.shown or False}
             elif field.default is not None:
                 extra = {"default": str(field.default), "show_default": True}
-            help = f"{str(field.description)[0].upper()}{str(field.description)[1:]}."
+            told = f"do not {field.description}" if spelled.flag is False else str(field.description)
+            help = f"{told[0].upper()}{told[1:]}."
             names = spelled.names or (f"--{name}",)
             command = click.option(*names, name, metavar=spelled.metavar, help=help, **extra)(command)
         return command
@@ -189,10 +198,7 @@ def _request_fields(ctx: click.Context, options: dict[str, Any]) -> dict[str, An
     "--tasks", "--task", "-t", default="standard", show_default=True, help="Tasks, groups or files, by comma."
 )
 @_run_options("task")
-@click.option(
-    "--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_read_config,
-    help="YAML file with any of these options.",
-)  # fmt: skip
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else; of several tasks, a list.")
 @click.pass_context
 def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> None:
@@ -244,6 +250,7 @@ def _json_of(results: list[Any]) -> str:
 @main.command()
 @click.option("--task", "-t", "task", default="world", show_default=True, help="Task name or file.")
 @_run_options("task", "report_to", "fresh", "checkpoint_seconds")
+@CONFIG
 @click.option("--on", metavar="DEVICE", help="Plan for another device than this machine's: H100, A100, L4, …")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.pass_context

@@ -44,7 +44,9 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _said(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    # A misspelt key is also one that is missing: say what was written.
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(path) or "(top level)"
     if first["type"] == "extra_forbidden":

@@ -156,7 +156,8 @@ def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence
     data: dict[str, Any] = read_with_includes(path, find)
     for override in overrides:
         apply_override(data, override)
-    recipe = Recipe.parse(data, f"{path} with --set {' '.join(overrides)}" if overrides else str(path))
+    given = " ".join(f"recipe.{override}" for override in overrides)
+    recipe = Recipe.parse(data, f"{path} with --set {given}" if overrides else str(path))
     if recipe.recipe != path.stem:
         raise OclBenchError(
             f"{path}: recipe is '{recipe.recipe}', but the file is called {path.name}; make them agree."

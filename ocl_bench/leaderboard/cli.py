@@ -1,5 +1,6 @@
 """The leaderboard's part of the command line: parses, calls, prints."""
 
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -223,7 +224,8 @@ def serve(leaderboard: Path, port: int) -> None:
     from ocl_bench.leaderboard.preview import serve as preview
 
     if not (leaderboard / "site" / "index.html").is_file():
-        raise OclBenchError(f"{leaderboard}/site: there is no site; make it with `ocl-bench leaderboard build`.")
+        build = shlex.join(["ocl-bench", "leaderboard", "build", "--leaderboard", str(leaderboard)])
+        raise OclBenchError(f"{leaderboard}/site: there is no site; make it with `{build}`.")
     try:
         server = preview(leaderboard / "site", port)
     except OSError as error:

@@ -56,6 +56,8 @@ def parse_model_args(text: str) -> ModelArgs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise OclBenchError(f"--model_args {pair}: write it as key=value, such as dtype=bfloat16.")
+        if key == "pretrained":  # as lm-eval has it
+            raise OclBenchError(f"--model_args {pair}: name the model with --model {value}")
         is_switch = key == "trust_remote_code"
         data[key] = parse_yaml(value.lower(), f"--model_args {pair}") if is_switch else value
     return ModelArgs.parse(data, "--model_args")

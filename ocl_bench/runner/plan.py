@@ -126,6 +126,10 @@ def choose(request: RunRequest) -> Choice:
     """Resolve names and overrides. Raises OclBenchError for whatever cannot be found or does not fit together."""
     of_recipe = [text.removeprefix("recipe.") for text in request.overrides if _is_of_recipe(text)]
     of_task = [text for text in request.overrides if not _is_of_recipe(text)]
+    for text in of_task:
+        key = text.partition("=")[0].partition(".")[0]
+        if key not in Task.model_fields and key in Recipe.model_fields:
+            raise OclBenchError(f"--set {text}: '{key}' is the recipe's; write recipe.{text}")
     chosen = load_task(request.task, of_task, request.include_path)
     args = request.model_args
     if request.trust_remote_code:

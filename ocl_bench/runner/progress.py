@@ -13,10 +13,13 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from ocl_bench.errors import counted
@@ -57,11 +60,19 @@ class FetchProgress:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.bars.stop()
+        if shows_bars(self.bars.console):
+            self.bars.stop()
 
     def __call__(self, done: int, total: int | None) -> None:
         """So many bytes have come, of `total` where that is known."""
         self.bars.update(self.bar, completed=done, total=total)
+
+
+class _Note(ProgressColumn):
+    """What else there is to say, as far as there is room."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
 
 
 class _Bars(Progress):
@@ -84,10 +95,10 @@ class RunProgress:
         self.console = Console(stderr=True, highlight=False)
         self.bars = _Bars(
             TextColumn("{task.description:24s}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+            _Note(table_column=Column()),  # the one that a narrow terminal cuts off
             console=self.console,
         )
         self.building = self.bars.add_task(f"build {task}", total=cells, note="imports libraries, looks at the model")
@@ -103,7 +114,8 @@ class RunProgress:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.bars.stop()
+        if shows_bars(self.console):
+            self.bars.stop()
 
     def built(self) -> None:
         """One more dataset is built."""

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
@@ -63,11 +64,17 @@ def parse_seeds(text: str, option: str) -> tuple[int, ...]:
     return check_seeds(numbers if "," in text else sum(numbers), option)
 
 
-def check_seeds(seeds: int | Sequence[int], option: str) -> tuple[int, ...]:
-    """Seeds as a tuple; a single number is a count. Raises OclBenchError unless they are different 32-bit numbers."""
+def check_seeds(seeds: int | str | Sequence[int], option: str) -> tuple[int, ...]:
+    """Seeds as a tuple; a single number is a count, text is read as the command line's.
+
+    Raises:
+        OclBenchError: unless they are different 32-bit numbers.
+    """
+    if isinstance(seeds, str):
+        return parse_seeds(seeds, option)
     if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 < seeds <= MAX_SEEDS:
         return tuple(range(seeds))
-    chosen = () if isinstance(seeds, (int, str)) else tuple(seeds)
+    chosen = () if isinstance(seeds, int) else tuple(seeds)
     sound = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32 for seed in chosen)
     if not sound or not 0 < len(chosen) <= MAX_SEEDS or len(set(chosen)) < len(chosen):
         raise OclBenchError(
@@ -131,6 +138,10 @@ def _devices(text: str) -> tuple[int, ...] | Literal["all"]:
 
 def _as_text(value: Any) -> Any:
     """A path as text: what names a model, a task or a recipe may be one."""
+    if not isinstance(value, (str, Path, NoneType)):
+        raise ValueError(
+            f"give a name or a folder (a model's is made by its save_pretrained), not {type(value).__name__}"
+        )
     return str(value) if isinstance(value, Path) else value
 
 
@@ -171,7 +182,7 @@ class RunRequest(Contract):
     include_path: Annotated[Paths, Option(multiple=True, metavar="FOLDER")] = Field(
         (), description="folder with further task files"
     )
-    device: str | None = Field(None, description="cpu, cuda, cuda:N or mps; the best there is if not given")
+    device: str | None = Field(None, description="device: cpu, cuda, cuda:N or mps; the best there is if not given")
     devices: Annotated[
         Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | Literal["all"] | None,
         Option(read=_devices, metavar="0,1,…|all"),

@@ -115,7 +115,9 @@ def verify(name: str, include_path: Sequence[Path] = ()) -> Iterator[Check]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OclBenchError(f"task '{task.task}' has no released data: {path} is missing.") from None
+        raise OclBenchError(
+            f"task '{task.task}' has no released data: {path} is missing; its data is made, or fetched, where it runs."
+        ) from None
     except ValueError as error:
         raise OclBenchError(f"{path}: not JSON ({error}).") from None
     released = Checksums.parse(data, str(path))
