@@ -293,10 +293,17 @@ def _show(result: Any, fields: dict[str, Any]) -> None:
     click.echo(f"next             {command}   ({why})")
 
 
+LISTED = ("tasks", "groups", "studies", "recipes", "models", "plugins")
+
+
 @main.command()
+@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice(LISTED))
 @click.option("--include_path", type=click.Path(path_type=Path), multiple=True, help="Folder with further task files.")
-def ls(include_path: tuple[Path, ...]) -> None:
-    """List tasks, groups, studies, recipes, models made from scratch, and what other packages bring."""
+def ls(kind: str | None, include_path: tuple[Path, ...]) -> None:
+    """List tasks, groups, studies, recipes, models made from scratch, and what other packages bring.
+
+    KIND leaves only tasks, groups, studies, recipes, models or plugins.
+    """
     from ocl_bench.finetune.recipe import load_recipe, recipe_files
     from ocl_bench.models.spec import scratch_models
     from ocl_bench.report.tables import plugin_table, task_table
@@ -305,24 +312,26 @@ def ls(include_path: tuple[Path, ...]) -> None:
     from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
 
-    _echo_table(f"{task_table(list(all_tasks(include_path)))}\n")
     described = {
-        "groups": {name: group.description for name, group in all_groups(include_path).items()},
-        "studies": {name: load_study(name, include_path).description for name in study_files(include_path)},
-        "recipes": {
+        "groups": lambda: {name: group.description for name, group in all_groups(include_path).items()},
+        "studies": lambda: {name: load_study(name, include_path).description for name in study_files(include_path)},
+        "recipes": lambda: {
             name: load_recipe(name, include_path=include_path).description
             for name in sorted(recipe_files(include_path))
         },
-        "models from random weights (any other: a hub id or a folder)": {
-            f"scratch:{name}": str(folder / "config.json") for name, folder in scratch_models().items()
-        },
+        "models": lambda: {f"scratch:{name}": str(path / "config.json") for name, path in scratch_models().items()},
     }
-    for title, rows in described.items():
-        click.echo(title)
-        for name, description in rows.items():
-            click.echo(f"  {name:22s} {description}")
-    if plugins := listed():
-        click.echo(f"\n{plugin_table(plugins)}")
+    titles = {"models": "models from random weights (any other: a hub id or a folder)"}
+    for one in LISTED if kind is None else (kind,):
+        if one == "tasks":
+            _echo_table(task_table(list(all_tasks(include_path))) + "\n" * (kind is None))
+        elif one == "plugins":
+            if (plugins := listed()) or kind:
+                click.echo("\n" * (kind is None) + (plugin_table(plugins) if plugins else "no package brings any part"))
+        else:
+            click.echo(titles.get(one, one))
+            for name, description in described[one]().items():
+                click.echo(f"  {name:22s} {description}")
 
 
 @main.command()

@@ -260,7 +260,7 @@ def task_table(tasks: Sequence[Listed]) -> str:
         task = one.task
         entities, data = ("", "missing") if one.fault else (getattr(source_args(task), "num_entities", ""), _data(task))
         rows.append([task.task, task.version, entities, task.metadata.license, data, task.description])
-    table = tabulate(rows, headers=["task", "version", "entities", "licence", "data", ""], tablefmt="simple")
+    table = tabulate(rows, headers=["task", "version", "entities", "licence", "data", "what it is"], tablefmt="simple")
     faults = "".join(f"\n{one.fault}" for one in tasks if one.fault)
     return f"{table}\n{faults}" if faults else table
 
