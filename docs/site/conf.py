@@ -46,7 +46,7 @@ NAVIGATION = {
 TASKS = sorted(f"tasks/{path.parent.name}/README" for path in (ROOT / "tasks").glob("*/README.md"))
 BOARD = ["leaderboard/README", "leaderboard/CHANGELOG"]
 exclude_patterns = [".venv", "build", "runs"]
-include_patterns = ["README.md", "docs/*.md", "docs/*.ipynb", "docs/studies/*.md", "docs/reference/*.md",
+include_patterns = ["README.md", "CHANGELOG.md", "docs/*.md", "docs/*.ipynb", "docs/studies/*.md", "docs/reference/*.md",
                     "tasks/*/README.md", "leaderboard/*.md"]  # fmt: skip
 
 myst_heading_anchors = 4
@@ -65,7 +65,7 @@ def with_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname != root_doc:
         return
     parts = {caption: [f"docs/{page}" for page in pages] for caption, pages in NAVIGATION.items()}
-    for caption, pages in (parts | {"Tasks": TASKS, "Entries": BOARD}).items():
+    for caption, pages in (parts | {"Tasks": TASKS, "Entries": BOARD, "Changes": ["CHANGELOG"]}).items():
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```\n"
 
 

@@ -193,7 +193,7 @@ def test_what_lm_eval_cannot_load_is_refused_in_one_sentence(tmp_path: Path) -> 
     for options, message in (
         ({"lm_eval_model": "hff"}, "--lm_eval_model hff: unknown; did you mean 'hf'"),
         ({"stage": "x3"}, "--stage x3: task 'world' has none"),
-        ({}, "--lm_eval_model hf: it cannot be loaded"),
+        ({}, "the folder holds no config.json"),
     ):
         with pytest.raises(OclBenchError, match=message):
             ocl_bench.evaluate_checkpoint(str(tmp_path), **options, output_path=tmp_path / "out")
