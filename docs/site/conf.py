@@ -46,8 +46,8 @@ NAVIGATION = {
 TASKS = sorted(f"tasks/{path.parent.name}/README" for path in (ROOT / "tasks").glob("*/README.md"))
 BOARD = ["leaderboard/README", "leaderboard/CHANGELOG"]
 exclude_patterns = [".venv", "build", "runs"]
-include_patterns = ["README.md", "CHANGELOG.md", "docs/*.md", "docs/*.ipynb", "docs/studies/*.md", "docs/reference/*.md",
-                    "tasks/*/README.md", "leaderboard/*.md"]  # fmt: skip
+include_patterns = ["README.md", "CHANGELOG.md", "docs/*.md", "docs/*.ipynb", "docs/studies/*.md",
+                    "docs/reference/*.md", "tasks/*/README.md", "leaderboard/*.md"]  # fmt: skip
 
 myst_heading_anchors = 4
 default_role = "code"  # docstrings are Markdown
