@@ -544,7 +544,7 @@ def sweep(file: Path, kind: str | None, address: str | None, output_path: Path) 
     from ocl_bench.study.sweep import failure, load_sweep, points_of, run_sweep
 
     read = load_sweep(file)
-    name = kind or read.executor
+    name = read.executor if kind is None else kind
     chosen = executor(name, address=address, options=read.options(name), progress=RunProgress, tell=tell)
     points = points_of(read, file, output_path)
     with watched(output_path) if name != "local" else nullcontext():
@@ -585,7 +585,7 @@ def study(name: str, seeds: str, batch_size: str, kind: str | None, address: str
         seeds=read("seeds", seeds),
         batch_size=read("batch_size", batch_size),
         curves=False,
-        executor=executor(kind or "local", address=address, progress=RunProgress, tell=tell),
+        executor=executor("local" if kind is None else kind, address=address, progress=RunProgress, tell=tell),
         **options,
     )
     tables = [study_table(results)]

@@ -15,8 +15,9 @@ import ocl_bench
 from ocl_bench import OclBenchError
 from ocl_bench.evaluate.answers import read_answers, write_answers
 from ocl_bench.files import sha256_of_file
+from ocl_bench.runner import manifest as manifests
 from ocl_bench.runner.folder import read_results, score_run
-from ocl_bench.runner.manifest import read_manifest, versions
+from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.result import results_json_schema
 from ocl_bench.tasks.records import read_records
 
@@ -258,4 +259,4 @@ def test_a_checkout_on_pythons_path_knows_its_version_without_being_installed(mo
 
     expected = installed("ocl-bench")
     monkeypatch.setattr(metadata, "version", version)
-    assert versions.__wrapped__()["ocl-bench"] == expected
+    assert manifests._versions.__wrapped__()["ocl-bench"] == expected
