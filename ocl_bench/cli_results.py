@@ -58,7 +58,10 @@ def compare(
     where the seeds and their data are the same; otherwise it is Welch's.
     """
     from ocl_bench import api
+    from ocl_bench.report.figures import require_picture
 
+    if picture is not None:
+        require_picture(picture, "--plot")
     found = api.compare(*runs, metric=metric, gaps=gaps)
     click.echo(found.table(format))
     if format in ("csv", "json"):  # rows alone

@@ -140,7 +140,8 @@ def compared(folders: Sequence[Path], metric: str | None = None, gaps: Sequence[
     first, others = runs[0], runs[1:]
     for other in others:
         _require_comparable(first, other)
-    metric = metric or main_metric(next(iter(first.results.gaps.values()), {})).name
+    if metric is None:
+        metric = main_metric(next(iter(first.results.gaps.values()), {})).name
     if metric not in METRICS:
         raise OclBenchError(f"--metric {metric}: there is none; {did_you_mean(metric, METRICS)}")
     shown = _common(runs, metric, gaps)

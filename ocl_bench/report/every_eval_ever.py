@@ -6,13 +6,17 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from ocl_bench.errors import OclBenchError
 from ocl_bench.files import write_atomic
-from ocl_bench.report.hub_results import hub_name
+from ocl_bench.report.hub_results import hub_name, require_dataset
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.score.gaps import GAPS
 from ocl_bench.score.metrics import METRICS, Metric
 from ocl_bench.score.result import Gap, Results, Value
+from ocl_bench.text import Line
 
 SCHEMA_VERSION = "0.3.0"
 METHODS = {
@@ -35,6 +39,12 @@ def write(folder: Path, output_path: Path, by: str, relationship: str, name: str
     Raises:
         OclBenchError: if the folder is neither, or the model has no name.
     """
+    try:
+        TypeAdapter(Line).validate_python(by)
+    except ValidationError as error:
+        raise OclBenchError(f"--by: {error.errors()[0]['msg']}.") from None
+    if dataset is not None:
+        require_dataset(dataset)
     results, manifest = read_results(folder), read_manifest(folder)
     model, now = hub_name(manifest, name), time.time()
     benchmark = f"ocl-bench-{results.task}"

@@ -67,11 +67,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def require_picture(path: Path) -> None:
-    """Refuse a picture that cannot be written. Raises OclBenchError for its ending, or its folder."""
+def require_picture(path: Path, option: str = "--output_path") -> None:
+    """Refuse a picture that cannot be written. Raises OclBenchError for its ending, or its folder, with the option."""
     if path.suffix.lower() not in FORMATS:
         raise OclBenchError(f"{path}: pictures are written as {', '.join(FORMATS)}; let its name end in one of these.")
-    require_writable(path.parent)
+    require_writable(path.parent, option)
 
 
 @contextmanager

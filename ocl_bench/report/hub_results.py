@@ -17,10 +17,18 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 def hub_name(manifest: Manifest, given: str | None) -> str:
     """The model's name, as org/model. Raises OclBenchError if it has none and none is given, or that is no name."""
     spec = manifest.config.model
-    name = given or (spec.location if spec.source == "hub" else spec.name.removeprefix("scratch:"))
+    name = (
+        given if given is not None else (spec.location if spec.source == "hub" else spec.name.removeprefix("scratch:"))
+    )
     if not HUB_NAME.fullmatch(name):
-        raise OclBenchError(f"--name: {name} is no name of the hub; say how the model is called there, as org/model.")
+        raise OclBenchError(f"--name: '{name}' is no name of the hub; say how the model is called there, as org/model.")
     return name
+
+
+def require_dataset(name: str | None) -> None:
+    """Raises OclBenchError for what cannot be a dataset of the hub."""
+    if name is None or not HUB_NAME.fullmatch(name):
+        raise OclBenchError("--dataset: name the task's data on the hub, as org/name; `ocl-bench data card` makes it.")
 
 
 def write(folder: Path, output_path: Path, name: str | None, dataset: str | None) -> Path:
@@ -41,8 +49,7 @@ def write(folder: Path, output_path: Path, name: str | None, dataset: str | None
 
     results, manifest = read_results(folder), read_manifest(folder)
     hub_name(manifest, name)
-    if dataset is None or not HUB_NAME.fullmatch(dataset):
-        raise OclBenchError("--dataset: name the task's data on the hub, as org/name; `ocl-bench data card` makes it.")
+    require_dataset(dataset)
     changed = "; task or recipe differ from the suite's own" if manifest.config.modified else ""
     entries = []
     for gap, values in results.gaps.items():

@@ -113,7 +113,9 @@ def _is_of(one: Sample, subset: str | None, kind: str | None, question: str | No
     record = one.record
     if (subset is not None and record.subset != subset) or (kind is not None and record.kind != kind):
         return False
-    return question is None or question in (record.id, record.entity, record.variable) or question in record.prompt
+    if not question:  # no text is in every prompt
+        return question is None
+    return question in (record.id, record.entity, record.variable) or question in record.prompt
 
 
 def _seeds(sources: Mapping[str, SampleSource], seed: int | None) -> list[int]:
