@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import write_atomic
-from ocl_bench.report.hub_results import hub_name, require_dataset
+from ocl_bench.report.hub_results import dataset_name, hub_name
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.score.gaps import GAPS
@@ -44,7 +44,7 @@ def write(folder: Path, output_path: Path, by: str, relationship: str, name: str
     except ValidationError as error:
         raise OclBenchError(f"--by: {error.errors()[0]['msg']}.") from None
     if dataset is not None:
-        require_dataset(dataset)
+        dataset_name(dataset)
     results, manifest = read_results(folder), read_manifest(folder)
     model, now = hub_name(manifest, name), time.time()
     benchmark = f"ocl-bench-{results.task}"

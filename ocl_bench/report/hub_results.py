@@ -17,18 +17,18 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 def hub_name(manifest: Manifest, given: str | None) -> str:
     """The model's name, as org/model. Raises OclBenchError if it has none and none is given, or that is no name."""
     spec = manifest.config.model
-    name = (
-        given if given is not None else (spec.location if spec.source == "hub" else spec.name.removeprefix("scratch:"))
-    )
+    own = spec.location if spec.source == "hub" else spec.name.removeprefix("scratch:")
+    name = own if given is None else given
     if not HUB_NAME.fullmatch(name):
         raise OclBenchError(f"--name: '{name}' is no name of the hub; say how the model is called there, as org/model.")
     return name
 
 
-def require_dataset(name: str | None) -> None:
-    """Raises OclBenchError for what cannot be a dataset of the hub."""
-    if name is None or not HUB_NAME.fullmatch(name):
+def dataset_name(given: str | None) -> str:
+    """A dataset's name on the hub. Raises OclBenchError if none is given, or that is no name."""
+    if given is None or not HUB_NAME.fullmatch(given):
         raise OclBenchError("--dataset: name the task's data on the hub, as org/name; `ocl-bench data card` makes it.")
+    return given
 
 
 def write(folder: Path, output_path: Path, name: str | None, dataset: str | None) -> Path:
@@ -49,7 +49,7 @@ def write(folder: Path, output_path: Path, name: str | None, dataset: str | None
 
     results, manifest = read_results(folder), read_manifest(folder)
     hub_name(manifest, name)
-    require_dataset(dataset)
+    of = dataset_name(dataset)
     changed = "; task or recipe differ from the suite's own" if manifest.config.modified else ""
     entries = []
     for gap, values in results.gaps.items():
@@ -58,7 +58,7 @@ def write(folder: Path, output_path: Path, name: str | None, dataset: str | None
         low, high = value.ci95
         entries.append(
             EvalResultEntry(
-                dataset_id=dataset,
+                dataset_id=of,
                 task_id=gap,
                 value=round(value.mean, 4),
                 date=manifest.started,
