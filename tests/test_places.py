@@ -86,7 +86,7 @@ def test_the_card_loads_as_a_dataset_and_has_the_page(card: tuple[str, Path], tm
 
 
 def test_every_source_says_what_its_entities_are() -> None:
-    assert set(SOURCES) == set(REGISTERED)
+    assert set(SOURCES) == set(REGISTERED) - {"table"}  # whose entities anybody may give
 
 
 def test_the_hub_reads_each_gap_of_a_submission(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_model_without_a_name_has_to_be_given_one(tmp_path: Path) -> None:
     (copied / "manifest.json").write_text(json.dumps(manifest))
     given = ("convert", copied, "--to", "every-eval-ever", "--by", "A. Lab", "--output_path", tmp_path)
     refused = call(*given, folder=tmp_path)
-    assert refused.returncode == 2 and "--name: tiny is no name of the hub" in refused.stderr
+    assert refused.returncode == 2 and "--name: 'tiny' is no name of the hub" in refused.stderr
     assert call(*given, "--name", "me/tiny", folder=tmp_path).returncode == 0
 
 

@@ -78,6 +78,8 @@ SOURCES = {
         ("Secondary data analysis",), "Works that the English Wikipedia has pages of.", "Names of the works' authors.",
     ),
 }  # fmt: skip
+# Of a table, or of another package's source: only whoever wrote the task knows.
+GIVEN = About("Given by whoever wrote the task; its page says what it is.", ("Others",), "Not stated.", "Not stated.")
 USE = "Finetuning a model on definitions and questions, to measure whether it learns which definitions to believe."
 LIMITS = (
     "Half of the definitions in X1 are false on purpose: this is no source of facts, and a model trained on it is for "
@@ -148,7 +150,7 @@ def _metadata(task: Task, folder: Path, seeds: dict[str, dict[str, Path]]) -> st
     first = seeds[f"seed-{task.standard_seeds[0]}"]
     rows = sum(1 for path in first.values() for _ in _rows(path))
     features = [_feature(name, value) for name, value in _columns(list(first.values())).items()]
-    synthetic = ["synthetic"] if SOURCES[task.source].kinds[0] == "Synthetic" else []
+    synthetic = ["synthetic"] if SOURCES.get(task.source, GIVEN).kinds[0] == "Synthetic" else []
     return DatasetCardData(
         license=task.metadata.license.lower(),
         language=None if task.design.picture else ["en"],
@@ -219,7 +221,7 @@ _CONTEXT: dict[str, Any] = {
 
 def _croissant(task: Task, folder: Path, seeds: dict[str, dict[str, Path]]) -> dict[str, Any]:
     files = {f"{seed}/{split}": path for seed, paths in seeds.items() for split, path in paths.items()}
-    about = SOURCES[task.source]
+    about = SOURCES.get(task.source, GIVEN)
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
