@@ -102,7 +102,7 @@ def test_of_a_checked_submission_remain_a_few_examples_and_its_fingerprint() -> 
     """Of 144,000 samples: a board of a thousand submissions has to fit into memory."""
     (folder,) = (RESULTS / "attributes" / "ocl-bench__gpt-neox-1x64").iterdir()
     checked = check(folder)
-    assert checked.problems == [] and 0 < len(checked.samples) <= 2 * 2 * len(
+    assert checked.problems == [] and 0 < len(checked.samples) <= 2 * EXAMPLES * len(
         {one.record.subset for one in checked.samples}
     )
     assert list(checked.fingerprint) == [(f"seed-{seed}", stage) for seed in range(10) for stage in ("x1", "x2")]
