@@ -16,7 +16,7 @@ from ocl_bench.leaderboard.checks.answers import _stored
 from ocl_bench.leaderboard.checks.data import expected_records, line_of
 from ocl_bench.leaderboard.table import problem_lines
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, list_files, read_bytes
-from ocl_bench.leaderboard.validate import check, find_submissions
+from ocl_bench.leaderboard.validate import EXAMPLES, check, find_submissions
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import serialize
