@@ -18,7 +18,7 @@ ABOVE = {
     "evaluate": {"tasks", "models"},
     "score": {"tasks", "models", "evaluate"},
     "runner": {"tasks", "models", "finetune", "evaluate", "score"},
-    "report": {"tasks", "models", "evaluate", "score", "runner", "study"},
+    "report": {"tasks", "models", "evaluate", "score", "runner", "study", "toy"},
     "study": {"tasks", "models", "score", "runner", "report"},
     "toy": {"tasks", "runner", "score", "report"},
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},

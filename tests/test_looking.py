@@ -210,7 +210,7 @@ def test_compare_prints_and_draws_in_every_format(tmp_path: Path) -> None:
     assert {row["run"] for row in rows} == {"A", "B"} and "note: " in table.stderr
     assert "| ocl_gap " in call("compare", LLAMA, GPT2, "--format", "github", folder=tmp_path).stdout
     refused = call("compare", LLAMA, GPT2, "--plot", "gaps.none", folder=tmp_path)
-    assert refused.returncode == 2 and "gaps.none: the picture cannot be written" in refused.stderr
+    assert refused.returncode == 2 and "gaps.none: pictures are written as" in refused.stderr
 
 
 def test_the_leaderboard_is_what_its_table_says() -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
             raise OclBenchError(f"{where}: there is no such folder; name a submission, or a folder of them.")
     names: set[str] = set()
     seen = Seen()
-    for checked in _each([folder for path in paths for folder in find_submissions(path)], initial=True):
+    for checked in _each([folder for path in paths for folder in find_submissions(path)]):
         if is_revoked(checked):
             checked.problems = []  # perhaps what it was revoked for: it stays, and counts no more
             yield checked
@@ -88,21 +88,16 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
             yield _look(checked, names, seen)
 
 
-def _each(folders: Sequence[Path], initial: bool) -> Iterator[Checked]:
-    """Every folder checked, in their order: many of them by several processes, each with a share of the folders.
-
-    Args:
-        folders: of submissions.
-        initial: whether their models' initial weights are made again.
-    """
+def _each(folders: Sequence[Path]) -> Iterator[Checked]:
+    """Every folder checked, in their order: many of them by several processes, each with a share of the folders."""
     processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_PROCESSES)
     processes = min(processes, len(folders) // MIN_SHARE)
     if processes < 2:
-        with Initial() if initial else nullcontext() as own:
+        with Initial() as own:
             yield from (check(folder, own) for folder in folders)
         return
     # Not forked: who calls this may have threads.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (initial,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
         try:
             yield from pool.map(_check_one, folders)
         except BrokenProcessPool:
@@ -112,11 +107,10 @@ def _each(folders: Sequence[Path], initial: bool) -> Iterator[Checked]:
 _initial: Initial | None = None  # of a process of several
 
 
-def _begin(initial: bool) -> None:
+def _begin() -> None:
     global _initial
-    if initial:
-        _initial = Initial()
-        atexit.register(_initial.__exit__, None, None, None)
+    _initial = Initial()
+    atexit.register(_initial.__exit__, None, None, None)
 
 
 def _check_one(folder: Path) -> Checked:
@@ -141,8 +135,8 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
     with Initial() as initial:
         checked = check(folder, initial)
         if not checked.problems:
-            for other in _each(list(accepted), initial=False):
-                seen.look(other)
+            for other in accepted:  # one after the other: a folder may be there only until the next is asked for
+                seen.look(check(other))
             checked.problems = seen.look(checked)
     return checked
 

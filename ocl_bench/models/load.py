@@ -56,10 +56,20 @@ def hub_commit(spec: ModelSpec) -> str | None:
     """
     tokenizer = spec.args.tokenizer
     if tokenizer is not None and not Path(tokenizer).is_dir():
+        if spec.source != "hub":
+            _require_text(spec)
         commit_of(tokenizer, "tokenizer_config.json", "main", f"--model_args tokenizer={tokenizer}")
     if spec.source != "hub":
         return None
     return commit_of(spec.location, "config.json", spec.args.revision, f"--model {spec.name}")
+
+
+def _require_text(spec: ModelSpec) -> None:
+    """Refuse a tokenizer for a model of pictures."""
+    if spec.args.tokenizer and _sees(load_config(spec)):
+        raise OclBenchError(
+            f"--model_args tokenizer={spec.args.tokenizer}: {spec.name} looks at pictures, and reads no text."
+        )
 
 
 def checkpoint_spec(folder: Path, spec: ModelSpec) -> ModelSpec:
@@ -76,8 +86,7 @@ def load_tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
     from transformers import AutoTokenizer
 
     location = spec.args.tokenizer or spec.location
-    if _sees(load_config(spec)) and spec.args.tokenizer:
-        raise OclBenchError(f"--model_args tokenizer={location}: {spec.name} looks at pictures, and reads no text.")
+    _require_text(spec)
     if _sees(load_config(spec)) and not has_tokenizer(Path(location)):
         answers = list(texts)
         tokenizer = word_level_tokenizer(answers)

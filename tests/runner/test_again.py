@@ -143,7 +143,7 @@ def test_the_same_limit_asks_the_same_questions_in_a_run_an_eval_and_an_export(w
 
 
 def test_several_tasks_are_one_json_document(whole_run: Path) -> None:
-    results = ocl_bench.load_results(whole_run).results
+    results = ocl_bench.load(whole_run).results
     assert json.loads(_json_of([results]))["task"] == "attributes"
     assert [one["task"] for one in json.loads(_json_of([results, results]))] == ["attributes", "attributes"]
 

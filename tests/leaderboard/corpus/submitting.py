@@ -168,7 +168,7 @@ SUBMITTED: dict[str, tuple[Act, str]] = {
     "a model that leads elsewhere": (
         with_board(linked("results", "attributes", "someone__small")), r"is a link"
     ),
-    "a file where results should be": (with_board(file_as_results), r"is a link or no folder"),
+    "a file where results should be": (with_board(file_as_results), r"is a link or no folder|Not a directory"),
     "what replaces another's content": (with_board(other_content), r"is not replaced"),
     "a name that differs from another's in case": (
         with_board(other_case), r"differs in upper and lower case only"
