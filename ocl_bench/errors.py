@@ -37,6 +37,7 @@ CALLED_ELSEWHERE = {
     "per_device_train_batch_size": "effective_batch_size",
     "r": "rank",
     "scheduler": "lr_scheduler_type",
+    "set": "overrides",
     "train_batch_size": "effective_batch_size",
     "warmup": "warmup_steps",
     "wd": "weight_decay",

@@ -28,8 +28,8 @@ class SubmissionSamples:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._manifest = read_manifest(folder)
-        self.where = f"{self._manifest.config.model.name} ({folder})"
         config = self._manifest.config
+        self.where, self.task = f"{config.model.name} ({folder})", config.task.task
         self.seeds, self.stages = config.seeds, [stage.name for stage in config.task.stages]
         self.scored_at: Mapping[str, str] = final_stages(config.task)
 

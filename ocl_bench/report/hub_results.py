@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from ocl_bench.errors import OclBenchError
+from ocl_bench.errors import OclBenchError, counted
 from ocl_bench.files import write_atomic
 from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
@@ -51,6 +51,8 @@ def write(folder: Path, output_path: Path, name: str | None, dataset: str | None
     hub_name(manifest, name)
     of = dataset_name(dataset)
     changed = "; task or recipe differ from the suite's own" if manifest.config.modified else ""
+    if manifest.config.limit is not None:
+        changed += f"; only {counted(manifest.config.limit, 'question')} per subset asked"
     entries = []
     for gap, values in results.gaps.items():
         metric = main_metric(values).name

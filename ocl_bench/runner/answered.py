@@ -34,7 +34,7 @@ class RunSamples:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._config = read_manifest(folder).config
-        self.where = f"{self._config.model.name} ({folder})"
+        self.where, self.task = f"{self._config.model.name} ({folder})", self._config.task.task
         self.seeds, self.stages = self._config.seeds, [stage.name for stage in self._config.task.stages]
         self.scored_at: Mapping[str, str] = final_stages(self._config.task)
 
@@ -59,7 +59,7 @@ class EvaluationSamples:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         results = read_results(folder)
-        self.where = f"{results.model} ({folder})"
+        self.where, self.task = f"{results.model} ({folder})", results.task
         for name in (ANSWERS, DATA):
             if not (folder / name).is_file():
                 raise OclBenchError(f"{folder}: there is no {name}; name a folder of a run, evaluation or submission.")

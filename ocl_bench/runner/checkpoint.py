@@ -119,17 +119,23 @@ def evaluate_checkpoint(
 def _require_its_data(checkpoint: Path, task: Task, records: Sequence[Record], seed: int, stage2_seed: int) -> None:
     """Refuse a run's checkpoint that was trained on other data than is asked about: its gaps would be wrong numbers.
 
-    Any stage of the same data will do: what X1 left may be asked about X2.
+    Any stage of the same data will do: what X1 left may be asked about X2. In a run's folder the stages beside it have
+    to be of that data too: X2 alone does not tell how X1's questions were worded.
     """
     trained = stage_of(checkpoint)
-    if trained is None or trained.identity.dataset in {
-        dataset_sha256(trained_on(stage, records)) for stage in task.stages
-    }:
+    if trained is None:
         return
     cell, run = checkpoint.absolute().parent, checkpoint.absolute().parents[1]
-    is_run = (run / "manifest.json").is_file()
-    told = f" It is of {cell.name} of a run of task '{read_manifest(run).config.task.task}'." if is_run else ""
+    own = {stage.name: dataset_sha256(trained_on(stage, records)) for stage in task.stages}
+    beside = {name: found.identity.dataset for name in own if (found := stage_of(cell / name))}
+    if trained.identity.dataset in own.values() and all(own[name] == digest for name, digest in beside.items()):
+        return
+    told = ""
+    if (run / "manifest.json").is_file():
+        manifest = read_manifest(run)
+        sets = [f" --set {one}" for one in manifest.passed.get("overrides", ()) if not one.startswith("recipe.")]
+        told = f" It is of {cell.name} of a run of task '{manifest.config.task.task}'{''.join(sets)}."
     raise OclBenchError(
         f"{checkpoint} was trained on other data than task '{task.task}' has with --seed {seed} and --stage2_seed "
-        f"{stage2_seed}.{told} Give the --task, --seed, --stage2_seed and --set that it was trained with."
+        f"{stage2_seed}.{told} Give the --task, --seed, --stage2_seed and --set of the task that it was trained with."
     )

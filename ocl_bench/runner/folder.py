@@ -261,7 +261,10 @@ def read_results(folder: Path) -> Results:
     """Read a run folder's results.json. Raises OclBenchError if it is missing or of another version."""
     path = folder / "results.json" if folder.is_dir() else folder
     if not path.is_file():
-        raise OclBenchError(f"{folder}: there is no results.json; score the run with `ocl-bench score {folder}`.")
+        if (folder / "manifest.json").is_file():
+            raise OclBenchError(f"{folder}: there is no results.json; score the run with `ocl-bench score {folder}`.")
+        what = "there is no results.json" if folder.exists() else "there is no such folder"
+        raise OclBenchError(f"{folder}: {what}; name the folder of a run, an evaluation or a submission.")
     from pydantic import ValidationError
 
     try:

@@ -340,10 +340,10 @@ def check_choice(choice: Choice, request: RunRequest, there: bool = False) -> Ch
     devices = None if request.devices is None else pick_devices(request.devices, there)
     device = devices[0] if devices else "cuda" if there else pick_device(request.device)
     sharded_over(request.shard, device, 1, there)  # of a model of any size
-    model = Fit(choice, there)
     _check_trackers(request.report_to)
     if request.also_tasks:
         require_tasks(request.also_tasks, request.include_path)
+    model = Fit(choice, there)
     cells = cells_of(choice.seeds, request.stage2_seeds, request.own_x0)
     first = build(task, cells[0].seed, cells[0].stage2_seed, cells[0].x0_seed)
     model.add(first)

@@ -103,6 +103,7 @@ class RunProgress:
         )
         self.building = self.bars.add_task(f"build {task}", total=cells, note="imports libraries, looks at the model")
         self.overall: TaskID | None = None
+        self.planned = 1  # optimizer steps of all stages
         self.steps: dict[str, int] = {}  # optimizer steps of each stage that began here
         self.running: dict[str, TaskID] = {}
         self.live = Live(0)
@@ -142,7 +143,8 @@ class RunProgress:
 
     def _begun(self, message: TrainingBegins) -> None:
         self.live.done, self.live.of = message.done, message.of
-        self.overall = self.bars.add_task(self._all(), total=max(message.steps, 1), note="")
+        self.planned = max(message.steps, 1)
+        self.overall = self.bars.add_task(self._all(), total=self.planned, note="")
         stages, slots = counted(message.of - message.done, "stage"), message.slots
         where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slots))}"
         self._line(
@@ -158,6 +160,8 @@ class RunProgress:
         done = "was trained before, asked in" if message.reused else "done in"
         self._line(f"{message.where.name} {done} {message.seconds:.0f} s")
         self._show()
+        if self.overall is not None and self.live.done == self.live.of:  # the last steps of quick stages were not told
+            self.bars.update(self.overall, completed=self.planned)
 
     def _show(self) -> None:
         """Bars of what is under way; where they cannot move, a line for each now and then."""

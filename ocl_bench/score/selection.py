@@ -18,6 +18,10 @@ class SampleSource(Protocol):
         """What it is called in errors."""
 
     @property
+    def task(self) -> str:
+        """Its task."""
+
+    @property
     def seeds(self) -> Sequence[int]:
         """Its stage-1 seeds."""
 
@@ -67,8 +71,11 @@ def select(
         limit: questions per subset and kind; None takes all.
 
     Raises:
-        OclBenchError: if there is no such subset, seed, stage or question.
+        OclBenchError: if there is no such subset, seed, stage or question, or the runs were not asked the same.
     """
+    if len({source.task for source in sources.values()}) > 1:
+        told = ", ".join(f"{source.where} of {source.task}" for source in sources.values())
+        raise OclBenchError(f"samples are shown side by side of one task: {told}.")
     seeds = _seeds(sources, seed)
     _require_known(sources, subset, stage)
     kind = kind if kind is not None or question is not None else "qa"
@@ -106,6 +113,9 @@ def select(
             f"--question '{question}': no question has this id, entity or variable, or this text in it, among those of "
             "the subset, seed and stage; look for a part of it."
         )
+    for name, source in sources.items():
+        if found and not any(one.run == name for one in found):
+            raise OclBenchError(f"{source.where}: it was asked none of the questions of the others; its data differ.")
     return found
 
 

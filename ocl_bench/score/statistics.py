@@ -27,6 +27,7 @@ POWER = 0.80
 # An end of an interval is no further out than Student's of this confidence: near the pole of Hall's transform it would
 # be beyond every seed, and it then covers hardly more.
 FURTHEST = 0.999
+EQUAL = 1e-9  # apart, and what differs is rounding
 LEAST_SHIFT = 1e-6  # a smaller one moves an interval by less than rounding does
 RESAMPLES = 9999  # flips of signs that are drawn where there are too many to try all
 
@@ -83,7 +84,7 @@ def least_detectable(values: Sequence[float]) -> float | None:
     """
     from scipy.special import nctdtrinc, stdtrit
 
-    if len(set(values)) < 2:
+    if np.ptp(values) < EQUAL:
         return None
     freedom = len(values) - 1
     sem = np.std(np.asarray(values, float), ddof=1) / len(values) ** 0.5

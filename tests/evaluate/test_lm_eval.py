@@ -180,6 +180,7 @@ def test_a_checkpoint_is_not_asked_about_data_that_it_was_not_trained_on(
         ("attributes", {"overrides": SMALL, "seed": 1}),
         ("attributes", {"overrides": SMALL, "stage2_seed": 1}),
         ("attributes", {"overrides": ["source_args.num_entities=120"]}),
+        ("attributes", {"overrides": [*SMALL, 'design.question_format="Ask: {question} ="']}),
         ("world", {}),
     ):
         with pytest.raises(

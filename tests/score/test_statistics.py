@@ -136,6 +136,7 @@ def test_the_least_detectable_effect_has_the_power_that_scipys_noncentral_t_give
 def test_seeds_without_spread_have_no_least_detectable_effect() -> None:
     assert least_detectable([0.3]) is None
     assert least_detectable([0.3, 0.3, 0.3]) is None
+    assert least_detectable([0.05, 0.04999999999999999]) is None  # as means of as many right answers may be
 
 
 def test_interval_of_a_single_seed_is_over_entities_and_says_so() -> None:
