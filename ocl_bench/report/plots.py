@@ -78,7 +78,8 @@ def _read_points(folder: Path, config: RunConfig) -> list[tuple[int, CurvePoint]
             f"{folder}: a submission's curves are on its page; make it with `ocl-bench leaderboard build`."
         )
     if not points:
-        raise OclBenchError(f"{folder}: the run recorded no learning curves (it was run with --no-curves).")
+        why = "no stage is done yet" if config.curves else "it was run with --no_curves"
+        raise OclBenchError(f"{folder}: there are no learning curves ({why}).")
     return points
 
 
