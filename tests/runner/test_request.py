@@ -65,7 +65,8 @@ def test_command_and_python_have_the_fields_of_a_request_with_their_defaults_and
         if name not in ("model", "task"):
             assert f"\n            {name}: {field.description}.\n" in (ocl_bench.run.__doc__ or "")
         if name != "task":
-            assert command[name].help.lower() == f"{field.description}.".lower()
+            told = f"do not {field.description}" if option_of(name).flag is False else field.description
+            assert command[name].help.lower() == f"{told}.".lower()
     assert read() == RunRequest()
     assert (command["tasks"].default,) == inspect.signature(ocl_bench.run_tasks).parameters["tasks"].default
 
@@ -126,7 +127,11 @@ def test_wrong_seeds_are_refused_with_the_option(text: str) -> None:
         parse_seeds(text, "--seeds")
 
 
-@pytest.mark.parametrize("seeds", [True, [0.5], "0,1", [], [1, 1]])
+def test_seeds_may_be_text_in_python_too() -> None:
+    assert check_seeds("4,7", "seeds") == (4, 7) and check_seeds("3", "seeds") == (0, 1, 2)
+
+
+@pytest.mark.parametrize("seeds", [True, [0.5], "0,0", [], [1, 1]])
 def test_wrong_seeds_from_python_are_refused(seeds: Any) -> None:
     with pytest.raises(OclBenchError, match="seeds"):
         check_seeds(seeds, "seeds")
