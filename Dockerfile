@@ -2,7 +2,7 @@
 # the NVIDIA container toolkit.
 #
 #   docker build --tag ocl-bench .
-#   docker run --rm --gpus all --ipc host --volume "$PWD:/work" --user "$(id -u)" ocl-bench run --task cvdb --model …
+#   docker run --rm --gpus all --ipc host --volume "$PWD:/data" --user "$(id -u)" ocl-bench run --task cvdb --model …
 FROM python:3.11.14-slim-bookworm
 
 # Triton, which vLLM's kernels are written in, compiles them when they are first called.
@@ -18,9 +18,9 @@ COPY ocl_bench ocl_bench
 RUN pip install --no-cache-dir --constraint constraints.txt ".[vllm]"
 
 # Caches of the hub, of kernels and of stages go into the folder that is mounted, whoever runs the container.
-ENV HOME=/work HF_HOME=/work/.cache/huggingface OCL_BENCH_CACHE=/work/.cache/ocl-bench
-RUN useradd --uid 1000 --home-dir /work --create-home ocl
+ENV HOME=/data HF_HOME=/data/.cache/huggingface OCL_BENCH_CACHE=/data/.cache/ocl-bench
+RUN useradd --uid 1000 --home-dir /data --create-home ocl
 USER 1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["ocl-bench"]
 CMD ["--help"]

@@ -225,3 +225,9 @@ def test_the_leaderboard_is_what_its_table_says() -> None:
     assert "1–3" in repr(board) and board._repr_html_().count("<table>") == 3
     with pytest.raises(OclBenchError, match="no folder 'results'"):
         ocl_bench.load_leaderboard(BOARD / "results")
+
+
+def test_samples_of_different_tasks_are_not_mixed(tmp_path: Path) -> None:
+    (world,) = (LLAMA.parents[2] / "world" / "ocl-bench__llama-4x64").iterdir()
+    done = call("samples", LLAMA, world, folder=tmp_path)
+    assert done.returncode == 2 and "samples are shown side by side of one task" in done.stderr

@@ -65,7 +65,7 @@ WRONG: dict[str, list[str]] = {
     "--device": ["gpu", "cuda:99", "cuda:x"],
     "--devices": ["x", "0,x", "99"],
     "convert --dataset": ["no-slash", "a b/c", ""],
-    "convert --name": ["no-slash", "a b/c", ""],
+    "convert --name": ["no-slash", "a b/c", "../.."],
     "--engine": WORDS,
     "--engine_args": ["x", "seed=1", "2=3"],
     "--executor": WORDS,

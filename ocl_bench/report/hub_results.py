@@ -11,7 +11,7 @@ from ocl_bench.runner.folder import read_results
 from ocl_bench.runner.manifest import Manifest, read_manifest
 from ocl_bench.score.metrics import main_metric
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # begins with no dot: it becomes folders
 
 
 def hub_name(manifest: Manifest, given: str | None) -> str:
