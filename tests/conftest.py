@@ -301,7 +301,7 @@ def whole_output(whole_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A finished run of two seeds that were asked few questions."""
+    """A finished run of two seeds about few entities."""
     import ocl_bench
 
     def make(folder: Path) -> None:
@@ -309,8 +309,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             "scratch:tiny-16",
             task="attributes",
             seeds=2,
-            limit=12,
-            overrides=["recipe.epochs=[3,2]", "evaluate.sets=[recall]"],
+            overrides=[
+                "source_args.num_entities=80",
+                "recipe.epochs=[3,2]",
+                "evaluate.sets=[recall]",
+                "evaluate.curve_questions=10",
+            ],
             output_path=folder,
         )
 
@@ -325,7 +329,7 @@ def small_submission(small_run: Path, tmp_path_factory: pytest.TempPathFactory) 
     from ocl_bench.leaderboard.submission import Card, write_submission
     from ocl_bench.leaderboard.validate import check
 
-    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few questions asked")
+    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few entities")
     folder = tmp_path_factory.mktemp("submissions")
     submission = write_submission(small_run, folder, "open", "someone/small", card)
     assert check(folder / submission.place).problems == []

@@ -178,11 +178,15 @@ def test_runs_with_the_same_seeds_and_data_are_compared_within_seeds() -> None:
     assert three[1].p == three[2].p == pytest.approx(2 * (found[1].p or 0)), "corrected for two comparisons"
 
 
-def test_what_else_differs_is_said_and_other_seeds_are_not_paired(small_run: Path) -> None:
-    found = ocl_bench.compare(LLAMA, small_run)
+def test_what_else_differs_is_said_and_other_seeds_are_not_paired(small_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["config"]["limit"] = 12
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    found = ocl_bench.compare(LLAMA, run)
     notes = "\n".join(found.notes)
     assert all(one.difference is None or one.difference.test == "welch" for one in found)
-    for said in ("recipes: epochs", "tasks: evaluate.sets", "12 per subset and all", "because their seeds differ"):
+    for said in ("recipes: epochs", "tasks: evaluate", "12 per subset and all", "because their seeds differ"):
         assert said in notes, notes
     world = entry("world", "gpt2-4x64")
     for runs, options, message in (

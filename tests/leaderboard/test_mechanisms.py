@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["source_args.num_entities=60", "recipe.epochs=[2,2]", "evaluate.sets=[]", "evaluate.curve_questions=5"]
     looked_into = [f"evaluate.probes={json.dumps(PROBES)}", f"evaluate.gradients={json.dumps(GRADIENTS)}"]
     return ocl_bench.run(
-        "scratch:tiny-16", task="attributes", seeds=2, limit=6, overrides=[*small, *looked_into],
+        "scratch:tiny-16", task="attributes", seeds=2, overrides=[*small, *looked_into],
         output_path=tmp_path_factory.mktemp("inside"),
     ).folder  # fmt: skip
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import call
+from conftest import WHOLE, call
 
 import ocl_bench
 from ocl_bench.leaderboard.validate import check
 from ocl_bench.runner.manifest import read_manifest
 
 WHO = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@example.org")
-OPEN = (*WHO, "--division", "open", "--notes", "few questions")
+OPEN = (*WHO, "--division", "open", "--notes", "few entities")
 
 
 def on_its_own(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,16 +48,25 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_limited_run_is_refused_for_the_standard_division_with_every_reason(small_run: Path, tmp_path: Path) -> None:
+def test_a_changed_run_is_refused_for_the_standard_division_with_every_reason(small_run: Path, tmp_path: Path) -> None:
     done = call("submit", small_run, *WHO, folder=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     for reason in (
-        "config.limit: only 12 questions per subset were asked",
         "config.seeds: lacks the standard seeds 2, 3, 4",
         "config.task: the task was changed; run the suite's own",
     ):
         assert reason in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_division_takes_a_limited_run(tmp_path: Path) -> None:
+    asked = {**WHOLE, "seeds": 1, "limit": 3, "curves": False}
+    run = ocl_bench.run(**asked, output_path=tmp_path / "runs").folder
+    for words in (WHO, OPEN):
+        done = call("submit", run, *words, folder=tmp_path)
+        assert done.returncode == 2 and done.stdout == ""
+        assert "config.limit: only 3 questions per subset were asked; run without a limit" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_a_submission_is_a_branch_with_one_commit_and_a_second_time_changes_nothing(

@@ -125,9 +125,8 @@ def many_bombs(copy: Copy) -> None:
         copy.write(f"more/{number}.gz", packed)
 
 
-def everything_right(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        row["em_forced"] = int("/qa/" in row["id"])  # a whole definition is too unlikely, which would be said first
+def right(rows: list[dict[str, Any]]) -> None:
+    rows[0].update(em_forced=1, logprob=-0.1)  # were it unlikely, that would be said
 
 
 def clean(value: Any) -> None:
@@ -170,7 +169,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "an empty file": (file(RESULTS, ""), r"^results\.json: is not JSON"),
     "NaN": (text(RESULTS, '"chance": 0.1', '"chance": NaN'), r"^results\.json: holds NaN"),
     "infinity": (text(RESULTS, '"chance": 0.1', '"chance": 1e9990, "x": 1'), r"^results\.json: holds 1e9990, which is no finite"),
-    "a huge number": (text(RESULTS, '"n": 24', '"n": ' + "9" * 5000), r"^results\.json: holds a whole number of 5000 digits"),
+    "a huge number": (text(RESULTS, '"seeds": 2', '"seeds": ' + "9" * 5000), r"^results\.json: holds a whole number of 5000 digits"),
     "a key twice": (text(RESULTS, '"task":', '"task": "x", "task":'), r"^results\.json: has the key 'task' twice"),
     "deep nesting": (file(RESULTS, "[" * 100_000 + "]" * 100_000), r"^results\.json: is nested more than"),
     "nesting that parses": (file(RESULTS, '{"a":' * 200 + "1" + "}" * 200), r"^results\.json: is nested more than"),
@@ -191,7 +190,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "unlikely but the most likely": (
         lines(lambda rows: next(r for r in rows if not r["em_forced"]).update(logprob=-0.1)), r"^seed-0/samples.*more than half of the probability, but em_forced is 0"
     ),
-    "forced but not generated": (lines(everything_right), r"^seed-0/samples.*: em_forced: is 1, but the generated answer is not an accepted one"),
+    "forced but not generated": (lines(right), r"^seed-0/samples.*: em_forced: is 1, but the generated answer is not an accepted one"),
     "an answer of two lines": (lines(lambda rows: rows[0].update(generated="a\nb")), r"^seed-0/samples.*: generated: is not cut at the newline"),
     "a key too many in an answer": (lines(lambda rows: rows[0].update(em=1)), r"^seed-0/samples.*: line 1: em: Extra inputs"),
     "a key too few in an answer": (lines(lambda rows: rows[0].pop("generated")), r"^seed-0/samples.*: line 1: generated: Field required"),
@@ -222,7 +221,7 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "a seed left out": (edit(MANIFEST, put("config", "seeds", to=[0])), r"^manifest\.json: stages: has not exactly the cells seed-0"),
     "a seed added": (edit(MANIFEST, put("config", "seeds", to=[0, 1, 2])), r"^seed-2/samples.jsonl.gz: is missing"),
     "very many seeds": (edit(MANIFEST, put("config", "seeds", to=list(range(2000)))), r"^manifest\.json: config\.seeds: more than 20"),
-    "the limit": (edit(MANIFEST, put("config", "limit", to=None)), r"^seed-0/samples.*: x1 .*: has no answer"),
+    "the limit": (edit(MANIFEST, put("config", "limit", to=12)), r"^manifest\.json: config\.limit: only 12 questions per subset"),
     "modified": (edit(MANIFEST, put("config", "modified", to=False)), r"^manifest\.json: config\.modified: should be true"),
     "optimizer steps": (stage("seed-0", "x1", "optimizer_steps", 10_000), r"^manifest\.json: stages\.seed-0\.x1\.optimizer_steps: is 10000; data and recipe give \d+"),
     "training data": (stage("seed-1", "x2", "records", 7), r"^manifest\.json: stages\.seed-1\.x2\.records: is 7; data and recipe give \d+"),

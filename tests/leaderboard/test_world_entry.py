@@ -13,14 +13,14 @@ import ocl_bench
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.validate import check
 
-CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few questions asked")
+CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few entities")
 
 
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     run = ocl_bench.run(
-        task="world", seeds=2, limit=12, keep="all", output_path=folder / "runs",
+        task="world", seeds=2, keep="all", output_path=folder / "runs",
         overrides=["source_args.num_entities=20", "recipe.epochs=[1,1,4]", "evaluate.curve_questions=5"],
     )  # fmt: skip
     return folder / write_submission(run.folder, folder, "open", "someone/world", CARD).place

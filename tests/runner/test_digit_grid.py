@@ -30,7 +30,7 @@ from ocl_bench.tasks.load import load_task, task_files
 from ocl_bench.tasks.records import read_records
 
 SMALL = {
-    "task": "digit_grid", "seeds": 1, "limit": 10,
+    "task": "digit_grid", "seeds": 1,
     "overrides": ("source_args.num_entities=40", "recipe.epochs=[3]", "recipe.draws_per_epoch=256"),
 }  # fmt: skip
 SETTINGS = [part for override in SMALL["overrides"] for part in ("--set", override)]
@@ -53,7 +53,7 @@ def small_grid(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_a_run_has_the_scores_of_every_task_and_its_answers_are_grids(small_grid: Any) -> None:
     assert small_grid.gaps.keys() >= {"ocl_gap", "meta_ocl_gap", "d1_binding_gap"}
-    assert small_grid.metrics["d1_cons"]["choice"].n == 10
+    assert small_grid.metrics["d1_cons"]["choice"].n == 16
     assert small_grid.results.sets["recall"].metrics.keys() >= {"d1_cons", "d2_cons"}
     records = {record.id: record for record in read_records(small_grid.folder / "seed-0" / "data.jsonl")}
     answers = read_answers(small_grid.folder / "seed-0" / "x1x2" / "answers.jsonl")
@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_with_the_same_scans_to_the_same_bytes(small_
 
 
 def test_a_submission_passes_the_checks_and_its_page_shows_the_pictures(small_grid: Any, tmp_path: Path) -> None:
-    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC0-1.0", notes="few questions asked")
+    card = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC0-1.0", notes="few entities")
     submission = write_submission(small_grid.folder, tmp_path / "results", "open", "someone/reader", card)
     assert check(tmp_path / "results" / submission.place).problems == []
     (entry,) = load_entries(tmp_path / "results")

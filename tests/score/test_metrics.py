@@ -42,7 +42,7 @@ def further() -> Iterator[Metric]:
     unregister(metric.name)
 
 
-CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few questions asked")
+CARD = Card(submitted_by="A. Researcher", contact="a@example.org", license="CC-BY-4.0", notes="few entities")
 
 
 def test_a_further_metric_is_in_results_tables_schema_site_and_checks(

@@ -75,6 +75,10 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
     modified = not is_standard(config.model, config.task, config.recipe)
     if config.modified != modified:
         checked.add(MANIFEST, "config.modified", f"should be {str(modified).lower()}")
+    if config.limit is not None:
+        checked.add(
+            MANIFEST, "config.limit", f"only {config.limit} questions per subset were asked; run without a limit"
+        )
     if submission.division == "open":
         if not submission.notes:
             checked.add(SUBMISSION, "notes", "say what differs from the standard division")
@@ -95,8 +99,6 @@ def check_division(checked: Checked, submission: Submission, manifest: Manifest)
         checked.add(MANIFEST, "config.seeds", f"lacks the standard seeds {', '.join(map(str, missing))}")
     if 0 not in config.stage2_seeds:
         checked.add(MANIFEST, "config.stage2_seeds", "lacks the standard stage-2 seed 0")
-    if config.limit is not None:
-        checked.add(MANIFEST, "config.limit", f"only {config.limit} questions per subset were asked")
     if config.model.source == "folder":
         checked.add(
             MANIFEST, "config.model.source", "nobody else has these weights; publish them, or use the open division"

@@ -97,7 +97,8 @@ def changed_after(bench: Bench) -> Outcome:
     (records_of(path) / VERIFICATION).write_text(json.dumps(verification(path)))
     forgery = bench.forgery()
     for row in forgery.answers["seed-0"]:
-        row["logprob"] = row["logprob"] if row["em_forced"] else round(row["logprob"] - 0.01, 6)
+        if "/qa/" not in row["id"] and not row["em_forced"]:  # no learning curve shows these
+            row["logprob"] = round(row["logprob"] - 0.01, 6)
     forgery.write(bench.results)
     return built(bench.board, bench.folder)
 

@@ -118,12 +118,12 @@ COPIES: dict[str, Act] = {
     "six copies with noise": beside(many),
 }
 
-# Entries that were asked other questions are not compared: in the standard division all are asked the same.
-HARMLESS = {"another's answers, fewer of them"}
+# Only entries that were asked the same questions are compared, which is why nobody may leave some out.
+OTHERWISE = {
+    "another's answers, fewer of them": r"config\.limit: only 8 questions per subset",
+    "another's run, under a name that differs in case": rf"{SAID}|upper and lower case only",
+}
 ATTACKS = [
-    Attack(
-        "copies", name, act, rf"{SAID}|upper and lower case only" if "case" in name else SAID, name not in HARMLESS,
-        allowed=8.0 if "six copies" in name else 3.0,
-    )
+    Attack("copies", name, act, OTHERWISE.get(name, SAID), allowed=8.0 if "six copies" in name else 3.0)
     for name, act in COPIES.items()
-]  # fmt: skip
+]

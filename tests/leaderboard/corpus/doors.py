@@ -15,7 +15,7 @@ from ocl_bench.leaderboard.validate import check_new
 
 SECRET = "the-secret"
 WHO = ("--by", "A. Researcher", "--contact", "a@example.org")
-OPEN = (*WHO, "--division", "open", "--notes", "few questions")
+OPEN = (*WHO, "--division", "open", "--notes", "few entities")
 
 
 def checked(submission: Path, within: Path) -> Outcome:

@@ -135,7 +135,7 @@ SUBMITTED: dict[str, tuple[Act, str]] = {
     "notes that never end": (told("--notes", "few " * 1000), r"--notes"),
     "an open run without notes": (words(*NAMED, *WHO, "--division", "open"), r"notes: say what differs"),
     "a division of its own": (words(*NAMED, *WHO, "--division", "gold"), r"--division"),
-    "few questions for the standard division": (words(*NAMED, *WHO), r"only 12 questions per subset"),
+    "few entities for the standard division": (words(*NAMED, *WHO), r"config\.task: the task was changed"),
     "a dataset that leads up": (words(*NAMED, *OPEN, "--to", "hf:../x"), r"--to"),
     "a dataset elsewhere": (words(*NAMED, *OPEN, "--to", "https://example.org/x"), r"--to"),
     "a dataset with an option": (words(*NAMED, *OPEN, "--to", "hf:org/data@main"), r"--to"),
