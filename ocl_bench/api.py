@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocl_bench.errors import OclBenchError
 from ocl_bench.files import require_writable
 from ocl_bench.frames import to_pandas
 from ocl_bench.tasks.load import Overrides, as_overrides, load_task
@@ -324,6 +325,10 @@ def samples(
 
 
 def _folder(run: RunResult | Path | str) -> Path:
+    if not isinstance(run, RunResult | Path | str):
+        raise OclBenchError(
+            f"{type(run).__name__}: give runs, or their folders, one by one, as in compare(one, other)."
+        )
     return run.folder if isinstance(run, RunResult) else Path(run)
 
 

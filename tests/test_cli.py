@@ -60,6 +60,7 @@ def test_data_build_writes_the_released_records(tmp_path: Path) -> None:
         (["run", "--set", "design.alfa=1"], "did you mean 'alpha'"),
         (["run", "--set", "design.fractions.unseen=.5"], "sum to 1.4"),
         (["run", "--set", "design.alpha"], "write it as key=value"),
+        (["run", "--set", "recipe.epochs=[1"], "--set recipe.epochs=[1 line 1"),
         (["run", "--recipe", "papr"], "did you mean 'paper'"),
         (["run", "--output_path", "/proc/none"], "choose another with --output_path"),
         (["run", "--config", "none.yaml"], "none.yaml"),

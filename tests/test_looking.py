@@ -192,6 +192,7 @@ def test_what_else_differs_is_said_and_other_seeds_are_not_paired(small_run: Pat
     for runs, options, message in (
         ((LLAMA, world), {}, r"A \(.* is of attributes version 2 and B .* of world version 2"),
         ((LLAMA,), {}, "two or more"),
+        (([LLAMA, GPT2],), {}, "list: give runs, or their folders, one by one"),
         ((LLAMA, GPT2), {"gaps": ["meta_ocl"]}, "did you mean 'meta_ocl_gap'"),
         ((LLAMA, GPT2), {"metric": "chioce"}, "did you mean 'choice'"),
         ((LLAMA, GPT2), {"metric": "em_first"}, "no gap in em_first in common"),

@@ -155,7 +155,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), include_path: Sequence
     path = Path(name) if name.endswith((".yaml", ".yml")) else find(name)
     data: dict[str, Any] = read_with_includes(path, find)
     for override in overrides:
-        apply_override(data, override)
+        apply_override(data, override, "recipe.")
     given = " ".join(f"recipe.{override}" for override in overrides)
     recipe = Recipe.parse(data, f"{path} with --set {given}" if overrides else str(path))
     if recipe.recipe != path.stem:

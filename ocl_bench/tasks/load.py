@@ -121,18 +121,19 @@ def as_overrides(overrides: Overrides) -> tuple[str, ...]:
         raise OclBenchError(f"overrides: {error}; use numbers, strings, lists and mappings only.") from None
 
 
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key of `data` in place, as in `design.alpha=0.9`."""
+def apply_override(data: dict[str, Any], override: str, below: str = "") -> None:
+    """Set one dotted key of `data` in place, as in `design.alpha=0.9`; `below` is what the user wrote before it."""
     key, equals, value = override.partition("=")
     parts = key.strip().split(".")
+    where = f"--set {below}{override}"
     if not equals or not all(parts):
-        raise OclBenchError(f"--set {override}: write it as key=value, such as design.alpha=0.9.")
+        raise OclBenchError(f"{where}: write it as key=value, such as design.alpha=0.9.")
     for part in parts[:-1]:
         inner = data.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise OclBenchError(f"--set {override}: '{part}' is a value and has no keys below it.")
+            raise OclBenchError(f"{where}: '{part}' is a value and has no keys below it.")
         data = inner
-    data[parts[-1]] = parse_yaml(value, f"--set {override}")
+    data[parts[-1]] = parse_yaml(value, where)
 
 
 def _find(name: str, include_path: Sequence[Path]) -> Path:

@@ -30,6 +30,10 @@ def read_columns(path: Path, wanted: Sequence[str], most: int | None) -> dict[st
     if not path.exists():
         raise OclBenchError(f"{path}: there is no such file; source_args.path is relative to the task file.")
     names, columns, rows = _of_json_lines(path) if _kind(path) == ".jsonl" else _of_arrow(path, wanted)
+    if len(names) == 1 and (other := {";", "\t", "|"} & set(names[0])):
+        raise OclBenchError(
+            f"{path}: its columns are parted by {min(other)!r}; save it with commas, or as .tsv with tabs."
+        )
     for name in wanted:
         if names.count(name) != 1:
             raise OclBenchError(

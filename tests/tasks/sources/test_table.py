@@ -161,6 +161,9 @@ FAULTS: dict[str, tuple[Callable[[Path], object], dict[str, Any], list[str]]] = 
     "no column of a question": (
         lambda path: None, {"questions": {"ocean": "Which of {entity}?"}}, ["no column 'ocean'", "river"],
     ),
+    "parted by something else": (
+        lambda path: path.write_text("river;sea;km;code\na;b;1;2\n"), {}, ["rivers.csv: its columns are parted by ';'"],
+    ),
     "a column twice": (
         lambda path: path.write_text("river,sea,km,code,sea\na,b,1,2,c\n"), {}, ["column 'sea' is there twice"],
     ),
