@@ -102,6 +102,21 @@ def test_the_hub_reads_each_gap_of_a_submission(tmp_path: Path) -> None:
     assert all("10 seeds; task version 2" in str(one.notes) for one in entries)
 
 
+def test_what_was_limited_says_so_wherever_it_goes(tmp_path: Path) -> None:
+    run = shutil.copytree(SUBMISSION, tmp_path / "run", ignore=shutil.ignore_patterns("seed-*"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["config"]["limit"] = 7
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for place, options, said in (
+        ("hub", ("--dataset", "me/world"), "only 7 questions per subset"),
+        ("every-eval-ever", ("--by", "A. Lab"), '"questions_per_subset": "7"'),
+    ):
+        done = call("convert", run, "--to", place, *options, "--output_path", tmp_path / place, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (path,) = (path for path in (tmp_path / place).rglob("*") if path.is_file())
+        assert said in " ".join(path.read_text().split())
+
+
 def every_eval_ever() -> Any:
     """The schema, from the project's own package."""
     (path,) = (one for one in metadata.files("every-eval-ever") or () if one.name == "eval.schema.json")

@@ -157,6 +157,7 @@ def _result(
                 "recipe": results.recipe,
                 "finetuning_seeds": seeds,
                 "differs_from_the_standard": str(manifest.config.modified).lower(),
+                "questions_per_subset": str(manifest.config.limit or "all"),
             },
         },
     }
