@@ -32,7 +32,7 @@ def exact_match_first(generated: str, answers: Sequence[str]) -> float:
 
 def f1(generated: str, answers: Sequence[str]) -> float:
     """Harmonic mean of word precision and recall, the best over the accepted answers."""
-    return max(_f1(generated, answer) for answer in answers)
+    return max([_f1(generated, answer) for answer in answers])
 
 
 @lru_cache(maxsize=2**16)
