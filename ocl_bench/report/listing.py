@@ -1,4 +1,4 @@
-"""Tables of what there is to run: tasks, and what other packages bring. Shown at once, and so without much to import."""
+"""Tables of what there is to run: tasks, and what other packages bring. Shown at once, so with little to import."""
 
 from collections.abc import Sequence
 
