@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.leaderboard.checks.answers import check_answers
+from ocl_bench.leaderboard.checks.answers import check_answers, read_fingerprints
 from ocl_bench.leaderboard.checks.code import check_code
 from ocl_bench.leaderboard.checks.copies import Seen
 from ocl_bench.leaderboard.checks.curves import check_curves
@@ -170,9 +170,19 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
         checked = check(folder, initial)
         if not checked.problems:
             for other in accepted:  # one after the other: a folder may be there only until the next is asked for
-                seen.look(check(other))
+                seen.look(_accepted(other))
             checked.problems = seen.look(checked)
     return checked
+
+
+def _accepted(folder: Path) -> Checked:
+    """An accepted submission, as far as others are compared with it; checked again if it cannot just be read."""
+    checked = Checked(folder)
+    with _noted(checked), _without_collection(), own_parts_only():
+        contents = read_all(checked)
+        if checked.submission is not None and checked.manifest is not None:
+            read_fingerprints(checked, contents)
+    return check(folder) if checked.problems else checked
 
 
 def _look(checked: Checked, names: set[str], seen: Seen) -> Checked:

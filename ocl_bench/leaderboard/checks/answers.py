@@ -148,6 +148,18 @@ def _check_record(
         checked.add(MANIFEST, f"{where}.engine", "is not that of the run")
 
 
+def read_fingerprints(checked: Checked, contents: Mapping[str, bytes]) -> None:
+    """The fingerprints of a submission that was accepted, and so checked: its answers are only read."""
+    manifest = checked.manifest
+    assert manifest is not None
+    for cell in manifest.config.cells:
+        name = f"{cell.name}/{SAMPLES}"
+        answers = _answers(checked, name, contents.get(name, b""))
+        for stage in cell.owned(manifest.config.task):
+            own = [one for one in answers if one.stage == stage.name]
+            checked.fingerprint[cell.name, stage.name] = _fingerprint(own)
+
+
 def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
     compute = manifest.config.compute
     return question_settings(
