@@ -6,15 +6,15 @@ process lives: this is for processes of the suite's own, and for none that a use
 
 import sys
 
-from transformers.utils import is_datasets_available, is_scipy_available, is_sklearn_available
+# Trainer's own data (with pandas), losses of object detection, assisted generation.
+_hidden = [name for name in ("datasets", "scipy", "sklearn") if name not in sys.modules]
+for _name in _hidden:
+    sys.modules[_name] = None  # type: ignore[assignment]  # as Python has it of what cannot be imported
+try:
+    from transformers.utils import is_datasets_available, is_scipy_available, is_sklearn_available
 
-# Trainer's data (with pandas), losses of object detection, assisted generation.
-for _name, _is_available in (
-    ("datasets", is_datasets_available),
-    ("scipy", is_scipy_available),
-    ("sklearn", is_sklearn_available),
-):
-    if _name not in sys.modules:
-        sys.modules[_name] = None  # type: ignore[assignment]  # as Python has it of what cannot be imported
+    for _is_available in (is_datasets_available, is_scipy_available, is_sklearn_available):
         _is_available()  # which it remembers
+finally:
+    for _name in _hidden:
         del sys.modules[_name]
