@@ -206,6 +206,7 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
 
     The same command again goes on where it was interrupted, and takes what is there already.
     """
+    import ocl_bench.lean  # noqa: F401 # a second less until training begins
     from ocl_bench import api
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.runner.request import names
