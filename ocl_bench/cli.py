@@ -206,6 +206,7 @@ def run(ctx: click.Context, /, as_json: bool, tasks: str, **options: Any) -> Non
 
     The same command again goes on where it was interrupted, and takes what is there already.
     """
+    import ocl_bench.lean  # noqa: F401 # a second less until training begins
     from ocl_bench import api
     from ocl_bench.runner.progress import RunProgress
     from ocl_bench.runner.request import names
@@ -306,8 +307,7 @@ def ls(kind: str | None, include_path: tuple[Path, ...]) -> None:
     """
     from ocl_bench.finetune.recipe import load_recipe, recipe_files
     from ocl_bench.models.spec import scratch_models
-    from ocl_bench.report.tables import plugin_table, task_table
-    from ocl_bench.runner.parts import listed
+    from ocl_bench.report.listing import plugin_table, task_table
     from ocl_bench.study.schema import load_study, study_files
     from ocl_bench.tasks.groups import all_groups
     from ocl_bench.tasks.load import all_tasks
@@ -326,6 +326,8 @@ def ls(kind: str | None, include_path: tuple[Path, ...]) -> None:
         if one == "tasks":
             _echo_table(task_table(list(all_tasks(include_path))) + "\n" * (kind is None))
         elif one == "plugins":
+            from ocl_bench.runner.parts import listed  # the most to import, and last
+
             if (plugins := listed()) or kind:
                 click.echo("\n" * (kind is None) + (plugin_table(plugins) if plugins else "no package brings any part"))
         else:

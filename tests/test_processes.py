@@ -220,3 +220,14 @@ def test_neither_template_nor_children_outlive_the_parent(how: signal.Signals | 
         parent.send_signal(how)
     assert parent.wait(timeout=60) == (0 if how is None else -how)
     assert not psutil.wait_procs(started, timeout=10)[1]
+
+
+def test_a_lean_process_has_what_transformers_does_without() -> None:
+    code = (
+        "import sys, ocl_bench.lean\n"
+        "from importlib.util import find_spec\n"
+        "from transformers.utils import is_datasets_available, is_scipy_available\n"
+        "print(is_datasets_available(), is_scipy_available(), find_spec('scipy') is not None, 'scipy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False", "True", "False"]

@@ -45,7 +45,8 @@ class Initial:
     def __enter__(self) -> "Initial":
         return self
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process, if there is none, before it is needed."""
         if self._process is None and find_spec("torch") is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
@@ -74,7 +75,7 @@ class Initial:
             `parameters`, and `weights`: seed → sha256 of the weights, as far as time allows, and none of a large
             model; or `error`: why none can be made. None without torch.
         """
-        self._start()
+        self.start()
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
@@ -104,6 +105,7 @@ def main() -> None:
     with suppress(OSError, ValueError):  # not all systems have this limit
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     # Before time is taken: torch and what transformers imports late take seconds.
+    import ocl_bench.lean  # isort: skip
     import transformers
 
     import ocl_bench.models.load  # noqa: F401

@@ -5,26 +5,25 @@ the answers. What a submitter says of the run (optimizer steps, learning rates, 
 and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
-import atexit
 import gc
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.leaderboard.checks.answers import check_answers
+from ocl_bench.leaderboard.checks.answers import check_answers, read_fingerprints
 from ocl_bench.leaderboard.checks.code import check_code
 from ocl_bench.leaderboard.checks.copies import Seen
 from ocl_bench.leaderboard.checks.curves import check_curves
 from ocl_bench.leaderboard.checks.data import check_vocabulary, rebuild
 from ocl_bench.leaderboard.checks.identity import check_division, check_files, check_identity, check_place
-from ocl_bench.leaderboard.checks.initial_weights import check_initial
+from ocl_bench.leaderboard.checks.initial_weights import begun_with, check_initial
 from ocl_bench.leaderboard.checks.mechanisms import check_mechanisms
 from ocl_bench.leaderboard.checks.plausible import check_plausible
 from ocl_bench.leaderboard.checks.reading import Checked, read_all
@@ -41,7 +40,7 @@ from ocl_bench.score.text import exact_match
 
 EXAMPLES = 5  # right and wrong answers kept of each subset
 MAX_CELLS = 20  # a standard submission has 5
-MIN_SHARE = 4  # submissions for a process of its own, which takes 2 s to start, and 8 s more to import torch
+MIN_SHARE = 4  # submissions for a process of its own, which takes 1 s to start, and 2 to 4 s to build a task's data
 MAX_PROCESSES = 8  # of 470 MB each
 MAX_NAMES = 10_000  # of one folder of the leaderboard, which may hold very many models
 
@@ -89,32 +88,67 @@ def check_all(paths: Sequence[Path]) -> Iterator[Checked]:
 
 
 def _each(folders: Sequence[Path]) -> Iterator[Checked]:
-    """Every folder checked, in their order: many of them by several processes, each with a share of the folders."""
+    """Every folder checked, in their order: many of them by several processes. Initial weights are made by one."""
     processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_PROCESSES)
     processes = min(processes, len(folders) // MIN_SHARE)
-    if processes < 2:
-        with Initial() as own:
-            yield from (check(folder, own) for folder in folders)
-        return
-    # Not forked: who calls this may have threads.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
-        try:
-            yield from pool.map(_check_one, folders)
-        except BrokenProcessPool:
-            raise OclBenchError("a process that checked submissions was killed, perhaps for its memory.") from None
+    with Initial() as initial:
+        if processes < 2:
+            yield from (check(folder, initial) for folder in folders)
+            return
+        initial.start()  # it takes seconds, in which there is something to check
+        waiting: dict[int, Checked] = {}
+        number = 0
+        for place, checked in _shared(folders, processes):
+            waiting[place] = _with_initial(checked, initial)
+            while number in waiting:
+                yield waiting.pop(number)
+                number += 1
 
 
-_initial: Initial | None = None  # of a process of several
+def _shared(folders: Sequence[Path], processes: int) -> Iterator[tuple[int, Checked]]:
+    """Every folder's number and what was found in it, as they are done: each process keeps to a task, built once."""
+    left: dict[str, list[int]] = {}
+    for number, folder in enumerate(folders):
+        left.setdefault("/".join(folder.parts[-3:-2]), []).append(number)
+    begun: set[str] = set()
 
+    def next_of(task: str) -> str | None:
+        """The task to go on with: the same, one that nobody has begun, or one with enough for two."""
+        if left.get(task):
+            return task
+        return max(
+            (one for one, numbers in left.items() if numbers and (one not in begun or len(numbers) >= MIN_SHARE)),
+            key=lambda one: (one not in begun, len(left[one])),
+            default=None,
+        )
 
-def _begin() -> None:
-    global _initial
-    _initial = Initial()
-    atexit.register(_initial.__exit__, None, None, None)
+    with ExitStack() as stack:
+        # Not forked: who calls this may have threads.
+        pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(processes)]
+        for pool in pools:
+            stack.enter_context(pool)
+        busy: dict[Future[Checked], tuple[ProcessPoolExecutor, str, int]] = {}
 
+        def give(pool: ProcessPoolExecutor, last: str) -> None:
+            task = next_of(last)
+            if task is not None:
+                begun.add(task)
+                number = left[task].pop(0)
+                busy[pool.submit(check, folders[number])] = pool, task, number
 
-def _check_one(folder: Path) -> Checked:
-    return check(folder, _initial)
+        for pool in pools:
+            give(pool, "")
+        while busy:
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                pool, task, number = busy.pop(future)
+                try:
+                    found = future.result()
+                    give(pool, task)
+                except BrokenProcessPool:
+                    raise OclBenchError(
+                        "a process that checked submissions was killed, perhaps for its memory."
+                    ) from None
+                yield number, found
 
 
 def is_revoked(checked: Checked) -> bool:
@@ -136,9 +170,19 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
         checked = check(folder, initial)
         if not checked.problems:
             for other in accepted:  # one after the other: a folder may be there only until the next is asked for
-                seen.look(check(other))
+                seen.look(_accepted(other))
             checked.problems = seen.look(checked)
     return checked
+
+
+def _accepted(folder: Path) -> Checked:
+    """An accepted submission, as far as others are compared with it; checked again if it cannot just be read."""
+    checked = Checked(folder)
+    with _noted(checked), _without_collection(), own_parts_only():
+        contents = read_all(checked)
+        if checked.submission is not None and checked.manifest is not None:
+            read_fingerprints(checked, contents)
+    return check(folder) if checked.problems else checked
 
 
 def _look(checked: Checked, names: set[str], seen: Seen) -> Checked:
@@ -159,16 +203,33 @@ def check(folder: Path, initial: Initial | None = None) -> Checked:
         initial: makes its model's initial weights again, if all else is right; None leaves them unchecked.
     """
     checked = Checked(folder)
-    try:
+    with _noted(checked), _without_collection(), own_parts_only():
         if folder.is_symlink() or not folder.is_dir():
             checked.add("", "", "is not a folder of a submission")
-            return checked
-        with _without_collection(), own_parts_only():
-            _check_all(checked, initial)
-    except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
-        checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
+        else:
+            _check_all(checked)
     checked.problems = sorted(set(checked.problems))
     checked.samples = _examples(checked)
+    return _with_initial(checked, initial) if initial is not None else checked
+
+
+@contextmanager
+def _noted(checked: Checked) -> Iterator[None]:
+    """Whatever a submission may bring about, it is refused and the next one is looked at."""
+    try:
+        yield
+    except Exception as error:
+        checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
+
+
+def _with_initial(checked: Checked, initial: Initial) -> Checked:
+    """The submission with its initial weights checked, if all else is right."""
+    if not checked.problems and checked.begun_with:
+        with _noted(checked), own_parts_only():
+            check_initial(checked, initial)
+        if checked.problems:
+            checked.problems, checked.samples = sorted(set(checked.problems)), []
+    checked.begun_with = {}
     return checked
 
 
@@ -211,7 +272,7 @@ def check_name(checked: Checked) -> None:
             checked.add(SUBMISSION, "model", taken)
 
 
-def _check_all(checked: Checked, initial: Initial | None) -> None:
+def _check_all(checked: Checked) -> None:
     contents = read_all(checked)
     submission, manifest = checked.submission, checked.manifest
     if submission is None:
@@ -237,5 +298,5 @@ def _check_all(checked: Checked, initial: Initial | None) -> None:
         check_training(checked, manifest, datasets)
         check_answers(checked, manifest, datasets, contents)
         check_curves(checked, manifest, datasets, contents)
-        if initial is not None and not checked.problems:
-            check_initial(checked, manifest, datasets, initial)
+        if not checked.problems:
+            checked.begun_with = begun_with(manifest, datasets)

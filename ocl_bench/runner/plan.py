@@ -266,7 +266,6 @@ class Fit:
     def _read(self, records: list[Record], tokenizer: Any, encoder: Any) -> None:
         """Check what is trained and read of the model's insides: of the first dataset also whether it has them."""
         from ocl_bench.evaluate.probe_checks import check_layers, check_probes
-        from ocl_bench.finetune.adapter import adaptable
         from ocl_bench.models.load import outline
 
         name, task, probes = self.spec.name, self.choice.task, self.choice.task.evaluate.probes
@@ -276,6 +275,8 @@ class Fit:
         model = outline(self.spec, self.config, tokenizer)
         for number in range(len(task.stages)):
             if (adapter := self.choice.recipe.of_stage(number).adapter) is not None:
+                from ocl_bench.finetune.adapter import adaptable  # imports peft, and that Trainer
+
                 adaptable(model, adapter, f"--model {name}")
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         if probes is not None:

@@ -30,7 +30,7 @@ from ocl_bench.runner.schedule import Place, Schedule
 from ocl_bench.runner.serving import Serving
 
 # What a worker imports in the end, in the order in which it would.
-PRELOAD = ("ocl_bench.runner.worker", "ocl_bench.runner.perform")
+PRELOAD = ("ocl_bench.lean", "ocl_bench.runner.worker", "ocl_bench.runner.perform")
 
 BEAT_SECONDS = 10.0  # after which a run says that it is there
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.score.metrics import METRICS, Metric
@@ -69,10 +70,12 @@ class Scores:
             lambda: defaultdict(lambda: defaultdict(list))
         )
         for sample in samples:
-            if stages.get(sample.record.subset) == sample.stage:
-                self.samples[sample.record.subset][sample.seed][sample.stage2_seed].append(sample)
+            subset = sample.record.subset
+            if stages.get(subset) == sample.stage:
+                self.samples[subset][sample.seed][sample.stage2_seed].append(sample)
         # Each is asked for by every metric, or by several gaps.
         self._per_seed: dict[tuple[str, str], dict[int, float]] = {}
+        self._of: dict[tuple[str, int, int], tuple[Sequence[Any], ...]] = {}
         self._questions: dict[str, int] = {}
         self._chance: dict[tuple[str, str], float] = {}
 
@@ -102,8 +105,8 @@ class Scores:
         """Mean chance level of its questions."""
         which = metric.name, subset
         if which not in self._chance:
-            every = (one for by in self.samples[subset].values() for own in by.values() for one in own)
-            self._chance[which] = fmean(metric.chance(one.chance, one.record) for one in every)
+            every = [one for by in self.samples[subset].values() for own in by.values() for one in own]
+            self._chance[which] = fmean([metric.chance(one.chance, one.record) for one in every])
         return self._chance[which]
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
@@ -112,23 +115,35 @@ class Scores:
         if which not in self._per_seed:
             found = self._per_seed[which] = {}
             for seed, by_stage2 in self.samples[subset].items():
-                measured = [self._measured(metric, own) for own in by_stage2.values()]
+                measured = [
+                    [
+                        value
+                        for value in map(metric.measure, *self._columns(subset, seed, stage2_seed))
+                        if value is not None
+                    ]
+                    for stage2_seed in by_stage2
+                ]
                 if all(measured):
                     found[seed] = fmean(map(fmean, measured))
         return self._per_seed[which]
 
-    @staticmethod
-    def _measured(metric: Metric, samples: Iterable[Sample]) -> list[float]:
-        of = metric.measure  # a call less for each of a million
-        return [value for one in samples if (value := of(one.answer, one.record, one.values)) is not None]
+    def _columns(self, subset: str, seed: int, stage2_seed: int) -> tuple[Sequence[Any], ...]:
+        """What metrics are computed from, a column each: every metric goes over them."""
+        which = subset, seed, stage2_seed
+        if which not in self._of:
+            own = self.samples[subset][seed][stage2_seed]
+            self._of[which] = tuple(zip(*((one.answer, one.record, one.values) for one in own), strict=True))
+        return self._of[which]
 
     def per_entity(self, metric: Metric, subset: str, seed: int) -> dict[str, float]:
         """Entity → mean over questions and stage-2 seeds, for one seed."""
         merged: dict[str, list[float]] = defaultdict(list)
         for own in self.samples[subset][seed].values():
             for one in own:
-                merged[one.record.entity] += self._measured(metric, [one])
-        return {entity: fmean(values) for entity, values in merged.items() if values}
+                value = metric.measure(one.answer, one.record, one.values)
+                if value is not None:
+                    merged[one.record.entity].append(value)
+        return {entity: fmean(values) for entity, values in merged.items()}
 
 
 def score_set(samples: Iterable[Sample], task: Task) -> SetScores:

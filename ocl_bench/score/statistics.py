@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -125,15 +126,21 @@ def sign_flip_p(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
-    if 2 ** len(values) > RESAMPLES:
-        signs, extra = _drawn_signs(len(values)), 1  # the flips that were seen are one more
-    else:
-        signs, extra = np.array(list(itertools.product((1.0, -1.0), repeat=len(values)))).T.copy(), 0
+    signs = _signs(len(values))
+    extra = int(2 ** len(values) > RESAMPLES)  # the flips that were seen are one more
     own = np.asarray(values, float)
     observed, means = own.mean(), (signs * own[:, None]).mean(axis=0)
     slack = abs(observed) * 100 * np.finfo(float).eps
     extreme = min(np.count_nonzero(means <= observed + slack), np.count_nonzero(means >= observed - slack))
     return min(1.0, float((extreme + extra) / (len(means) + extra) * 2))
+
+
+@lru_cache(maxsize=8)
+def _signs(seeds: int) -> NDArray[np.float64]:
+    """Flips of a sign for each seed, of shape (seeds, flips): all there are, or RESAMPLES of very many."""
+    if 2**seeds > RESAMPLES:
+        return _drawn_signs(seeds)
+    return np.array(list(itertools.product((1.0, -1.0), repeat=seeds))).T.copy()
 
 
 def _drawn_signs(seeds: int) -> NDArray[np.float64]:

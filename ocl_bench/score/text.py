@@ -21,8 +21,7 @@ def normalize(text: str) -> str:
 
 def exact_match(generated: str, answers: Sequence[str]) -> float:
     """1.0 if the generated text equals one of the accepted answers after normalisation, else 0.0."""
-    said = normalize(generated)
-    return float(said in map(normalize, answers))
+    return float(generated in answers or normalize(generated) in map(normalize, answers))
 
 
 def exact_match_first(generated: str, answers: Sequence[str]) -> float:
@@ -32,7 +31,7 @@ def exact_match_first(generated: str, answers: Sequence[str]) -> float:
 
 def f1(generated: str, answers: Sequence[str]) -> float:
     """Harmonic mean of word precision and recall, the best over the accepted answers."""
-    return max(_f1(generated, answer) for answer in answers)
+    return max([_f1(generated, answer) for answer in answers])
 
 
 @lru_cache(maxsize=2**16)

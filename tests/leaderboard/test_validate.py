@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from tampering import Copy
 from ocl_bench.leaderboard.checks.answers import LAST_DIGITS
 from ocl_bench.leaderboard.submission import Card, write_submission
 from ocl_bench.leaderboard.untrusted import MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_UNPACKED_BYTES
-from ocl_bench.leaderboard.validate import check, find_submissions
+from ocl_bench.leaderboard.validate import check, check_all, find_submissions
 from ocl_bench.tasks.schema import Task
 
 MANIFEST, RESULTS, SUBMISSION, CONFIG = "manifest.json", "results.json", "submission.json", "config.json"
@@ -591,6 +592,22 @@ def test_a_folder_of_results_may_hold_nothing_else(copy: Copy) -> None:
     assert problems.pop(copy.path.name) == []
     assert "submission.json: is missing" in problems.pop(half.name)
     assert problems == {name: ["is not a folder of a submission"] for name in ("loose.txt", "elsewhere")}
+
+
+def test_many_are_checked_by_several_processes_and_told_in_their_order(
+    small_submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    honest = tmp_path / "results" / Path(*small_submission.parts[-3:])
+    shutil.copytree(small_submission, honest)
+    for number in range(9):
+        folder = tmp_path / "results" / f"task_{number % 2}" / f"org__model-{number}" / "config-0123456789ab"
+        folder.mkdir(parents=True)
+        (folder / SUBMISSION).write_text("{}")
+    found = list(check_all([tmp_path / "results"]))
+    assert [one.folder for one in found] == list(find_submissions(tmp_path / "results"))
+    assert [one.folder for one in found if not one.problems] == [honest]
+    assert not any(one.begun_with for one in found), "initial weights were not looked at"
 
 
 def test_checking_needs_no_torch(small_submission: Path) -> None:

@@ -20,7 +20,7 @@ from ocl_bench.leaderboard.checks.consistency import (
     unchanged_stages,
     untold_trainings,
 )
-from ocl_bench.leaderboard.checks.data import Dataset, is_own, questions_of
+from ocl_bench.leaderboard.checks.data import Asked, Dataset, is_own, questions_of
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
 from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_line, printable
@@ -28,12 +28,10 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
 from ocl_bench.runner.identity import EvaluationIdentity, content_key
 from ocl_bench.runner.manifest import Manifest
-from ocl_bench.score.metrics import group_values
 from ocl_bench.score.result import Results
 from ocl_bench.score.samples import samples_of
 from ocl_bench.score.score import score_samples
 from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.records import Record
 
 # Of a task that is not the suite's: those of `attributes`, in ten seeds, and a quarter more.
 MAX_ANSWERS = 180_000
@@ -63,8 +61,8 @@ def check_answers(
     for cell in manifest.config.cells:
         name = f"{cell.name}/{SAMPLES}"
         stages = [stage.name for stage in cell.owned(manifest.config.task)]
-        asked = _asked(datasets[cell], manifest, cell, stages)
-        wanted = sum(map(len, asked.values()))
+        asked = {stage: questions_of(datasets[cell], manifest, cell, stage) for stage in stages}
+        wanted = sum(len(questions.by_id) for questions in asked.values())
         left -= wanted
         if left < 0:
             checked.add(MANIFEST, "config.task", f"asks for more than {MAX_ANSWERS} answers in all")
@@ -73,21 +71,21 @@ def check_answers(
             complete = False
             continue
         answers = _answers(checked, name, contents[name])
-        values = group_values(datasets[cell])
-        complete &= _all_answered(checked, name, answers, asked)
-        by_stage: dict[str, list[SubmittedAnswer]] = {stage: [] for stage in stages}
-        for one in answers:
-            if one.id in asked.get(one.stage, {}):
-                by_stage[one.stage].append(one)
+        by_stage = _as_asked(answers, asked)
+        if by_stage is None:
+            complete &= _all_answered(checked, name, answers, asked)
+            by_stage = {stage: [] for stage in stages}
+            for one in answers:
+                if one.stage in asked and one.id in asked[one.stage].by_id:
+                    by_stage[one.stage].append(one)
         for stage, own in by_stage.items():
             checked.fingerprint[cell.name, stage] = _fingerprint(own)
             where = {"seed": cell.seed, "stage2_seed": cell.stage2_seed}
-            checked.samples += samples_of(own, asked[stage], chance, values, stage=stage, **where)
-            settings = _settings(manifest, datasets[cell].sha256(asked[stage].values()))
-            _check_record(checked, manifest, cell, stage, own, settings)
+            checked.samples += samples_of(own, asked[stage].by_id, chance, datasets[cell].values, stage=stage, **where)
+            _check_record(checked, manifest, cell, stage, own, _settings(manifest, asked[stage].sha256))
         checked.problems += unchanged_stages(name, by_stage)
         word_level = is_word_level(manifest, cell, datasets[cell])
-        every = {id: record for questions in asked.values() for id, record in questions.items()}
+        every = {id: record for questions in {*asked.values()} for id, record in questions.by_id.items()}
         checked.problems += few(
             name, [*inconsistent_answers(name, answers, every, manifest, cell, checked.config, word_level)]
         )
@@ -96,15 +94,16 @@ def check_answers(
         _check_results(checked, manifest, checked.results)
 
 
-def _asked(records: Dataset, manifest: Manifest, cell: Cell, stages: Sequence[str]) -> dict[str, Mapping[str, Record]]:
-    """Stage → id → question, found once for all stages that are asked alike."""
-    task = manifest.config.task
-    when = {stage.name: task.when(number) for number, stage in enumerate(task.stages)}
-    questions: dict[tuple[bool, bool], Mapping[str, Record]] = {}
-    for stage in stages:
-        if when[stage] not in questions:
-            questions[when[stage]] = {one.id: one for one in questions_of(records, manifest, cell, stage)}
-    return {stage: questions[when[stage]] for stage in stages}
+def _as_asked(answers: list[SubmittedAnswer], asked: Mapping[str, Asked]) -> dict[str, list[SubmittedAnswer]] | None:
+    """The answers of each stage, if they are those to all questions in the order in which they were asked."""
+    found, start = {}, 0
+    for stage, questions in asked.items():
+        own = answers[start : start + len(questions.ids)]
+        if [one.id for one in own] != questions.ids or any(one.stage != stage for one in own):
+            return None
+        found[stage] = own
+        start += len(own)
+    return found if start == len(answers) else None
 
 
 def _check_record(
@@ -147,6 +146,18 @@ def _check_record(
         checked.add(MANIFEST, f"{where}.facts.prompts_sha256", "is no sha256: 64 digits from 0 to f")
     if record.engine != manifest.engine:
         checked.add(MANIFEST, f"{where}.engine", "is not that of the run")
+
+
+def read_fingerprints(checked: Checked, contents: Mapping[str, bytes]) -> None:
+    """The fingerprints of a submission that was accepted, and so checked: its answers are only read."""
+    manifest = checked.manifest
+    assert manifest is not None
+    for cell in manifest.config.cells:
+        name = f"{cell.name}/{SAMPLES}"
+        answers = _answers(checked, name, contents.get(name, b""))
+        for stage in cell.owned(manifest.config.task):
+            own = [one for one in answers if one.stage == stage.name]
+            checked.fingerprint[cell.name, stage.name] = _fingerprint(own)
 
 
 def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
@@ -225,11 +236,9 @@ def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswe
     return answers
 
 
-def _all_answered(
-    checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Mapping[str, Record]]
-) -> bool:
+def _all_answered(checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Asked]) -> bool:
     given = Counter((one.stage, one.id) for one in answers)
-    wanted = {(stage, id) for stage, questions in asked.items() for id in questions}
+    wanted = {(stage, id) for stage, questions in asked.items() for id in questions.by_id}
     faults = {
         "has no answer": wanted - set(given),
         "was not asked": set(given) - wanted,

@@ -74,13 +74,14 @@ def inconsistent_answers(
         word_level: whether the tokenizer is the suite's own.
     """
     vocabulary = math.log(max(2, _vocabulary_size(config)))
+    low = max(-vocabulary, UNLIKELY)  # nothing above is too low for any number of tokens
     unlikely, differing, not_chosen = [], [], []
     for one in answers:
         record = asked.get(one.id)
         if record is None:
             continue
         where = f"{one.stage} {one.id}"
-        if one.generated != one.generated.partition("\n")[0].strip():
+        if "\n" in one.generated or one.generated != one.generated.strip():
             yield Problem(name, f"{where}: generated", "is not cut at the newline and stripped")
         if one.logprob != round(one.logprob, LOGPROB_DIGITS):
             yield Problem(name, f"{where}: logprob", f"has more than {LOGPROB_DIGITS} decimals")
@@ -98,12 +99,14 @@ def inconsistent_answers(
             if one.generated == record.completion.strip():
                 differing.append(Problem(name, f"{where}: em_forced", "is 0, but just that answer was generated"))
         else:
-            tokens = count_tokens(record.completion) if word_level else len(record.completion.encode()) + 1
-            if one.logprob < -vocabulary * max(1, tokens):
-                text = f"is {one.logprob:g}, less than a guess among all tokens, but em_forced is 1"
-                yield Problem(name, f"{where}: logprob", text)
-            elif one.logprob < UNLIKELY * (1 if word_level else max(1, count_tokens(record.completion))):
-                unlikely.append(Problem(name, f"{where}: logprob", f"is {one.logprob:g}, but em_forced is 1"))
+            if one.logprob < low:  # which few are: tokens are counted of these alone
+                tokens = count_tokens(record.completion) if word_level else len(record.completion.encode()) + 1
+                if one.logprob < -vocabulary * max(1, tokens):
+                    text = f"is {one.logprob:g}, less than a guess among all tokens, but em_forced is 1"
+                    yield Problem(name, f"{where}: logprob", text)
+                elif one.logprob < UNLIKELY * (1 if word_level else max(1, count_tokens(record.completion))):
+                    text = f"is {one.logprob:g}, but em_forced is 1"
+                    unlikely.append(Problem(name, f"{where}: logprob", text))
             if not exact_match(one.generated, record.answers):
                 text = "is 1, but the generated answer is not an accepted one"
                 differing.append(Problem(name, f"{where}: em_forced", text))
@@ -185,22 +188,21 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
     """What no training gives: knowledge of what was not taught yet, one score for all."""
     stages = [stage.name for stage in manifest.config.task.stages]
     late = set(stages[manifest.config.task.first_x2_stage :])
-    right: dict[tuple[str, str, str, str], list[tuple[float, float]]] = {}
+    right: dict[tuple[int, int, str, str, str], list[tuple[float, float]]] = {}
     for sample in checked.samples:
         record = sample.record
         untaught = record.subset == "unseen" or (record.subset in LATE_SUBSETS and sample.stage not in late)
         if untaught and record.set == "qa":
-            name = Cell(sample.seed, sample.stage2_seed).name
             for metric in (EM, CHOICE):
-                value = metric.of(sample.answer, record)
+                value = metric.measure(sample.answer, record, sample.values)
                 if value is not None:
-                    guess = metric.chance(sample.chance, record)
-                    right.setdefault((name, sample.stage, record.subset, metric.name), []).append((value, guess))
-    for (name, stage, subset, metric_name), found in right.items():
+                    which = sample.seed, sample.stage2_seed, sample.stage, record.subset, metric.name
+                    right.setdefault(which, []).append((value, metric.chance(sample.chance, record)))
+    for (seed, stage2_seed, stage, subset, metric_name), found in right.items():
         share, chance = (fmean(values) for values in zip(*found, strict=True))
         if share > chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found)):
             told = f"{metric_name} is {share:.2f} on what was not taught yet"
-            yield Problem(f"{name}/{SAMPLES}", f"{stage} {subset}", told)
+            yield Problem(f"{Cell(seed, stage2_seed).name}/{SAMPLES}", f"{stage} {subset}", told)
     for cell in manifest.config.cells:
         owned = [checked.fingerprint.get((cell.name, stage.name)) for stage in cell.owned(manifest.config.task)]
         shown = [one[0][one[0] < -1e-3] for one in owned if one is not None]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from ocl_bench.evaluate.curve import CurvePoint, curve_epochs
-from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.leaderboard.checks.consistency import ends_at_samples, is_possible, wrong_losses
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked, few
@@ -24,10 +23,10 @@ def check_curves(
     checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], contents: Mapping[str, bytes]
 ) -> None:
     """Curves are of the questions that a run shows, and end where the samples are."""
-    by_cell: dict[str, dict[tuple[str, str], Sample]] = defaultdict(dict)
+    by_cell: dict[tuple[int, int], dict[tuple[str, str], Sample]] = defaultdict(dict)
     for sample in checked.samples:
-        by_cell[Cell(sample.seed, sample.stage2_seed).name][sample.stage, sample.record.id] = sample
-    left = MAX_POINTS
+        by_cell[sample.seed, sample.stage2_seed][sample.stage, sample.record.id] = sample
+    left, task = MAX_POINTS, manifest.config.task
     for cell in manifest.config.cells:
         name = f"{cell.name}/{CURVES}"
         if name not in contents:
@@ -37,16 +36,13 @@ def check_curves(
         points = _points(checked, name, contents[name], left)
         left -= len(points)
         checked.curves[cell] = points
-        task, shown = manifest.config.task, {}
-        samples: dict[tuple[bool, bool], list[Record]] = {}  # once for all stages that are asked alike
-        when = {stage.name: task.when(number) for number, stage in enumerate(task.stages)}
-        for stage in cell.owned(task):
-            if when[stage.name] not in samples:
-                questions = datasets[cell].asked_after(task, stage.name, None, cell.seed)
-                numbers = curve_sample(questions, task.evaluate.curve_questions)
-                samples[when[stage.name]] = [questions[n] for n in numbers]
-            shown[stage.name] = samples[when[stage.name]]
-        _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.name])
+        shown = {
+            stage.name: datasets[cell]
+            .asked_after(task, stage.name, None, cell.seed)
+            .in_curves(task.evaluate.curve_questions)
+            for stage in cell.owned(task)
+        }
+        _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.seed, cell.stage2_seed])
 
 
 def _points(checked: Checked, name: str, content: bytes, most: int) -> list[CurvePoint]:

@@ -4,12 +4,13 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.questions import asked_after
+from ocl_bench.evaluate.sampling import curve_sample
 from ocl_bench.files import json_text, sha256
 from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
 from ocl_bench.finetune.recipe import StageRecipe
@@ -20,6 +21,7 @@ from ocl_bench.models.word_level import count_tokens, vocabulary
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import vocabulary_sha256
 from ocl_bench.runner.manifest import Manifest
+from ocl_bench.score.metrics import group_values
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
 from ocl_bench.tasks.records import Record, texts
@@ -39,6 +41,33 @@ BUILD_SECONDS = 12.0
 MAX_SUITE_RECORDS = 450_000
 
 
+class Asked:
+    """Questions that are asked together, and what several checks want of them."""
+
+    def __init__(self, records: Iterable[Record], digest: Callable[[Iterable[Record]], str]) -> None:
+        self.records = list(records)
+        self.by_id = {record.id: record for record in self.records}
+        self._digest = digest
+        self._curves: dict[int, list[Record]] = {}
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Their ids, in the order in which they are asked."""
+        return list(self.by_id)
+
+    @cached_property
+    def sha256(self) -> str:
+        """What `dataset_sha256` gives for them."""
+        return self._digest(self.by_id.values())
+
+    def in_curves(self, per_subset: int) -> list[Record]:
+        """Those that learning curves are of, of so many a subset."""
+        if per_subset not in self._curves:
+            numbers = curve_sample(self.records, per_subset)
+            self._curves[per_subset] = [self.records[number] for number in numbers]
+        return self._curves[per_subset]
+
+
 class Dataset(list[Record]):
     """The records of a cell of a task. What several checks, or submissions of the same task, ask of it is found once.
 
@@ -50,7 +79,8 @@ class Dataset(list[Record]):
         self._lines = {record.id: line_of(record) for record in self}
         self._trained: dict[str, tuple[list[Record], str]] = {}
         self._pools: dict[tuple[str, str], list[Pool]] = {}
-        self._asked: dict[tuple[str, int | None, int], list[Record]] = {}
+        self._tokens: dict[tuple[str, str, int, bool], tuple[int, int]] = {}
+        self._asked: dict[tuple[tuple[bool, bool], int | None, int], Asked] = {}
 
     def trained_on(self, stage: Stage) -> tuple[list[Record], str]:
         """The records that a stage trains on, and their sha256."""
@@ -67,12 +97,41 @@ class Dataset(list[Record]):
             self._pools[key] = epoch_pools(stage, recipe, self)
         return self._pools[key]
 
-    def asked_after(self, task: Task, stage: str, limit: int | None, seed: int) -> list[Record]:
+    def asked_after(self, task: Task, stage: str, limit: int | None, seed: int) -> Asked:
         """The questions that are asked after a stage of the task that this is built of."""
-        key = stage, limit, seed
+        key = task.when([one.name for one in task.stages].index(stage)), limit, seed
         if key not in self._asked:
-            self._asked[key] = asked_after(task, stage, self, limit, seed)
+            self._asked[key] = Asked(asked_after(task, stage, self, limit, seed), self.sha256)
         return self._asked[key]
+
+    @cached_property
+    def values(self) -> dict[str, frozenset[str]]:
+        """What answers may be; see `metrics.group_values`."""
+        return group_values(self)
+
+    def token_range(self, stage: Stage, recipe: StageRecipe, epochs: int, word_level: bool) -> tuple[int, int]:
+        """Least and most tokens that a stage of so many epochs gives its model.
+
+        Where each word is a token they are counted; other tokenizers have at most one for a byte, and three special
+        ones. Over all epochs each record of a pool is used equally often, plus or minus one.
+        """
+        key = stage.model_dump_json(), recipe.model_dump_json(), epochs, word_level
+        if key not in self._tokens:
+            lengths = [
+                (self.tokens[one.id],) * 2
+                if word_level
+                else (1, len(one.prompt.encode()) + len(one.completion.encode()) + 3)
+                for one in self.trained_on(stage)[0]
+            ]
+            found = [0, 0]
+            for pool in self.pools(stage, recipe):
+                times, left = divmod(epochs * pool.per_epoch, max(1, len(pool.numbers)))
+                for end in (0, 1):
+                    own = [lengths[number][end] for number in pool.numbers]
+                    found[end] += times * sum(own)
+                    found[end] += sum(sorted(own, reverse=end == 1)[:left]) if left else 0
+            self._tokens[key] = found[0], found[1]
+        return self._tokens[key]
 
     @cached_property
     def words(self) -> list[str]:
@@ -241,6 +300,6 @@ def check_vocabulary(checked: Checked, manifest: Manifest, datasets: Mapping[Cel
         checked.add(CONFIG, "vocab_size", f"is {printable(str(tokens))}; the task's own tokenizer has {words} tokens")
 
 
-def questions_of(records: Dataset, manifest: Manifest, cell: Cell, stage: str) -> list[Record]:
+def questions_of(records: Dataset, manifest: Manifest, cell: Cell, stage: str) -> Asked:
     """The questions that a cell was asked at the end of one of its stages."""
     return records.asked_after(manifest.config.task, stage, manifest.config.limit, cell.seed)

@@ -13,22 +13,33 @@ from ocl_bench.runner.manifest import Manifest, Provenance, StageRecord, process
 from ocl_bench.text import fitted
 
 
-def check_initial(checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], initial: Initial) -> None:
-    """Make the initial weights again and compare; only of models with the suite's own tokenizer.
+def begun_with(manifest: Manifest, datasets: Mapping[Cell, Dataset]) -> dict[int, list[str]]:
+    """Seed of each initial weights → the words that its tokens are; empty if the tokenizer is not the suite's own."""
+    first = _first(manifest)
+    if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
+        return {}
+    # Without pad, unknown and end.
+    return {cell.init_seed(manifest.config.task): datasets[cell].words[3:] for cell in first}
+
+
+def _first(manifest: Manifest) -> list[Cell]:
+    """Cells that train the first stage themselves."""
+    return [cell for cell in manifest.config.cells if cell.owner(manifest.config.task, 0) == cell]
+
+
+def check_initial(checked: Checked, initial: Initial) -> None:
+    """Make the initial weights again and compare; only of models with the suite's own tokenizer (`begun_with`).
 
     Weights are compared with those of the same processor, by name and vector units (older runs do not tell theirs: they
     are taken for those of here), and the same versions; and of another processor, if those of
     any of its seeds agree. Normal and uniform numbers are the same on every x86 processor that was tried, but Mamba's
     weights go through exp and log, whose last digits are not.
     """
-    task = manifest.config.task
-    first = [cell for cell in manifest.config.cells if cell.owner(task, 0) == cell]
-    if not all(is_word_level(manifest, cell, datasets[cell]) for cell in first):
-        return
-    # Without pad, unknown and end.
-    words = {cell.init_seed(task): datasets[cell].words[3:] for cell in first}
+    manifest = checked.manifest
+    assert manifest is not None
+    task, first = manifest.config.task, _first(manifest)
     args = manifest.config.model.args
-    made = initial.of(checked.config, words, args.dtype, args.attn_implementation)
+    made = initial.of(checked.config, checked.begun_with, args.dtype, args.attn_implementation)
     if made is None:
         return
     if "error" in made:

@@ -49,6 +49,7 @@ class Checked:
         samples: every sample, with all that is derived, while it is checked; afterwards a few, as examples.
         fingerprint: cell's name and stage → of every answer, in the order of the questions' ids, the log-probability
             (float32) and a hash of the generated text (uint32).
+        begun_with: seed of the initial weights → the words that its tokens are, until these weights are checked.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Checked:
     curves: dict[Cell, list[CurvePoint]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     fingerprint: dict[tuple[str, str], tuple[Floats, Hashes]] = field(default_factory=dict)
+    begun_with: dict[int, list[str]] = field(default_factory=dict)
 
     def add(self, file: str, where: str, message: str) -> None:
         """Note a problem."""

@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from ocl_bench.finetune.epoch import Pool
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.leaderboard.checks.consistency import is_word_level
 from ocl_bench.leaderboard.checks.data import Dataset
@@ -16,7 +15,6 @@ from ocl_bench.runner.identity import BaseIdentity, content_key
 from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import Manifest, StageRecord
 from ocl_bench.runner.store import is_weights
-from ocl_bench.tasks.records import Record
 
 
 def check_stages(checked: Checked, manifest: Manifest) -> None:
@@ -134,8 +132,8 @@ def check_training(checked: Checked, manifest: Manifest, datasets: Mapping[Cell,
             if getattr(record, key) != value:
                 checked.add(MANIFEST, f"{where}.{key}", f"is {getattr(record, key)}; data and recipe give {value}")
         _check_rates(checked, own, record, where)
-        tokens = datasets[cell].tokens if is_word_level(manifest, cell, datasets[cell]) else None
-        least, most = _tokens(records, pools, record.epochs, tokens)
+        word_level = is_word_level(manifest, cell, datasets[cell])
+        least, most = datasets[cell].token_range(stage, own, record.epochs, word_level)
         if not least <= record.real_tokens <= most:
             range_text = f"{least}" if least == most else f"{least} to {most}"
             checked.add(MANIFEST, f"{where}.real_tokens", f"is {record.real_tokens}; the data have {range_text}")
@@ -145,33 +143,6 @@ def _steps(drawn: int, record: StageRecord) -> int:
     """Optimizer steps of an epoch: micro-batches are gathered to the effective batch."""
     micro = max(1, record.micro_batch_size)
     return math.ceil(math.ceil(drawn / micro) / max(1, record.effective_batch_size // micro))
-
-
-def _tokens(
-    records: Sequence[Record], pools: Sequence[Pool], epochs: int, tokens: Mapping[str, int] | None
-) -> tuple[int, int]:
-    """Least and most tokens that a stage gives its model.
-
-    Args:
-        records: what it trains on.
-        pools: what an epoch has of them; over all epochs each of a pool is used equally often, plus or minus one.
-        epochs: epochs.
-        tokens: id → tokens of a record if each word is one, else None: other tokenizers have at most one for a byte,
-            and three special ones.
-    """
-    lengths: list[tuple[int, int]] = []
-    for record in records:
-        if tokens is not None:
-            lengths.append((tokens[record.id], tokens[record.id]))
-        else:
-            lengths.append((1, len(record.prompt.encode()) + len(record.completion.encode()) + 3))
-    found = [0, 0]
-    for pool in pools:
-        times, left = divmod(epochs * pool.per_epoch, max(1, len(pool.numbers)))
-        for end in (0, 1):
-            own = [lengths[number][end] for number in pool.numbers]
-            found[end] += times * sum(own) + (sum(sorted(own, reverse=end == 1)[:left]) if left else 0)
-    return found[0], found[1]
 
 
 def _check_rates(checked: Checked, recipe: StageRecipe, record: StageRecord, where: str) -> None:

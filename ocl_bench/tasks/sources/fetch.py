@@ -4,17 +4,19 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import httpx2
+from typing import TYPE_CHECKING
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256_of_file
+
+if TYPE_CHECKING:
+    import httpx2
 
 Progress = Callable[[int, int | None], None]
 
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0  # doubles with every attempt that brings nothing new
-TIMEOUT = httpx2.Timeout(30.0)
+TIMEOUT = 30.0  # seconds, of connecting, and between two pieces
 
 
 def download(url: str, target: Path, *, sha256: str | None, size: int | None, progress: Progress) -> None:
@@ -48,6 +50,8 @@ def download(url: str, target: Path, *, sha256: str | None, size: int | None, pr
 
 def _until_whole(url: str, part: Path, progress: Progress) -> None:
     """Ask again, from where the last answer ended, until everything is there."""
+    import httpx2
+
     failed = 0
     with httpx2.Client(follow_redirects=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as client:
         while True:
@@ -68,7 +72,7 @@ class _TryAgainError(Exception):
     """The server's trouble, which may pass."""
 
 
-def _one_request(client: httpx2.Client, url: str, part: Path, progress: Progress) -> None:
+def _one_request(client: "httpx2.Client", url: str, part: Path, progress: Progress) -> None:
     have = _size(part)
     validator = _validator_path(part).read_text() if have and _validator_path(part).is_file() else None
     if have and validator is None:  # nothing would tell whether the rest belongs to the same file
@@ -97,7 +101,7 @@ def _one_request(client: httpx2.Client, url: str, part: Path, progress: Progress
         raise _TryAgainError(f"{done} of {total} bytes came")
 
 
-def _keep_validator(part: Path, headers: httpx2.Headers) -> None:
+def _keep_validator(part: Path, headers: "httpx2.Headers") -> None:
     etag = headers.get("ETag")
     strong = etag if etag and not etag.startswith("W/") else None
     validator = strong or headers.get("Last-Modified")
