@@ -88,10 +88,10 @@ def make_table(size: int, folder: Path) -> None:
     """The people of `cvdb_sample` again and again, each time with other names."""
     import csv
 
-    with (ROOT / "ocl_bench" / "tasks" / "sources" / "cvdb_sample.csv").open(newline="") as file:
+    with (ROOT / "ocl_bench" / "tasks" / "sources" / "cvdb_sample.csv").open(newline="", encoding="latin-1") as file:
         people = list(csv.DictReader(file))
     columns = list(people[0])
-    with (folder / "people.csv").open("w", newline="") as file:
+    with (folder / "people.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for number in range(size):
