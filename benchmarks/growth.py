@@ -110,6 +110,7 @@ def build_table(size: int, folder: Path) -> Work:
     from ocl_bench.tasks.build import build
     from ocl_bench.tasks.load import load_task
 
+    build(load_task("cvdb_sample"), seed=0)  # what is imported on the way is
     return lambda: build(load_task(str(folder / "people.yaml")), seed=0)
 
 
@@ -212,7 +213,7 @@ def make_run(entities: int, seeds: int, folder: Path) -> None:
     from ocl_bench.tasks.build import build
     from ocl_bench.tasks.records import dataset_sha256
 
-    real = next(path.parent for path in (folder / "real").rglob("manifest.json"))
+    real = _real(folder)
     manifest, rng = read_manifest(real), random.Random(0)
     first = manifest.config.cells[0]
     told = {"task": attributes(entities), "seeds": tuple(range(seeds)), "limit": None}
@@ -247,9 +248,14 @@ def make_real(folder: Path) -> None:
         raise click.ClickException(done.stderr)
 
 
+def _real(folder: Path) -> Path:
+    return next(path.parent for path in (folder / "real").rglob("manifest.json"))
+
+
 def score(size: int, folder: Path) -> Work:
     from ocl_bench.runner.folder import score_run
 
+    score_run(_real(folder))  # what is imported on the way is
     return lambda: score_run(folder / "run")
 
 
@@ -328,6 +334,7 @@ def ranks(size: int, folder: Path) -> Work:
     from ocl_bench.leaderboard.table import markdown, ranked
 
     found = list(_submissions(size))
+    markdown(ranked(found[:3]))  # what is imported on the way is
     return lambda: markdown(ranked(found))
 
 
@@ -336,6 +343,7 @@ def data_files(size: int, folder: Path) -> Work:
     from ocl_bench.leaderboard.table import ranked
 
     entries = ranked(list(_submissions(size)))
+    write_data(entries[:3], folder)
     return lambda: write_data(entries, folder)
 
 
@@ -344,6 +352,7 @@ def pages(size: int, folder: Path) -> Work:
     from ocl_bench.leaderboard.table import ranked
 
     entries = ranked(list(_submissions(size)))
+    write_site(entries[:3], folder / "site")
     return lambda: write_site(entries, folder / "site").name
 
 

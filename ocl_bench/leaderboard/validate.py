@@ -6,17 +6,16 @@ and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
 import atexit
-import gc
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
+from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.checks.answers import check_answers
 from ocl_bench.leaderboard.checks.code import check_code
@@ -163,7 +162,7 @@ def check(folder: Path, initial: Initial | None = None) -> Checked:
         if folder.is_symlink() or not folder.is_dir():
             checked.add("", "", "is not a folder of a submission")
             return checked
-        with _without_collection(), own_parts_only():
+        with without_collection(), own_parts_only():
             _check_all(checked, initial)
     except Exception as error:  # whatever a submission may bring about, it is refused and the next one is looked at
         checked.add("", "", f"the checks failed on it ({type(error).__name__}: {printable(str(error))})")
@@ -187,18 +186,6 @@ def _examples(checked: Checked) -> list[Sample]:
             if found[which] <= EXAMPLES:
                 kept.append(sample)
     return kept
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Do without the search for cycles: 10^5 records and answers have none, and it takes a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def check_name(checked: Checked) -> None:
