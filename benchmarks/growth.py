@@ -385,7 +385,7 @@ def copies(size: int, folder: Path) -> Work:
 PAIRS = "every pair is compared"
 PARTS = {
     "build: attributes": Part("entities", build_attributes),
-    "build: world": Part("entities", build_world, most=30_000),
+    "build: world": Part("entities", build_world, most=10_000),
     "build: table": Part("entities", build_table, make_table, most=100_000),
     "data to first step": Part("entities", encode),
     "train: one step": Part("entities", train_step),
@@ -521,7 +521,7 @@ def _linear(panel: Any, colour: str) -> None:
 
 
 @click.command()
-@click.option("--entities", default=30_000, show_default=True, help="The most; a million takes an hour and 16 GiB.")
+@click.option("--entities", default=10_000, show_default=True, help="The most.")
 @click.option("--seeds", default=100, show_default=True, help="The most.")
 @click.option("--submissions", default=300, show_default=True, help="The most.")
 @click.option("--only", multiple=True, help="Only parts whose name has this in it.")
