@@ -31,6 +31,7 @@ ENTRIES = ROOT / "leaderboard" / "results"
 STEPS, BATCH = 20, 64
 QUICK = {"entities": 300, "seeds": 3, "submissions": 10}
 LINEARITHMIC = 1.2  # the slope of n log n in the lowest decade that is fitted, and some noise
+SHOWN = {"seconds": "processor time [s]", "mib": "memory [MiB]"}
 LEAST_MIB, LEAST_SECONDS = 1.0, 1e-3  # less is not told from nothing
 
 Work = Callable[[], Any]
@@ -491,28 +492,27 @@ def draw(points: Sequence[dict[str, Any]], path: Path) -> None:
     from ocl_bench.report.figures import GREY, MARKERS, PAGE, PALETTE, figure
 
     axes = list(dict.fromkeys(point["axis"] for point in points))
-    with figure(path, PAGE, 5.0, points) as drawn:
+    with figure(path, PAGE, 5.5, points) as drawn:
         panels = drawn.subplots(2, len(axes), squeeze=False)
         for column, axis in enumerate(axes):
             parts = list(dict.fromkeys(point["part"] for point in points if point["axis"] == axis))
-            for row, (what, label) in enumerate((("seconds", "processor time [s]"), ("mib", "memory [MiB]"))):
-                panel = panels[row][column]
+            for panel, (what, label) in zip(panels[:, column], SHOWN.items(), strict=True):
                 for number, name in enumerate(parts):
                     own = [point for point in points if point["part"] == name]
                     values = [max(LEAST_MIB, one[what]) if what == "mib" else one[what] for one in own]
-                    style = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
-                    panel.plot([one["size"] for one in own], values, label=name.removeprefix(f"{axis}: "), **style)
+                    shown = name.removeprefix("leaderboard: ").removesuffix(f": {axis}")
+                    style = {"color": PALETTE[number], "marker": MARKERS[number], "label": shown}
+                    panel.plot([one["size"] for one in own], values, **style)
                 panel.set(xscale="log", yscale="log", xlabel=axis)
                 _linear(panel, GREY)
-                if column == 0:
-                    panel.set_ylabel(label)
-            drawn_legend = panels[0][column].legend(loc="upper left", fontsize=6)
-            drawn_legend.set_in_layout(False)
+                panel.set_ylabel(label if column == 0 else "")
+            panels[1, column].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
 
 
 def _linear(panel: Any, colour: str) -> None:
     """Guides of slope 1, behind the lines."""
     (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    low, high = low / 2, high * 2  # so that what is flat looks flat
     start = low
     while start / right * left < high:
         panel.plot([left, right], [start, start * right / left], color=colour, lw=0.5, ls="--", zorder=0)
