@@ -392,7 +392,7 @@ PARTS = {
     "data to first step": Part("entities", encode),
     "train: one step": Part("entities", train_step),
     "evaluate": Part("entities", evaluate, most=30_000),
-    "score": Part("entities", score, lambda size, folder: make_run(size, 2, folder), most=30_000),
+    "score": Part("entities", score, lambda size, folder: make_run(size, 2, folder), most=10_000),
     "score: seeds": Part("seeds", score, lambda size, folder: make_run(200, size, folder), least=1),
     "samples: seeds": Part("seeds", samples, lambda size, folder: make_run(200, size, folder), least=1),
     "validate: seeds": Part("seeds", validate, make_submission, least=1, most=10),
@@ -523,7 +523,7 @@ def _linear(panel: Any, colour: str) -> None:
 
 
 @click.command()
-@click.option("--entities", default=10_000, show_default=True, help="The most.")
+@click.option("--entities", default=30_000, show_default=True, help="The most.")
 @click.option("--seeds", default=100, show_default=True, help="The most.")
 @click.option("--submissions", default=300, show_default=True, help="The most.")
 @click.option("--only", multiple=True, help="Only parts whose name has this in it.")
