@@ -552,10 +552,17 @@ def main(
                 click.echo(json.dumps(points[-1]), err=True)
     click.echo(table(summary(points)))
     figures, results = (output_path, output_path) if output_path else (FIGURE.parent, ROOT / "benchmarks" / "results")
+    write(points, figures, results / f"{name}.json")
+
+
+def write(points: Sequence[dict[str, Any]], figures: Path, results: Path) -> None:
+    """The points as a figure and as JSON."""
+    from ocl_bench.runner.manifest import processor, versions
+
     for ending in (".svg", ".png"):
         draw(points, figures / f"{FIGURE.stem}{ending}")
-    content = {"points": points, "slopes": summary(points)}
-    (results / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    content = {"processor": processor(), "versions": versions(), "slopes": summary(points), "points": points}
+    results.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
