@@ -137,8 +137,9 @@ class _SeedSamples(Mapping[int, Iterator[Sample]]):
             records = self._records[seed, stage2_seed]
             asked, values = {record.id: record for record in records}, group_values(records)
             for one in stages:
-                which = {"stage": one.stage, "seed": seed, "stage2_seed": stage2_seed}
-                yield from samples_of(one.rows, asked, self._chance, values, **which)
+                yield from samples_of(
+                    one.rows, asked, self._chance, values, stage=one.stage, seed=seed, stage2_seed=stage2_seed
+                )
 
 
 def below_bars(

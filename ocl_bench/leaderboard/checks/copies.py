@@ -67,7 +67,7 @@ def is_copy(first: Fingerprint, second: Fingerprint) -> bool:
     # Every pair of entries is compared: counting takes a fourth of the time of picking out what is telling.
     if np.count_nonzero((logprobs == others) & telling) / count > EQUAL_LOGPROBS:
         return True
-    agreeing = np.count_nonzero((said == also_said) & telling) / count
+    agreeing = float(np.count_nonzero((said == also_said) & telling) / count)
     return agreeing > AGREEING and _rank_correlation(logprobs[telling], others[telling]) > CORRELATED
 
 
