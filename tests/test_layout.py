@@ -24,7 +24,8 @@ ABOVE = {
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},
 }
 BASE = {
-    "contract", "errors", "files", "frames", "registry", "processes", "forking", "template", "text", "plugins",
+    "collection", "contract", "errors", "files", "frames", "registry", "processes", "forking", "template", "text",
+    "plugins",
 }  # fmt: skip
 
 

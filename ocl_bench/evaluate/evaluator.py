@@ -133,7 +133,7 @@ class Observed:
     Attributes:
         seed, stage2_seed: the model's seeds.
         stage: the stage at whose end it was looked at; empty if that was before the first.
-        rows: the rows.
+        rows: the rows, which may be read from a file each time that they are gone through.
     """
 
     seed: int

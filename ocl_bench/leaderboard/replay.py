@@ -222,7 +222,8 @@ def gaps_after_x2(run: Path, task: Task) -> dict[str, dict[str, dict[int, dict[i
             )
             if sample.record.set == "qa"
         ]  # fmt: skip
-        scores = Scores(samples, stages)
+        scores = Scores(stages, lambda seed: ())
+        scores.add(cell.seed, samples)
         for gap, (upper, lower) in GAPS.items():
             if not {upper, lower} <= set(scores.subsets) or not {stages[upper], stages[lower]} <= late:
                 continue

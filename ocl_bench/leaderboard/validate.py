@@ -5,7 +5,6 @@ the answers. What a submitter says of the run (optimizer steps, learning rates, 
 and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
-import gc
 import itertools
 import os
 from collections import Counter
@@ -16,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
+from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard.checks.answers import check_answers, read_fingerprints
 from ocl_bench.leaderboard.checks.code import check_code
@@ -178,7 +178,7 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
 def _accepted(folder: Path) -> Checked:
     """An accepted submission, as far as others are compared with it; checked again if it cannot just be read."""
     checked = Checked(folder)
-    with _noted(checked), _without_collection(), own_parts_only():
+    with _noted(checked), without_collection(), own_parts_only():
         contents = read_all(checked)
         if checked.submission is not None and checked.manifest is not None:
             read_fingerprints(checked, contents)
@@ -203,7 +203,7 @@ def check(folder: Path, initial: Initial | None = None) -> Checked:
         initial: makes its model's initial weights again, if all else is right; None leaves them unchecked.
     """
     checked = Checked(folder)
-    with _noted(checked), _without_collection(), own_parts_only():
+    with _noted(checked), without_collection(), own_parts_only():
         if folder.is_symlink() or not folder.is_dir():
             checked.add("", "", "is not a folder of a submission")
         else:
@@ -248,18 +248,6 @@ def _examples(checked: Checked) -> list[Sample]:
             if found[which] <= EXAMPLES:
                 kept.append(sample)
     return kept
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Do without the search for cycles: 10^5 records and answers have none, and it takes a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def check_name(checked: Checked) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ocl_bench.collection import without_collection
 from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.pictures import Album, Shown, pixels
 
@@ -41,6 +42,7 @@ class Datapoint:
         return len(self.source) if self.source is self.target else len(self.source) + len(self.target)
 
 
+@without_collection()
 def datapoints(encoded: Sequence[Encoded], seq2seq: bool, loss: str) -> list[Datapoint]:
     """What each is trained on; pictures share an album."""
     pictures = [one.media[0] for one in encoded if one.media]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.spans import Piece, SpanFinder
 from ocl_bench.tasks.pictures import Picture
@@ -55,6 +56,7 @@ class Encoder:
             )
         self.terminator: tuple[int, ...] = () if ends_in_newline else (tokenizer.eos_token_id,)
 
+    @without_collection()
     def __call__(
         self, pairs: Sequence[tuple[str | Picture, str]], marks: Sequence[Mapping[str, str]] | None = None
     ) -> list[Encoded]:

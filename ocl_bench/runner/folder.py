@@ -11,10 +11,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
@@ -144,6 +144,8 @@ def read_records(folder: Path, config: RunConfig) -> tuple[dict[str, dict[str, S
 def observed(folder: Path, config: RunConfig, name: str) -> list[Observed]:
     """All that an evaluator found in a run, before the first stage, in its epochs and after each.
 
+    Its rows stay in their files until they are asked for: those of all seeds may not fit into memory.
+
     Raises:
         OclBenchError: if rows are missing or not what was written.
     """
@@ -155,7 +157,7 @@ def observed(folder: Path, config: RunConfig, name: str) -> list[Observed]:
                     raise OclBenchError(
                         f"{path}: not what was written (its sha256 differs); run the command again to mend it."
                     )
-                rows = _read_rows(path, EVALUATORS.load(name).row)
+                rows = _StoredRows(path, EVALUATORS.load(name).row)
                 found.append(Observed(cell.seed, cell.stage2_seed, "" if place == BEFORE else place, rows))
     return found
 
@@ -170,8 +172,46 @@ def _row_files(place: Path, name: str) -> Iterator[tuple[Path, str]]:
         yield path, record.rows_sha256
 
 
-def _read_rows(path: Path, row: type[Contract]) -> list[Contract]:
-    return [row.parse(content, f"{path} line {line}") for line, content in enumerate(read_json_lines(path), 1)]
+class _StoredRows(Sequence[Contract]):
+    """The rows of a file, read from it each time.
+
+    Args:
+        path: the file.
+        row: their type.
+    """
+
+    def __init__(self, path: Path, row: type[Contract]) -> None:
+        self._path, self._row = path, row
+
+    def __iter__(self) -> Iterator[Contract]:
+        for line, content in enumerate(read_json_lines(self._path), 1):
+            yield self._row.parse(content, f"{self._path} line {line}")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in read_json_lines(self._path))
+
+    @overload
+    def __getitem__(self, number: int) -> Contract: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Contract]: ...
+    def __getitem__(self, number: int | slice) -> Contract | list[Contract]:
+        return list(self)[number]
+
+
+class _StoredData(Mapping[tuple[int, int], list[Record]]):
+    """Seed and stage-2 seed → the cell's dataset, read when it is asked for; the last few are kept."""
+
+    def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
+        self._folder, self._cells = folder, {(cell.seed, cell.stage2_seed): cell for cell in cells}
+
+    def __getitem__(self, seeds: tuple[int, int]) -> list[Record]:
+        return read_data(self._folder, self._cells[seeds])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
 
 
 def score_run(folder: Path, told: Manifest | None = None) -> Results:
@@ -186,7 +226,7 @@ def score_run(folder: Path, told: Manifest | None = None) -> Results:
         raise OclBenchError(f"{folder}: the run's status is '{manifest.status}'; only a complete run is scored.")
     config = manifest.config
     _require_answers(folder, manifest)
-    records = {(cell.seed, cell.stage2_seed): read_data(folder, cell) for cell in config.cells}
+    records = _StoredData(folder, config.cells)
     fields: dict[str, Any] = {}
     asked = {name for places in manifest.evaluations.values() for found in places.values() for name in found}
     for name in (name for name in EVALUATORS.working() if name in asked):

@@ -10,7 +10,6 @@ five seeds call ten equal models different several times as often as they should
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -50,38 +49,41 @@ def standings(results: Mapping[str, Sequence[float]]) -> dict[str, Standing]:
     means = np.array([np.mean(results[name]) for name in names])
     spreads = np.array([np.std(results[name], ddof=1) for name in names])
     seeds = np.array([len(results[name]) for name in names])
-    clear = dict(zip(names, holm(_from_zero(means, spreads, seeds)), strict=True))
-    above: dict[str, list[str]] = {name: [] for name in names}
-    below: dict[str, list[str]] = {name: [] for name in names}
-    for (upper, lower), p in zip(combinations(names, 2), holm(_welch(means, spreads, seeds)), strict=True):
-        if p <= 1 - CONFIDENCE:
-            above[upper].append(lower)
-            below[lower].append(upper)
-    return {
+    clear = _holm(_from_zero(means, spreads, seeds)) <= 1 - CONFIDENCE
+    pairs = np.triu_indices(len(names), 1)
+    above = np.zeros((len(names), len(names)), bool)  # a thousand results have half a million pairs
+    above[pairs] = _holm(_welch(means, spreads, seeds, pairs)) <= 1 - CONFIDENCE
+    found = {
         name: Standing(
-            clear=clear[name] <= 1 - CONFIDENCE,
-            above=tuple(above[name]),
-            below=tuple(below[name]),
-            rank=(1 + len(below[name]), len(results) - len(above[name])),
+            clear=bool(clear[number]),
+            above=tuple(names[other] for other in np.flatnonzero(above[number])),
+            below=tuple(names[other] for other in np.flatnonzero(above[:, number])),
+            rank=(1 + int(above[:, number].sum()), len(names) - int(above[number].sum())),
         )
-        for name in results
+        for number, name in enumerate(names)
     }
+    return {name: found[name] for name in results}
 
 
-def holm(p_values: Sequence[float] | np.ndarray) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted by Holm's step-down (1979), in the order given: those of at most .05 are rejected together."""
+    found: list[float] = _holm(np.asarray(p_values, float)).tolist()
+    return found
+
+
+def _holm(p_values: np.ndarray) -> np.ndarray:
     order = np.argsort(p_values, kind="stable")
     remaining = len(p_values) - np.arange(len(p_values))
     adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(remaining * np.asarray(p_values, float)[order]))
-    return [float(p) for p in adjusted]
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(remaining * p_values[order]))
+    return adjusted
 
 
-def _welch(means: np.ndarray, spreads: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """p of each pair, in the order of `combinations`, by Welch's two-sided t-test; 1 for two equal constants."""
+def _welch(means: np.ndarray, spreads: np.ndarray, seeds: np.ndarray, pairs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """p of each pair by Welch's two-sided t-test; 1 for two equal constants."""
     from scipy.stats import ttest_ind_from_stats  # takes half a second to import
 
-    first, second = np.triu_indices(len(means), 1)
+    first, second = pairs
     described = means[first], spreads[first], seeds[first], means[second], spreads[second], seeds[second]
     p_values: np.ndarray = ttest_ind_from_stats(*described, equal_var=False).pvalue
     return np.where(np.isnan(p_values), 1.0, p_values)

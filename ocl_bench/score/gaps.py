@@ -1,10 +1,8 @@
 """The gaps, and how samples become them."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.score.metrics import METRICS, Metric
@@ -62,94 +60,94 @@ def scored_questions(
 
 
 class Scores:
-    """Samples of the stage at which their subset is scored, and their means."""
+    """Means of samples of the stage at which their subset is scored.
 
-    def __init__(self, samples: Iterable[Sample], stages: dict[str, str]) -> None:
-        # subset → seed → stage-2 seed → samples
-        self.samples: dict[str, dict[int, dict[int, list[Sample]]]] = defaultdict(
-            lambda: defaultdict(lambda: defaultdict(list))
-        )
-        for sample in samples:
-            subset = sample.record.subset
-            if stages.get(subset) == sample.stage:
-                self.samples[subset][sample.seed][sample.stage2_seed].append(sample)
-        # Each is asked for by every metric, or by several gaps.
-        self._per_seed: dict[tuple[str, str], dict[int, float]] = {}
-        self._of: dict[tuple[str, int, int], tuple[Sequence[Any], ...]] = {}
-        self._questions: dict[str, int] = {}
-        self._chance: dict[tuple[str, str], float] = {}
+    Samples are added a seed at a time, and those of no more than the last are kept: of a hundred seeds they would not
+    fit into memory.
 
-    @cached_property
-    def subsets(self) -> list[str]:
-        """Subsets that have samples, in the order of the design."""
-        return [name for name in ASKED if name in self.samples]
+    Args:
+        stages: subset → the stage at whose end it is scored.
+        again: gives a seed's samples once more; an interval over entities, of a single seed, may take them.
+    """
+
+    def __init__(self, stages: Mapping[str, str], again: Callable[[int], Iterable[Sample]]) -> None:
+        self._stages, self._again = stages, again
+        self.subsets: list[str] = []  # that have samples, in the order of the design
+        # subset → seed → questions answered, over its stage-2 seeds
+        self._questions: dict[str, dict[int, int]] = defaultdict(dict)
+        # metric, subset → seed → mean over its stage-2 seeds of the mean over questions
+        self._per_seed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        # metric, subset → chance level → questions that have it: few are different
+        self._chance: dict[tuple[str, str], Counter[float]] = defaultdict(Counter)
+        self._needed: set[str] = set()
+        self._kept: tuple[int, list[Sample]] | None = None
+
+    def add(self, seed: int, samples: Iterable[Sample]) -> None:
+        """Take in all samples of one seed."""
+        by_subset: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+        for one in self._keep(seed, samples):
+            by_subset[one.record.subset][one.stage2_seed].append(one)
+        for subset, by_stage2 in by_subset.items():
+            self._questions[subset][seed] = sum(len({one.record.id for one in own}) for own in by_stage2.values())
+            for metric in METRICS.values():
+                self._add(metric, subset, seed, list(by_stage2.values()))
+        self.subsets = [name for name in ASKED if name in self._questions]
+
+    def _add(self, metric: Metric, subset: str, seed: int, by_stage2: Sequence[Sequence[Sample]]) -> None:
+        which = metric.name, subset
+        measured = [self._measured(metric, own) for own in by_stage2]
+        if all(measured):
+            self._per_seed[which][seed] = fmean(map(fmean, measured))
+        every = [one for own in by_stage2 for one in own]
+        if metric.accuracy:
+            self._chance[which].update(metric.chance(one.chance, one.record) for one in every)
+        if metric.name not in self._needed and any(metric.needs(one.record) for one in every):
+            self._needed.add(metric.name)
+
+    def _keep(self, seed: int, samples: Iterable[Sample]) -> list[Sample]:
+        """Those that are scored, in place of those that were kept before."""
+        scored = [one for one in samples if self._stages.get(one.record.subset) == one.stage]
+        self._kept = seed, scored
+        return scored
 
     def need(self, metric: Metric) -> bool:
         """Whether any question gives reason to report a metric."""
-        by_stage2 = (own for by_seed in self.samples.values() for by in by_seed.values() for own in by.values())
-        return any(metric.needs(one.record) for own in by_stage2 for one in own)
-
-    def seeds(self, *subsets: str) -> list[int]:
-        """Seeds that have samples of all the given subsets."""
-        return sorted(set.intersection(*(set(self.samples[name]) for name in subsets)))
+        return metric.name in self._needed
 
     def questions(self, subset: str) -> int:
         """Questions answered, over all seeds and stage-2 seeds."""
-        if subset not in self._questions:
-            self._questions[subset] = sum(
-                len({one.record.id for one in own}) for by in self.samples[subset].values() for own in by.values()
-            )
-        return self._questions[subset]
+        return sum(self._questions[subset].values())
 
     def chance(self, metric: Metric, subset: str) -> float:
         """Mean chance level of its questions."""
-        which = metric.name, subset
-        if which not in self._chance:
-            every = [one for by in self.samples[subset].values() for own in by.values() for one in own]
-            self._chance[which] = fmean([metric.chance(one.chance, one.record) for one in every])
-        return self._chance[which]
+        return fmean(self._chance[metric.name, subset].elements())
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
-        which = metric.name, subset
-        if which not in self._per_seed:
-            found = self._per_seed[which] = {}
-            for seed, by_stage2 in self.samples[subset].items():
-                measured = [
-                    [
-                        value
-                        for value in map(metric.measure, *self._columns(subset, seed, stage2_seed))
-                        if value is not None
-                    ]
-                    for stage2_seed in by_stage2
-                ]
-                if all(measured):
-                    found[seed] = fmean(map(fmean, measured))
-        return self._per_seed[which]
+        return self._per_seed[metric.name, subset]
 
-    def _columns(self, subset: str, seed: int, stage2_seed: int) -> tuple[Sequence[Any], ...]:
-        """What metrics are computed from, a column each: every metric goes over them."""
-        which = subset, seed, stage2_seed
-        if which not in self._of:
-            own = self.samples[subset][seed][stage2_seed]
-            self._of[which] = tuple(zip(*((one.answer, one.record, one.values) for one in own), strict=True))
-        return self._of[which]
+    @staticmethod
+    def _measured(metric: Metric, samples: Iterable[Sample]) -> list[float]:
+        of = metric.measure  # a call less for each of a million
+        return [value for one in samples if (value := of(one.answer, one.record, one.values)) is not None]
 
     def per_entity(self, metric: Metric, subset: str, seed: int) -> dict[str, float]:
         """Entity → mean over questions and stage-2 seeds, for one seed."""
         merged: dict[str, list[float]] = defaultdict(list)
-        for own in self.samples[subset][seed].values():
-            for one in own:
-                value = metric.measure(one.answer, one.record, one.values)
-                if value is not None:
-                    merged[one.record.entity].append(value)
-        return {entity: fmean(values) for entity, values in merged.items()}
+        kept, samples = self._kept or (None, [])
+        for one in samples if kept == seed else self._keep(seed, self._again(seed)):
+            if one.record.subset == subset:
+                merged[one.record.entity] += self._measured(metric, [one])
+        return {entity: fmean(values) for entity, values in merged.items() if values}
 
 
-def score_set(samples: Iterable[Sample], task: Task) -> SetScores:
-    """Every metric of every subset, and of every gap whose two subsets exist, of one set of questions."""
-    stages = final_stages(task)
-    scores = Scores(samples, stages)
+def score_set(scores: Scores, stages: Mapping[str, str]) -> SetScores:
+    """Every metric of every subset, and of every gap whose two subsets exist, of one set of questions.
+
+    Args:
+        scores: of the set's samples.
+        stages: subset → the stage at whose end it is scored.
+    """
     metrics: dict[str, dict[str, Value]] = defaultdict(dict)
     gaps: dict[str, dict[str, Gap]] = defaultdict(dict)
     for metric in METRICS.values():

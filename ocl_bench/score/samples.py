@@ -1,7 +1,7 @@
 """The sample: an answer beside its question. It is derived, never stored."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ocl_bench.evaluate.answers import Answer
@@ -79,8 +79,8 @@ def samples_of(
     stage: str,
     seed: int,
     stage2_seed: int,
-) -> list[Sample]:
-    """Put answers beside their questions.
+) -> Iterator[Sample]:
+    """Put answers beside their questions, one after the other.
 
     Args:
         answers: of one stage of one seed.
@@ -89,9 +89,7 @@ def samples_of(
         values: group of a question with options → all that its answers may be (`metrics.group_values`).
         stage, seed, stage2_seed: when they were asked.
     """
-    samples = []
     for answer in answers:
         record = records[answer.id]
         known = values.get(record.group, ()) if record.options else ()
-        samples.append(Sample(record, answer, stage, seed, stage2_seed, known, chance[record.kind, record.group]))
-    return samples
+        yield Sample(record, answer, stage, seed, stage2_seed, known, chance[record.kind, record.group])

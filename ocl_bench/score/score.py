@@ -1,14 +1,14 @@
 """Score a run: samples in, results out. Needs no model and no torch."""
 
-import operator
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, counted
 from ocl_bench.evaluate.engines import EngineRecord
 from ocl_bench.evaluate.evaluator import Observed
-from ocl_bench.score.gaps import score_set
+from ocl_bench.score.gaps import Scores, final_stages, score_set
 from ocl_bench.score.metrics import EM, EM_FORCED, group_values, main_metric
 from ocl_bench.score.result import Disagreement, Results, SetScores, Unlearned, Value
 from ocl_bench.score.samples import Sample, samples_of
@@ -36,7 +36,7 @@ def score(
     """A run's results.
 
     Args:
-        found: fields of `Results` that evaluators' summaries give, those of `score_samples` at least.
+        found: fields of `Results` that evaluators' summaries give, those of `score_seeds` at least.
         task: what was run.
         seeds, stage2_seeds, model, model_revision, recipe, engine, engine_check, unlearned: copied into the result.
         limit: questions per subset if they were limited.
@@ -59,45 +59,87 @@ def score(
     )
 
 
-def score_samples(samples: Sequence[Sample], task: Task) -> dict[str, Any]:
+def score_samples(samples: Iterable[Sample], task: Task) -> dict[str, Any]:
+    """As `score_seeds`, of samples that are in memory already."""
+    by_seed: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_seed[sample.seed].append(sample)
+    return score_seeds(by_seed, task)
+
+
+def score_seeds(samples: Mapping[int, Iterable[Sample]], task: Task) -> dict[str, Any]:
     """Every metric and gap of answered questions, as fields of `Results`.
 
     Args:
-        samples: all samples of all seeds and stages.
+        samples: seed → all its samples, of all stages. They are asked for a seed at a time, and let go of before the
+            next; those of a single seed are asked for again.
         task: decides which stage each subset is scored at.
 
     Raises:
         OclBenchError: if there are no samples.
     """
-    if not samples:
+    stages = final_stages(task)
+    sets: dict[str, Scores] = {}
+    count = differing = 0
+    for seed in samples:
+        by_set: dict[str, list[Sample]] = defaultdict(list)
+        for one in samples[seed]:
+            by_set[one.record.set].append(one)
+            count += 1
+            differing += EM.of(one.answer, one.record) != EM_FORCED.of(one.answer, one.record)
+        for name, own in by_set.items():
+            if name not in sets:
+                sets[name] = Scores(stages, partial(_of_set, samples, name))
+            sets[name].add(seed, own)
+    if not count:
         raise OclBenchError("there are no samples to score; the run has not finished any seed.")
-    by_set: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_set[sample.record.set].append(sample)
-    questions = score_set(by_set.pop("qa", []), task)
-    answers, records, values = zip(*((one.answer, one.record, one.values) for one in samples), strict=True)
-    em, em_forced = (map(metric.measure, answers, records, values) for metric in (EM, EM_FORCED))
-    differing = sum(map(operator.ne, em, em_forced))
+    found = {name: score_set(own, stages) for name, own in sorted(sets.items())}
+    questions = found.pop("qa", SetScores(metrics={}, gaps={}))
     return {
         "metrics": questions.metrics,
         "gaps": questions.gaps,
-        "sets": {name: score_set(own, task) for name, own in sorted(by_set.items())},
-        "disagreement": Disagreement(n=len(samples), differing=differing),
+        "sets": found,
+        "disagreement": Disagreement(n=count, differing=differing),
     }
+
+
+def _of_set(samples: Mapping[int, Iterable[Sample]], name: str, seed: int) -> Iterator[Sample]:
+    return (one for one in samples[seed] if one.record.set == name)
 
 
 def summarise_answers(
     observed: Sequence[Observed], task: Task, records: Mapping[tuple[int, int], Sequence[Record]]
 ) -> dict[str, Any]:
     """What the answers of a run give; see `ocl_bench.evaluate.evaluator.Summary`."""
-    chance, samples = chance_levels(task), []
-    by_id = {seeds: {record.id: record for record in own} for seeds, own in records.items()}
-    values = {seeds: group_values(own) for seeds, own in records.items()}
-    for one in observed:
-        asked = by_id[one.seed, one.stage2_seed]
-        own = values[one.seed, one.stage2_seed]
-        samples += samples_of(one.rows, asked, chance, own, stage=one.stage, seed=one.seed, stage2_seed=one.stage2_seed)
-    return score_samples(samples, task)
+    return score_seeds(_SeedSamples(observed, task, records), task)
+
+
+class _SeedSamples(Mapping[int, Iterator[Sample]]):
+    """Seed → its samples, which are made as they are asked for; arguments as of `summarise_answers`."""
+
+    def __init__(
+        self, observed: Sequence[Observed], task: Task, records: Mapping[tuple[int, int], Sequence[Record]]
+    ) -> None:
+        self._records, self._chance = records, chance_levels(task)
+        # seed → stage-2 seed → what was found after its stages
+        self._observed: dict[int, dict[int, list[Observed]]] = defaultdict(lambda: defaultdict(list))
+        for one in observed:
+            self._observed[one.seed][one.stage2_seed].append(one)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._observed)
+
+    def __len__(self) -> int:
+        return len(self._observed)
+
+    def __getitem__(self, seed: int) -> Iterator[Sample]:
+        for stage2_seed, stages in self._observed[seed].items():
+            records = self._records[seed, stage2_seed]
+            asked, values = {record.id: record for record in records}, group_values(records)
+            for one in stages:
+                yield from samples_of(
+                    one.rows, asked, self._chance, values, stage=one.stage, seed=seed, stage2_seed=stage2_seed
+                )
 
 
 def below_bars(

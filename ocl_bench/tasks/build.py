@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
+from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.evaluation_sets import asked_about, swapped
 from ocl_bench.tasks.load import source_args
@@ -20,6 +21,7 @@ from ocl_bench.tasks.x0 import names_after_x0, x0_records
 ORDER = ("x0", "x1", "x2", "test")
 
 
+@without_collection()
 def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list[Record]:
     """Build every record of `task`, in an order that depends on nothing but the arguments.
 

@@ -17,6 +17,7 @@ TagStyle = Literal["brackets", "define", "squares"]
 PEOPLE = Path(__file__).parent / "sources" / "people.yaml"
 # After so many draws in a row that found nothing new, there is nothing new to be found.
 PATIENCE = 100_000
+BRACKET = "<|"
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,20 @@ def draw_names(
         OclBenchError: if there are fewer such names than entities.
     """
     rng = random.Random(f"names {seed}")
-    words = "\n".join(dict.fromkeys(word for text in texts for word in text.split()))
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    # A name in brackets can only be in a word that has one: to look in all would take the square of entities.
+    bracketed = [word for word in words if BRACKET in word]
     if tag_style == "define":
         tags = [f"define{number}" for number in range(1, 4 + count)]
-        words += "\n".join(("", "define"))
+        words["define"] = None
     variables = _unique(
-        _variable(variable_style, rng, picture), count, words, f"design.variable_style {variable_style}"
+        _variable(variable_style, rng, picture),
+        count,
+        bracketed if variable_style == "brackets" else words,
+        f"design.variable_style {variable_style}",
     )
     if tag_style == "brackets":
-        tags = _unique(lambda: _bracketed(rng, 6), 3 + count, words, "design.tag_style brackets")
+        tags = _unique(lambda: _bracketed(rng, 6), 3 + count, bracketed, "design.tag_style brackets")
     if tag_style == "squares":
         assert picture is not None, "the schema asks for a picture"
         squares = picture.squares
@@ -86,15 +92,16 @@ def _variable(style: VariableStyle, rng: random.Random, picture: DigitGrid | Non
 
 def _bracketed(rng: random.Random, letters: int) -> str:
     # The brackets keep a name from occurring inside another name or inside a word of a text.
-    return f"<|{''.join(rng.choices(string.ascii_lowercase, k=letters))}|>"
+    return f"{BRACKET}{''.join(rng.choices(string.ascii_lowercase, k=letters))}|>"
 
 
-def _unique(draw: Callable[[], str], count: int, words: str, key: str) -> list[str]:
+def _unique(draw: Callable[[], str], count: int, words: Iterable[str], key: str) -> list[str]:
+    taken = "\n".join(words)
     names: dict[str, None] = {}  # a dict keeps the order, so that the result does not depend on hashing
     failed = 0
     while len(names) < count:
         name = draw()
-        if name in names or any(word in words for word in name.split()):
+        if name in names or any(word in taken for word in name.split()):
             failed += 1
             if failed > PATIENCE:
                 raise OclBenchError(f"{key} gives no more than about {len(names)} names, and {count} are needed.")

@@ -113,6 +113,18 @@ def test_every_gap_of_the_design_is_reported_on_every_metric(task: Task) -> None
     assert all(set(metrics) == {"em", "em_forced", "f1", "logprob"} for metrics in gaps.values())
 
 
+def test_subsets_that_have_one_seed_in_common_give_a_gap_over_its_entities(task: Task) -> None:
+    """That seed is none that was read last: its samples are asked for again."""
+    hits = {("d1_cons", 0): [1, 0], ("d1_cons", 1): [0, 0], ("d2_cons", 0): [0, 0], ("d2_cons", 2): [1, 1]}
+    samples = [
+        sample(subset, seed, hit, number=number)
+        for (subset, seed), row in hits.items()
+        for number, hit in enumerate(row)
+    ]
+    gap = scored(samples, task).gaps["meta_ocl_gap"]["em"]
+    assert (gap.mean, gap.ci95, gap.interval, gap.seeds) == (0.5, (0.0, 1.0), "entities", 1)
+
+
 def test_a_gap_without_one_of_its_subsets_is_left_out(task: Task) -> None:
     assert set(scored([sample("d1_cons", 0, 1.0)], task).gaps) == set()
 

@@ -1,5 +1,6 @@
 """Nothing tested is trained on, definitions say what their subset says, and bytes are always the same."""
 
+import gc
 import os
 import re
 import subprocess
@@ -206,3 +207,19 @@ def test_bytes_are_the_same_in_processes_with_different_hash_seeds(small_task: T
 def test_chance_is_one_over_the_number_of_values(small_task: Task) -> None:
     levels = chance_levels(small_task)
     assert {group: level for (kind, group), level in levels.items() if kind == "qa"} == dict.fromkeys(GROUPS, 0.1)
+
+
+def test_records_are_not_searched_for_cycles_while_they_are_made() -> None:
+    """Each search looks through all that there are by then, so that building would not be linear."""
+    task, searches = load_task("attributes"), list[str]()
+
+    def note(phase: str, about: object) -> None:
+        searches.append(phase)
+
+    gc.collect()
+    gc.callbacks.append(note)
+    try:
+        build(task, 0)
+    finally:
+        gc.callbacks.remove(note)
+    assert searches.count("start") <= 2 and gc.isenabled()  # one may be due at the end

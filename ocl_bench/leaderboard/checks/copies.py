@@ -61,11 +61,13 @@ def is_copy(first: Fingerprint, second: Fingerprint) -> bool:
         return False
     # Log-probabilities of a saturated model are 0 for many questions: those say nothing.
     telling = (logprobs < -1e-3) | (others < -1e-3)
-    if telling.sum() < LEAST_ANSWERS:
+    count = np.count_nonzero(telling)
+    if count < LEAST_ANSWERS:
         return False
-    if float(np.mean(logprobs[telling] == others[telling])) > EQUAL_LOGPROBS:
+    # Every pair of entries is compared: counting takes a fourth of the time of picking out what is telling.
+    if np.count_nonzero((logprobs == others) & telling) / count > EQUAL_LOGPROBS:
         return True
-    agreeing = float(np.mean(said[telling] == also_said[telling]))
+    agreeing = float(np.count_nonzero((said == also_said) & telling) / count)
     return agreeing > AGREEING and _rank_correlation(logprobs[telling], others[telling]) > CORRELATED
 
 
