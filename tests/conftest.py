@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from ocl_bench.cli import main
+from ocl_bench.leaderboard import validate
+from ocl_bench.leaderboard.initial import Initial
 from ocl_bench.runner import compute
 from ocl_bench.runner.messages import Note
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
+
+# A machine may forbid Python to keep compiled modules, which each of the many processes would then compile again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Processes that are to come of one template get one environment, and this is another in each test.
 compute._DISTRIBUTED.add("PYTEST_CURRENT_TEST")
@@ -190,6 +197,14 @@ def call(*arguments: str | Path, folder: Path, **environment: str) -> subprocess
     with contextlib.chdir(folder):
         done = CliRunner().invoke(main, words, env=environment, catch_exceptions=False)
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def initial() -> Iterator[Initial]:
+    """The process that makes initial weights again: one for all checks of a test process, as it imports torch."""
+    with Initial() as process, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "Initial", lambda: contextlib.nullcontext(process))
+        yield process
 
 
 class Heard:
