@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from proposals import ACCEPTED, PROPOSED, RESULTS, Checkout
+from proposals import ACCEPTED, PROPOSED, RESULTS, TASK, Checkout
 
 from ocl_bench.leaderboard.changelog import Change, changes, markdown, rows, write_changelog
 
@@ -118,7 +118,7 @@ def test_build_writes_the_changelog_and_links_it_and_the_entries_pages(board: Ch
     done = call("leaderboard", "build", folder=board.path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        f"added: attributes: {ACCEPTED.parent.name.replace('__', '/')}"
+        f"added: {TASK}: {ACCEPTED.parent.name.replace('__', '/')}"
         in (board.path / "leaderboard" / "CHANGELOG.md").read_text()
     )
     site = board.path / "leaderboard" / "site"
