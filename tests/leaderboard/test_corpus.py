@@ -16,7 +16,9 @@ from tampering import Copy
 WHOLE = 10.0  # seconds that an attack may take which is a whole entry of ten seeds; it may take twice the memory
 MEGABYTES = 400  # above what the process holds before, of which a command of its own takes about 100
 PRINTED = 60  # lines
-ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
+RESULTS = Path(__file__).parents[2] / "leaderboard" / "results"
+ACCEPTED = next((RESULTS / "attributes" / "ocl-bench__gpt-neox-1x16").iterdir())
+SMALL = next((RESULTS / "digit_grid" / "ocl-bench__resnet-1x32").iterdir())
 
 
 def attacks() -> list[Attack]:
@@ -30,7 +32,7 @@ ATTACKS = attacks()
 
 @pytest.fixture
 def bench(small_submission: Path, small_run: Path, tmp_path: Path) -> Bench:
-    return Bench(tmp_path, small_submission, small_run, next(ACCEPTED.iterdir()))
+    return Bench(tmp_path, small_submission, small_run, ACCEPTED, SMALL)
 
 
 @pytest.fixture(scope="session")
