@@ -2,7 +2,7 @@
 
 Trains a small model under several settings of the libraries' switches, each in processes of its own, and compares the
 sha256 of all weights and of all answers with those in results/digits.json, which name the processors that gave them.
-With --write this machine's are added there.
+With --write this processor's are written there, in place of those that it gave with other code.
 """
 
 import json
@@ -58,8 +58,8 @@ def main() -> None:
         for other in others:
             said = {what: "the same" if other[what] == one[what] else "other" for what in ("weights", "answers")}
             print(f"    {other['processor']}: {said['weights']} weights, {said['answers']} answers")
-        if "--write" in sys.argv and one["processor"] not in [other["processor"] for other in others]:
-            seen.append(one)
+        former = [other for other in others if other["processor"] == one["processor"]]
+        seen = [other for other in seen if other not in former] + [one]
     if "--write" in sys.argv:
         RESULTS.write_text(json.dumps(seen, indent=2) + "\n")
 

@@ -23,7 +23,7 @@ import msgspec
 READ_LATE = frozenset(
     {
         "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-        "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+        "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OCL_BENCH_CACHE", "OCL_BENCH_CORES",
     }
 )  # fmt: skip
 # With these the template's imports start no threads and leave CUDA alone: a fork with either would be broken.

@@ -2,12 +2,14 @@
 
 import contextlib
 import filecmp
+import gc
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,18 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from ocl_bench.cli import main
+from ocl_bench.leaderboard import validate
+from ocl_bench.leaderboard.initial import Initial
 from ocl_bench.runner import compute
 from ocl_bench.runner.messages import Note
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task
+
+# A machine may forbid Python to keep compiled modules, which each of the many processes would then compile again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Processes that are to come of one template get one environment, and this is another in each test.
 compute._DISTRIBUTED.add("PYTEST_CURRENT_TEST")
@@ -168,11 +176,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
 
 # Files that take long, the longest first: two processes that are given them early end at about the same time.
 LONG = (
-    "test_torture", "test_shard", "test_sharding", "test_vllm_engine",
-    "test_lm_eval", "test_serving", "test_verify", "test_validate", "test_keeping",
-    "test_going_on", "test_run", "test_any_model", "test_docs", "test_evaluators", "test_wheel", "test_submit",
-    "test_clusters", "test_part", "test_sweep", "test_task_files", "test_study", "test_fetch", "test_processes",
-    "test_site", "test_plan", "test_metrics",
+    "test_torture", "test_corpus", "test_verify", "test_workflow", "test_vllm_engine", "test_clusters", "test_replay",
+    "test_sharding", "test_site", "test_validate", "test_lm_eval", "test_serving", "test_digits", "test_notebook",
+    "test_going_on", "test_run", "test_keeping", "test_submit", "test_any_model", "test_resume", "test_shard",
+    "test_docs", "test_availability", "test_task_files", "test_world", "test_contribution", "test_pull_request",
+    "test_evaluators", "test_world_entry", "test_mechanism", "test_mechanisms", "test_part", "test_sweep", "test_study",
+    "test_wheel", "test_wrong_options", "test_initial", "test_bad_input", "test_plugins", "test_fetch",
+    "test_processes", "test_plan", "test_digit_grid", "test_copies", "test_live", "test_metrics",
 )  # fmt: skip
 
 
@@ -190,6 +200,29 @@ def call(*arguments: str | Path, folder: Path, **environment: str) -> subprocess
     with contextlib.chdir(folder):
         done = CliRunner().invoke(main, words, env=environment, catch_exceptions=False)
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Of what was imported, garbage is not sought whenever memory is wanted: 0.3 s, thrice a training.
+
+    A process that trains for a run has no need of it: its template has done the same.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Extensions look at what is left when a process ends, and complain."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def initial() -> Iterator[Initial]:
+    """The process that makes initial weights again: one for all checks of a test process, as it imports torch."""
+    with Initial() as process, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "Initial", lambda: contextlib.nullcontext(process))
+        yield process
 
 
 class Heard:

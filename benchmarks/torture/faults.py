@@ -54,7 +54,7 @@ FAULTS = (
         f"one moment drawn from each of {RANDOM_KILLS} equal parts of a run's duration (seeded), a run each",
         "no process of it is left; the same command completes",
         {f"at-{one:.2f}": kills.kill_run(one) for one in kills.moments(RANDOM_KILLS)},
-        _named(late=kills.kill_run(0.75)),
+        _named(late=kills.interrupt(signal.SIGKILL, -signal.SIGKILL, 30)),
     ),
     Fault(
         "moment",

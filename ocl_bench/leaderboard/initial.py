@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ class Initial:
         """Start the process, if there is none, before it is needed."""
         if self._process is None and find_spec("torch") is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", MODULE],
+                [sys.executable, "-m", MODULE, str(SECONDS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -100,7 +101,8 @@ class Initial:
 
 
 def main() -> None:
-    """Entry point: a request a line, and an answer a line."""
+    """Entry point: a request a line, and an answer a line. The argument says how many seconds each may take."""
+    seconds = float(sys.argv[1])
     leave_network()
     with suppress(OSError, ValueError):  # not all systems have this limit
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
@@ -114,11 +116,11 @@ def main() -> None:
     transformers.AutoModelForCausalLM.from_config(transformers.GPTNeoXConfig(**SMALLEST))
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    signal.signal(signal.SIGVTALRM, _too_long)
+    signal.signal(signal.SIGVTALRM, partial(_too_long, seconds))
     for line in sys.stdin:
         answer: dict[str, Any] = {}
         try:
-            with _time_limit():
+            with _time_limit(seconds):
                 _make(json.loads(line), answer)
         except (Exception, _TooLong) as error:  # whatever a configuration breaks
             if "parameters" not in answer or not isinstance(error, _TooLong):
@@ -130,13 +132,13 @@ class _TooLong(BaseException):
     """Time is up; no library takes it for an error of its own."""
 
 
-def _too_long(*_: Any) -> None:
-    raise _TooLong(f"it takes more than {SECONDS:g} seconds")
+def _too_long(seconds: float, *_: Any) -> None:
+    raise _TooLong(f"it takes more than {seconds:g} seconds")
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+def _time_limit(seconds: float) -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:

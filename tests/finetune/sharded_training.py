@@ -4,6 +4,7 @@ python sharded_training.py FOLDER WORD… leaves `FOLDER/WORD-RANK.pt` of each: 
 epoch 2 (CASE@2), or of layers, which shards a model of each architecture.
 """
 
+import gc
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,6 +161,7 @@ def layers() -> dict[str, Any]:
 
 def main() -> None:
     """Do what the command line names, as one process of a group."""
+    gc.freeze()  # what was imported is not searched for garbage, which takes most of the time of such small trainings
     torch.set_num_threads(1)
     join_group("cpu")
     folder = Path(sys.argv[1])
@@ -167,6 +169,7 @@ def main() -> None:
         name, _, end = word.partition("@")
         found = layers() if name == "layers" else outcome(CASES[name], folder / name, int(end or 0))
         torch.save(found, folder / f"{word}-{rank()}.pt")
+    gc.unfreeze()
 
 
 if __name__ == "__main__":

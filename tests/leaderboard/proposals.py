@@ -8,7 +8,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "leaderboard" / "results"
 BOARD = Path("leaderboard", "results")
-ACCEPTED, PROPOSED, SECOND = sorted(RESULTS.glob("*/*/*"))[:3]
+# Of a small task: what is proposed is checked again and again.
+ACCEPTED, PROPOSED = sorted(RESULTS.glob("digit_grid/*/*"))[:2]
+SECOND = next(RESULTS.glob("world/*/*"))
+TASK = ACCEPTED.relative_to(RESULTS).parts[0]
 
 
 class Checkout:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from proposals import ACCEPTED, PROPOSED, RESULTS, Checkout
+from proposals import ACCEPTED, PROPOSED, RESULTS, TASK, Checkout
 
 from ocl_bench.leaderboard.changelog import Change, changes, markdown, rows, write_changelog
 
@@ -117,10 +117,8 @@ def test_rows_have_what_the_page_shows() -> None:
 def test_build_writes_the_changelog_and_links_it_and_the_entries_pages(board: Checkout) -> None:
     done = call("leaderboard", "build", folder=board.path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        f"added: attributes: {ACCEPTED.parent.name.replace('__', '/')}"
-        in (board.path / "leaderboard" / "CHANGELOG.md").read_text()
-    )
+    added = f"added: {TASK}: {ACCEPTED.parent.name.replace('__', '/')}".replace("_", r"\_")  # as Markdown has it
+    assert added in (board.path / "leaderboard" / "CHANGELOG.md").read_text()
     site = board.path / "leaderboard" / "site"
     assert 'href="changelog.html"' in (site / "index.html").read_text()
     page = (site / "changelog.html").read_text()

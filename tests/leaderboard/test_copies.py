@@ -13,8 +13,8 @@ from ocl_bench.leaderboard.checks.copies import Fingerprint, Seen, is_copy
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.validate import check
 
-ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes"
-ALIKE = ("ocl-bench__gpt-neox-1x16", "ocl-bench__gpt-neox-1x64", "ocl-bench__gpt-neox-1x64-tied")
+ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "world"
+ALIKE = ("ocl-bench__gpt-neox-2x64", "ocl-bench__gpt-neox-4x64", "ocl-bench__gpt-neox-4x64-tied")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """The corpus of hostile inputs: each is refused for its own cause, or contained, within time and memory."""
 
-import contextlib
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import corpus
@@ -15,13 +13,12 @@ from corpus.inert import complaints, hides
 from corpus.outcome import Outcome
 from tampering import Copy
 
-from ocl_bench.leaderboard import validate
-from ocl_bench.leaderboard.initial import Initial
-
 WHOLE = 10.0  # seconds that an attack may take which is a whole entry of ten seeds; it may take twice the memory
 MEGABYTES = 400  # above what the process holds before, of which a command of its own takes about 100
 PRINTED = 60  # lines
-ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
+RESULTS = Path(__file__).parents[2] / "leaderboard" / "results"
+ACCEPTED = next((RESULTS / "attributes" / "ocl-bench__gpt-neox-1x16").iterdir())
+SMALL = next((RESULTS / "digit_grid" / "ocl-bench__resnet-1x32").iterdir())
 
 
 def attacks() -> list[Attack]:
@@ -33,17 +30,9 @@ def attacks() -> list[Attack]:
 ATTACKS = attacks()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_process() -> Iterator[None]:
-    """Initial weights are made again by one process for all attacks, and not by one each: it imports torch."""
-    with Initial() as initial, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validate, "Initial", lambda: contextlib.nullcontext(initial))
-        yield
-
-
 @pytest.fixture
 def bench(small_submission: Path, small_run: Path, tmp_path: Path) -> Bench:
-    return Bench(tmp_path, small_submission, small_run, next(ACCEPTED.iterdir()))
+    return Bench(tmp_path, small_submission, small_run, ACCEPTED, SMALL)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from proposals import ACCEPTED, BOARD, PROPOSED, RESULTS, SECOND, Checkout
+from proposals import ACCEPTED, BOARD, PROPOSED, RESULTS, SECOND, TASK, Checkout
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.leaderboard import git
@@ -133,7 +133,7 @@ def gitlink(checkout: Checkout) -> None:
 def other_case(checkout: Checkout) -> None:
     org = ACCEPTED.parent.name
     checkout.commit()
-    checkout.stage("100644", checkout.blob(b"{}"), f"{BOARD}/attributes/{org.upper()}/config-0/submission.json")
+    checkout.stage("100644", checkout.blob(b"{}"), f"{BOARD}/{TASK}/{org.upper()}/config-0/submission.json")
 
 
 def board_in_other_case(checkout: Checkout) -> None:
@@ -152,7 +152,7 @@ def odd_name(checkout: Checkout) -> None:
 
 
 def too_shallow(checkout: Checkout) -> None:
-    checkout.write(f"{BOARD}/attributes/notes.json", "{}")
+    checkout.write(f"{BOARD}/{TASK}/notes.json", "{}")
     checkout.commit()
 
 

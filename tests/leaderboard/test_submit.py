@@ -1,18 +1,18 @@
 """A run becomes a submission: checked first, committed on a branch of its own, or sent to a hub."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import WHOLE, call
+from huggingface_hub import constants
 
 import ocl_bench
 from ocl_bench.leaderboard.validate import check
@@ -20,14 +20,6 @@ from ocl_bench.runner.manifest import read_manifest
 
 WHO = ("--name", "someone/small", "--by", "A. Researcher", "--contact", "a@example.org")
 OPEN = (*WHO, "--division", "open", "--notes", "few entities")
-
-
-def on_its_own(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own: the hub's client reads its variables when it is imported."""
-    return subprocess.run(
-        [sys.executable, "-m", "ocl_bench.cli", *arguments],
-        cwd=folder, capture_output=True, text=True, env=os.environ | environment, timeout=300,
-    )  # fmt: skip
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -279,14 +271,30 @@ def hub() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     server.server_close()
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Tells the hub's client where the hub is; of the environment it would learn that only when it is imported."""
+
+    def tell(address: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # it asks six times, and waits 23 seconds in between
+
+    return tell
+
+
 def test_a_pull_request_on_the_hub_holds_the_whole_submission(
-    small_run: Path, small_submission: Path, hub: tuple[str, list[tuple[str, Any]]], tmp_path: Path
+    small_run: Path,
+    small_submission: Path,
+    hub: tuple[str, list[tuple[str, Any]]],
+    told: Callable[[str], None],
+    tmp_path: Path,
 ) -> None:
     address, asked = hub
-    done = on_its_own(
-        "submit", str(small_run), *OPEN, "--to", "hf:org/board",
-        folder=tmp_path, HF_ENDPOINT=address, HF_TOKEN="hf_test", HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1",
-    )  # fmt: skip
+    told(address)
+    done = call("submit", small_run, *OPEN, "--to", "hf:org/board", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith(f"{address}/datasets/org/board/discussions/1")
     path, lines = asked[-1]
@@ -297,11 +305,9 @@ def test_a_pull_request_on_the_hub_holds_the_whole_submission(
     assert sent == {f"results/{place}/{path.relative_to(small_submission).as_posix()}" for path in files}
 
 
-def test_a_hub_that_refuses_is_one_sentence(small_run: Path, tmp_path: Path) -> None:
-    done = on_its_own(
-        "submit", str(small_run), *OPEN, "--to", "hf:org/board",
-        folder=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test", HF_HUB_OFFLINE="0",
-    )  # fmt: skip
+def test_a_hub_that_refuses_is_one_sentence(small_run: Path, told: Callable[[str], None], tmp_path: Path) -> None:
+    told("http://127.0.0.1:9")
+    done = call("submit", small_run, *OPEN, "--to", "hf:org/board", folder=tmp_path)
     assert done.returncode == 2 and "the hub did not take it" in done.stderr and "Traceback" not in done.stderr
 
 

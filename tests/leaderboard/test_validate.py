@@ -27,6 +27,7 @@ from ocl_bench.leaderboard.validate import check, check_all, find_submissions
 from ocl_bench.tasks.schema import Task
 
 MANIFEST, RESULTS, SUBMISSION, CONFIG = "manifest.json", "results.json", "submission.json", "config.json"
+ACCEPTED = next((Path(__file__).parents[2] / "leaderboard" / "results" / "digit_grid").glob("*/*"))
 SAMPLES, CURVES = "seed-0/samples.jsonl.gz", "seed-0/curves.jsonl.gz"
 
 
@@ -481,11 +482,10 @@ def test_all_problems_are_said_in_one_go(copy: Copy) -> None:
 
 def test_a_curve_has_to_end_where_the_answers_are(tmp_path: Path) -> None:
     """Of an accepted submission, whose questions were all asked: a limit leaves some that only the curve shows."""
-    accepted = Path(__file__).parents[2] / "leaderboard" / "results" / "attributes" / "ocl-bench__gpt-neox-1x16"
-    copy = Copy(next(accepted.iterdir()), tmp_path)
+    copy = Copy(ACCEPTED, tmp_path)
     copy.edit_lines(CURVES, lambda rows: [row.update(em_forced=1.0) for row in rows])
     copy.rehash()
-    ends = "seed-0/curves.jsonl.gz: x1 epoch 40 d1_cons: the curve does not end where the samples are"
+    ends = "seed-0/curves.jsonl.gz: x1x2 epoch 20 d1_cons: the curve does not end where the samples are"
     assert ends in copy.problems()
 
 
@@ -621,10 +621,9 @@ def test_checking_needs_no_torch(small_submission: Path) -> None:
 
 
 def test_ranks_rest_on_the_standard_seeds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (accepted,) = (Path(__file__).parents[2] / "leaderboard/results/attributes/ocl-bench__gpt-neox-1x16").iterdir()
     # As if seven of its ten seeds were the submitter's own choice.
     monkeypatch.setattr(Task, "standard_seeds", property(lambda self: (0, 1, 2)))
-    checked = check(accepted)
+    checked = check(ACCEPTED)
     assert checked.problems == [] and checked.results is not None and checked.ranked is not None
     submitted, ranked = (one.gaps["meta_ocl_gap"]["choice"] for one in (checked.results, checked.ranked))
     assert ranked.per_seed == {seed: submitted.per_seed[seed] for seed in ("0", "1", "2")}

@@ -19,12 +19,14 @@ class Bench:
         honest: a submission that passes; never changed.
         run: the run that it was made of; never changed.
         accepted: a submission of the standard division, whose questions were all asked; never changed.
+        small: another, of a small task.
     """
 
     folder: Path
     honest: Path
     run: Path
     accepted: Path
+    small: Path
 
     @property
     def board(self) -> Path:

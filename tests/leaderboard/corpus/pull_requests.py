@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from forger import copy
-from proposals import ACCEPTED, BOARD, PROPOSED, RESULTS, SECOND, Checkout
+from proposals import ACCEPTED, BOARD, PROPOSED, RESULTS, SECOND, TASK, Checkout
 
 from corpus.attack import Attack, Bench
 from corpus.changes import Act
@@ -189,13 +189,13 @@ REQUESTS: dict[str, tuple[Act, str]] = {
     "a stream of a file": (staged("100644", f"{INSIDE}/results.json:x"), NAME),
     "a name that differs in case": (staged("100644", f"{INSIDE}/RESULTS.json"), r"upper and lower case only"),
     "another's name in other case": (
-        staged("100644", f"{BOARD_PATH}/attributes/{ACCEPTED.parent.name.upper()}/config-0/submission.json"),
+        staged("100644", f"{BOARD_PATH}/{TASK}/{ACCEPTED.parent.name.upper()}/config-0/submission.json"),
         r"upper and lower case only",
     ),
     "the board in other case": (staged("100644", "Leaderboard/RESULTS/a/b__c/d/submission.json"), BESIDE),
     "the board behind a character unseen": (staged("100644", "leaderboard/res\u200cults/a/b/c/d.json"), BESIDE),
     "the board in wide letters": (staged("100644", "leaderboard/\uff52esults/a/b/c/d.json"), BESIDE),
-    "a file beside the models": (adds(f"{BOARD_PATH}/attributes/notes.json"), r"lies in no submission"),
+    "a file beside the models": (adds(f"{BOARD_PATH}/{TASK}/notes.json"), r"lies in no submission"),
     "a file too deep": (adds(f"{INSIDE}/a/b/c/d.json"), r"lies in no submission"),
     "nine megabytes": (proposed(large), r"has more than 8388608 bytes"),
     "150 files": (proposed(many), r"at most 100 are taken"),
