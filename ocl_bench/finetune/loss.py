@@ -48,12 +48,9 @@ class LabelledLoss(LabelledPositions):
             count: a number.
         """
         if self._head is not None and positions.is_cpu and len(positions) * self._head.out_features > MANY:
-            self._keeps, self._kept = True, None
-            try:
-                given = self.logits(model, inputs, positions)
-            finally:
-                self._keeps, kept, self._kept = False, self._kept, None
-            if kept and _nothing_done(kept[1], given):
+            given = self._one_column(model, inputs, positions)
+            kept, self._kept = self._kept, None
+            if kept is not None and _nothing_done(kept[1], given):
                 return _InPlace.apply(kept[0].squeeze(0), targets, count)  # type: ignore[no-any-return, no-untyped-call]
             self._head = None  # from now on all at once
         logits = self.logits(model, inputs, positions)
@@ -65,8 +62,16 @@ class LabelledLoss(LabelledPositions):
         if self._hook is not None:
             self._hook.remove()
 
+    def _one_column(self, model: Any, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
+        """What the model gives if it gets one column of its logits, which are kept."""
+        self._keeps = True
+        try:
+            return self.logits(model, inputs, positions)
+        finally:
+            self._keeps = False
+
     def _keep(self, module: nn.Module, arguments: tuple[Any, ...], logits: Tensor) -> Tensor | None:
-        """Keep the logits from the model, which gets one column of them: by that is seen what it does to them."""
+        """Keep the logits from the model, which gets one column of them to show what it does to logits."""
         if not self._keeps:
             return None
         self._kept = logits, logits[..., :1]
@@ -88,7 +93,7 @@ class _InPlace(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
         rows = max(1, AT_ONCE // logits.shape[1])
         total = torch.zeros(())
-        for some, own in zip(logits.split(rows), targets.split(rows), strict=True):
+        for some, own in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
             with torch.enable_grad():
                 leaf = some.detach().requires_grad_()
                 loss = cross_entropy(leaf.float(), own, reduction="sum") / count

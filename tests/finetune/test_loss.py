@@ -48,7 +48,7 @@ def gradients(model: Any, precision: str, times: float = 1.0) -> tuple[str, list
         (found * times).backward()  # type: ignore[no-untyped-call]
     labelled.close()
     assert not own.get_output_embeddings()._forward_hooks
-    return found.grad_fn.name(), [one.grad for one in own.parameters()]  # type: ignore[union-attr, misc]
+    return found.grad_fn.name(), [one.grad for one in own.parameters()]  # type: ignore[union-attr]
 
 
 def made(config: PreTrainedConfig) -> Any:
