@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
@@ -231,7 +230,7 @@ def train_stage(
         micro = micro_batch_size(min(micro, found[1].micro_batch_size), share, longest, device)
         out_of_memory = found[1].out_of_memory
 
-    def smaller() -> int:
+    def smaller() -> None:
         nonlocal micro, out_of_memory, found
         if micro == 1:
             raise RunFailed(f"out of memory on {device}, with one datapoint per forward pass; take a smaller model.")
@@ -242,7 +241,6 @@ def train_stage(
             )
         micro, out_of_memory = micro_batch_size(micro // 2, share, longest, device), out_of_memory + 1
         found = checkpoints.newest()
-        return micro
 
     def attempt(size: int) -> Trained:
         clear_device_cache(garbage_collection=True)  # an attempt that ran out of memory has left a model
@@ -300,8 +298,14 @@ def train_stage(
         low_rank = None if adapted is None else adapted.merge()
         return Trained(sharded.whole() if sharded else model, report, recorder.rows, before.epoch, low_rank)
 
-    attempts = find_executable_batch_size(attempt, starting_batch_size=micro, reduce_batch_size_fn=smaller)
-    return cast(Trained, attempts())
+    # accelerate's find_executable_batch_size would collect garbage before the first attempt too, for a quarter second.
+    while True:
+        try:
+            return attempt(micro)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        smaller()
 
 
 def _arguments(

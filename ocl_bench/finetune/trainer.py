@@ -16,11 +16,11 @@ from transformers.optimization import Adafactor
 from ocl_bench.errors import RunFailed
 from ocl_bench.finetune.adafactor import ForeachAdafactor
 from ocl_bench.finetune.checkpoints import EpochCheckpoints, Progress
+from ocl_bench.finetune.loss import LabelledLoss
 from ocl_bench.finetune.sampler import NOTHING
 from ocl_bench.finetune.sharding import Sharded, set_whole_state, whole_state
 from ocl_bench.models.batches import Datapoint
 from ocl_bench.models.group import processes, rank, smallest, total
-from ocl_bench.models.labelled_positions import LabelledPositions
 
 WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.pt", "scheduler.pt"  # files of a checkpoint
 NO_STEP = 2**62
@@ -107,7 +107,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.sharded = sharded
         self.sampler, self.watch = sampler, watch
         self.checkpoints, self.progress = checkpoints, progress
-        self.labelled = LabelledPositions(self.model)
+        self.labelled = LabelledLoss(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.sampler
@@ -160,8 +160,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Mean cross-entropy over the labelled positions of the optimizer step (this micro-batch's share of it)."""
         assert num_items_in_batch is not None and not return_outputs, "only training goes through the Trainer"
         positions, targets = inputs.pop("positions"), inputs.pop("targets")
-        logits = self.labelled.logits(model, inputs, positions)
-        loss: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
+        loss = self.labelled.loss(model, inputs, positions, targets, num_items_in_batch)
         # Gradients are averaged over processes, and are to be summed up.
         return loss if self.sharded is None else loss * processes()
 
