@@ -12,7 +12,7 @@ from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.forced import Forced
 from ocl_bench.evaluate.options import choose
 from ocl_bench.evaluate.sampling import curve_sample, subset_sample
-from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.evaluate.torch_engine import Scored, TorchEngine
 from ocl_bench.files import sha256
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.group import in_order, in_turn, total
@@ -63,19 +63,12 @@ def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
     return Questions(tests, answers, options)
 
 
-def _forced(engine: TorchEngine, questions: Questions) -> list[list[Forced]]:
-    flat = iter(engine.forced([one for answers in questions.encoded for one in answers]))
-    return [[next(flat) for _ in answers] for answers in questions.encoded]
-
-
-def choices(engine: TorchEngine, questions: Questions) -> list[int | None]:
+def choices(questions: Questions, scored: Sequence[Scored]) -> list[int | None]:
     """Number of each question's most likely option; None where it has none."""
-    found: list[int | None] = [None] * len(questions.records)
-    asked = [number for number, options in enumerate(questions.options) if options]
-    for number, logprobs in zip(asked, engine.option_logprobs([questions.options[n] for n in asked]), strict=True):
-        record = questions.records[number]
-        found[number] = choose(logprobs, record.options.index(record.answers[0]))
-    return found
+    return [
+        choose(one.options, record.options.index(record.answers[0])) if one.options else None
+        for record, one in zip(questions.records, scored, strict=True)
+    ]
 
 
 class Generator(Protocol):
@@ -134,22 +127,23 @@ def ask(
     prompts = [answers[0] for answers in questions.encoded]
     limits = [max(max_new_tokens, *(len(one.completion) for one in answers)) for answers in questions.encoded]
     if generator is None:
-        scored, tokens = engine.answer(questions.encoded, limits, on_answered)
+        scored, tokens = engine.answer(questions.encoded, limits, questions.options, on_answered)
     else:
-        scored = _forced(engine, questions)
-        tokens = generator.generate(prompts, limits, [_longest_begin(forced) for forced in scored], on_answered)
+        scored = engine.score(questions.encoded, questions.options)
+        tokens = generator.generate(prompts, limits, [one.begins for one in scored], on_answered)
     answers = [
-        make_answer(record.id, any(one.greedy for one in forced), forced[0].logprob, text, choice)
-        for record, forced, text, choice in zip(
+        make_answer(record.id, any(answer.greedy for answer in one.forced), one.forced[0].logprob, text, choice)
+        for record, one, text, choice in zip(
             questions.records,
             scored,
             map(engine.encoder.decode_answer, tokens),
-            choices(engine, questions),
+            choices(questions, scored),
             strict=True,
         )
     ]
     differing = sum(
-        tuple(ids[: len(known)]) != known for ids, known in zip(tokens, map(_longest_begin, scored), strict=True)
+        tuple(ids[: len(known)]) != known
+        for ids, known in zip(tokens, (_shown(one.forced) for one in scored), strict=True)
     )
     if generator is None:
         answers, differing = in_order(answers), total(differing)
@@ -160,7 +154,7 @@ def _asked(one: Encoded) -> Any:
     return one.media[0].model_dump() if one.media else one.prompt
 
 
-def _longest_begin(forced: Sequence[Forced]) -> tuple[int, ...]:
+def _shown(forced: Sequence[Forced]) -> tuple[int, ...]:
     return max((one.begins for one in forced), key=len)
 
 
@@ -168,9 +162,9 @@ def curve_points(engine: TorchEngine, questions: Questions, **where: Any) -> lis
     """Each subset's means, by teacher forcing, without generation. `where`: stage, epoch and loss."""
     by_subset: dict[tuple[str, str], list[list[Forced]]] = defaultdict(list)
     right: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    columns = (questions.records, _forced(engine, questions), choices(engine, questions))
-    for record, forced, choice in zip(*columns, strict=True):
-        by_subset[record.subset, record.set].append(forced)
+    scored = engine.score(questions.encoded, questions.options)
+    for record, one, choice in zip(questions.records, scored, choices(questions, scored), strict=True):
+        by_subset[record.subset, record.set].append(one.forced)
         if choice is not None:
             right[record.subset, record.set].append(record.options[choice] == record.answers[0])
     return [

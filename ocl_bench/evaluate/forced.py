@@ -1,10 +1,10 @@
 """Forced scoring: what one forward pass over a prompt and a completion says of the completion."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,30 +45,37 @@ def plain_logits(model: Any, labelled: LabelledPositions, collate: Collator, row
     return labelled.logits(model, inputs, positions)
 
 
-def score(logits: Tensor, rows: Sequence[Encoded]) -> list[Forced]:
+def score(
+    logits: Tensor, logprobs: Tensor, completions: Sequence[Sequence[int]], at_once: bool = False
+) -> list[Forced]:
     """Score completions.
 
     Args:
-        logits: of each token of the completions, row after row, shape (labels, vocabulary).
-        rows: prompts with completions.
+        logits: of each token of the completions, one after the other, shape (labels, vocabulary).
+        logprobs: their log-softmax.
+        completions: token ids.
+        at_once: whether the tokens of a completion do not follow one another, so that a wrong one hides nothing.
 
     Raises:
         Diverged: if the logits are not numbers.
     """
-    targets = torch.tensor([token for one in rows for token in one.completion], device=logits.device)
-    logprobs = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
-    best = logits.argmax(dim=-1)
-    counts = [len(one.completion) for one in rows]
-    columns = [torch.split(tensor.cpu(), counts) for tensor in (logprobs, best == targets, best)]
-    at_once = [bool(one.media) for one in rows]
-    return [_of_one(*row) for row in zip(*columns, at_once, strict=True)]
-
-
-def _of_one(logprobs: Tensor, right: Tensor, best: Tensor, at_once: bool) -> Forced:
-    total = float(logprobs.sum())
-    if not math.isfinite(total):
+    targets = np.array([token for one in completions for token in one])
+    own = logprobs.gather(1, torch.from_numpy(targets).to(logits.device)[:, None]).squeeze(1).cpu().numpy()
+    best = logits.argmax(dim=-1).cpu().numpy()
+    ends = np.cumsum([len(one) for one in completions])
+    starts = np.concatenate([[0], ends[:-1]])
+    totals = np.add.reduceat(own, starts)
+    if not np.isfinite(totals).all():
         raise Diverged("the model's outputs are no longer numbers: training diverged; lower recipe.learning_rate.")
-    hits = right.tolist()
-    shown = hits.index(False) + 1 if False in hits and not at_once else len(hits)
-    # Rounding may put a sure answer a hair above probability 1.
-    return Forced(min(0.0, total), False not in hits, tuple(best[:shown].tolist()))
+    places = np.arange(len(best))
+    first_wrong = np.minimum.reduceat(np.where(best == targets, len(best), places), starts)
+    greedy = first_wrong >= ends
+    shown = ends if at_once else np.minimum(first_wrong + 1, ends)
+    tokens = best.tolist()
+    return [
+        # Rounding may put a sure answer a hair above probability 1.
+        Forced(min(0.0, total), right, tuple(tokens[start:end]))
+        for total, right, start, end in zip(
+            totals.tolist(), greedy.tolist(), starts.tolist(), shown.tolist(), strict=True
+        )
+    ]

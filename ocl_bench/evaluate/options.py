@@ -1,103 +1,89 @@
 """What a model says of the options of a question: the log-probability of each, from one pass over the prompt."""
 
-import copy
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ocl_bench.evaluate.cached import CachedBatch
+from ocl_bench.evaluate.forced import Forced, score
 from ocl_bench.models.encoding import Encoded
-from ocl_bench.models.labelled_positions import LabelledPositions
 
 
 def cached_option_logprobs(
-    model: Any, labelled: LabelledPositions, questions: Sequence[Sequence[Encoded]], pad_id: int
-) -> list[list[float]]:
-    """Natural log-probability of each option and its end, of a batch of questions, as far as it decides.
+    batch: CachedBatch,
+    rows: Sequence[int],
+    options: Sequence[Sequence[Encoded]],
+    firsts: Tensor,
+    known: Sequence[Mapping[tuple[int, ...], float]],
+) -> tuple[list[list[float]], dict[int, tuple[int, ...]]]:
+    """Natural log-probability of each option and its end, of the questions of a batch, as far as it decides.
 
-    The prompt of a question is computed once; what it left in the cache is repeated for options. An option whose first
-    token alone is less likely than another option as a whole is not gone on with: its number is that of its first
-    token, and still the smaller one. After training that leaves one or two options a question.
+    What a question's prompt left in the cache is repeated for options. An option whose first token alone is less likely
+    than another option as a whole is not gone on with: its number is that of its first token, and still the smaller
+    one. After training that leaves an option or none a question, besides the right one.
 
     Args:
-        model: a causal model whose cache is a plain one (see `cached.keeps_plain_cache`).
-        labelled: what sends only some positions through its output layer.
-        questions: each its prompt with every option.
-        pad_id: fills up the shorter ones.
+        batch: the batch, whose prompts were read.
+        rows: a sequence of the batch for each question.
+        options: of each question, perhaps none.
+        firsts: log-probabilities of an answer's first token, shape (questions, vocabulary).
+        known: completion → its log-probability, of each question, where there is one already.
+
+    Returns:
+        The log-probabilities; and of some questions, by number, how an answer goes on greedily that begins as its most
+        likely option does, as far as that shows it.
     """
-    from transformers.cache_utils import DynamicCache
+    numbers = [number for number, own in enumerate(options) for _ in own]
+    tokens = [one.completion[0] for own in options for one in own]
+    flat = iter(firsts[numbers, tokens].tolist())
+    found = [[next(flat) for _ in own] for own in options]
+    whole: list[set[int]] = [set() for _ in options]
+    for number, own in enumerate(options):
+        for n, one in enumerate(own):
+            if one.completion in known[number] or len(one.completion) == 1:
+                whole[number].add(n)
+                found[number][n] = known[number].get(one.completion, found[number][n])
 
-    prompts = [list(options[0].prompt) for options in questions]
-    ids, mask = _padded(prompts, pad_id, model.device)
-    places = torch.arange(ids.shape[1], device=model.device).expand_as(ids)
-    last = torch.tensor([row * ids.shape[1] + len(prompt) - 1 for row, prompt in enumerate(prompts)])
-    cache = DynamicCache()
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
-    inputs |= {"past_key_values": cache, "use_cache": True}
-    begins = torch.log_softmax(labelled.logits(model, inputs, last.to(model.device)), dim=-1).cpu()
-    found = [[float(begins[row, one.completion[0]]) for one in options] for row, options in enumerate(questions)]
+    def undecided(number: int) -> list[int]:
+        """Options of a question that may be more likely than those known as a whole, the most likely one first."""
+        best = max((found[number][n] for n in whole[number]), default=-math.inf)
+        left = [n for n in range(len(options[number])) if n not in whole[number] and found[number][n] >= best]
+        return sorted(left, key=lambda n: -found[number][n])
 
-    def go_on(chosen: Sequence[tuple[int, int]], cache: Any) -> None:
+    def go_on(chosen: Sequence[tuple[int, int]]) -> list[Forced]:
         """Add what follows the first token, of these options, each by its question and its own number."""
-        chosen = [(row, n) for row, n in chosen if len(questions[row][n].completion) > 1]
-        if not chosen:
-            return
-        rows = torch.tensor([row for row, _ in chosen], device=model.device)
-        cache.batch_select_indices(rows)
-        rests = [list(questions[row][n].completion) for row, n in chosen]
-        ids, own = _padded([rest[:-1] for rest in rests], pad_id, model.device)
-        starts = torch.tensor([len(prompts[row]) for row, _ in chosen], device=model.device)
-        positions = [place * ids.shape[1] + at for place, rest in enumerate(rests) for at in range(len(rest) - 1)]
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.cat([mask[rows], own], dim=1),
-            "position_ids": starts[:, None] + torch.arange(ids.shape[1], device=model.device),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        logits = labelled.logits(model, inputs, torch.tensor(positions, device=model.device))
-        targets = torch.tensor([token for rest in rests for token in rest[1:]], device=model.device)
-        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1).cpu()
-        for (row, n), part in zip(chosen, torch.split(logprobs, [len(rest) - 1 for rest in rests]), strict=True):
-            found[row][n] += float(part.sum())
+        completions = [options[number][n].completion for number, n in chosen]
+        forced: list[Forced] = []
+        for logits, part in batch.continued([rows[number] for number, _ in chosen], completions):
+            forced += score(logits, torch.log_softmax(logits, dim=-1), part)
+        for (number, n), one in zip(chosen, forced, strict=True):
+            found[number][n] += one.logprob
+            whole[number].add(n)
+        return forced
 
-    first = [(row, max(range(len(own)), key=own.__getitem__)) for row, own in enumerate(found)]
-    go_on(first, copy.deepcopy(cache))
-    best = [found[row][n] for row, n in first]
-    go_on(
-        [
-            (row, n)
-            for row, own in enumerate(found)
-            for n in range(len(own))
-            if n != first[row][1] and own[n] >= best[row]
-        ],
-        cache,
-    )
-    return found
+    first = [(number, left[0]) for number in range(len(options)) if (left := undecided(number))]
+    shown = {
+        number: (options[number][n].completion[0], *one.begins)
+        for (number, n), one in zip(first, go_on(first), strict=True)
+    }
+    go_on([(number, n) for number in range(len(options)) for n in undecided(number)])
+    return found, shown
 
 
-def option_logprobs_at_once(logits: Tensor, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
+def option_logprobs_at_once(logprobs: Tensor, options: Sequence[Encoded]) -> list[float]:
     """Natural log-probability of each option and its end, where a model says all tokens of an answer at once.
 
     Args:
-        logits: of one batch, shape (questions, tokens of an answer, vocabulary).
-        questions: each its picture with every option.
+        logprobs: of a question, shape (tokens of an answer, vocabulary).
+        options: its picture with every option.
     """
-    logprobs = torch.log_softmax(logits, dim=-1)
-    found = []
-    for own, options in zip(logprobs, questions, strict=True):
-        ids = torch.tensor([one.completion for one in options], device=own.device)
-        found.append(own[torch.arange(ids.shape[1], device=own.device), ids].sum(dim=1).tolist())
+    if not options:
+        return []
+    ids = torch.tensor([one.completion for one in options], device=logprobs.device)
+    found: list[float] = logprobs[torch.arange(ids.shape[1], device=ids.device), ids].sum(dim=1).tolist()
     return found
-
-
-def _padded(rows: Sequence[list[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of rows, each filled up on the right."""
-    width = max(map(len, rows))
-    ids = [[*row, *[pad_id] * (width - len(row))] for row in rows]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def choose(logprobs: Sequence[float], right: int) -> int:

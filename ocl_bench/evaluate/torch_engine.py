@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ocl_bench.evaluate.batching import CPU, GPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
@@ -18,6 +21,22 @@ from ocl_bench.models.labelled_positions import LabelledPositions
 
 # model → tokens of a batch that there was memory for, where it ran out before; for later engines of this model
 _FITTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring found of a question.
+
+    Attributes:
+        forced: of each accepted answer.
+        options: natural log-probability of each option, with its end, as far as it decides which is chosen: an option
+            that cannot be the most likely may have a larger number than its own, smaller than that of the most likely.
+        begins: what greedy decoding begins with, as far as all that shows it.
+    """
+
+    forced: list[Forced]
+    options: list[float]
+    begins: tuple[int, ...]
 
 
 class TorchEngine:
@@ -54,53 +73,67 @@ class TorchEngine:
         A completion whose tokens are all the argmax is what greedy decoding would produce, token for token, because
         greedy decoding sees the same prefix at each step.
         """
-        results: dict[int, Forced] = {}
-        for numbers, (scored, _) in self._passes([[one] for one in encoded]):
-            results |= zip(numbers, (one for (one,) in scored), strict=True)
-        return [results[number] for number in range(len(encoded))]
+        return [one.forced[0] for one in self.score([[one] for one in encoded])]
+
+    def score(
+        self, questions: Sequence[Sequence[Encoded]], options: Sequence[Sequence[Encoded]] | None = None
+    ) -> list[Scored]:
+        """Score the accepted answers of questions, and their options.
+
+        Args:
+            questions: each a prompt with its accepted answers.
+            options: of each, the prompt with every option, if it has any; None where no question has.
+
+        Raises:
+            Diverged: if the logits are not numbers.
+        """
+        found: dict[int, Scored] = {}
+        with torch.no_grad(), self._autocast():
+            for numbers, scored, _ in self._passes(questions, options):
+                found |= zip(numbers, scored, strict=True)
+        return [found[number] for number in range(len(questions))]
 
     def answer(
         self,
         questions: Sequence[Sequence[Encoded]],
         max_new_tokens: Sequence[int],
+        options: Sequence[Sequence[Encoded]] | None = None,
         on_answered: Callable[[int], None] = lambda count: None,
-    ) -> tuple[list[list[Forced]], list[list[int]]]:
-        """Score the accepted answers of questions, and answer them greedily as far as the scores leave that open.
+    ) -> tuple[list[Scored], list[list[int]]]:
+        """Score the accepted answers and options of questions, and answer them greedily as far as that leaves open.
 
         Args:
-            questions: each a prompt with its accepted answers.
+            questions, options: see `score`.
             max_new_tokens: longest generated answer to each, in tokens.
             on_answered: called with the number of further answers.
 
         Returns:
-            What teacher forcing found of each accepted answer, and each question's generated token ids.
+            What scoring found of each question, and its generated token ids.
         """
-        forced: list[list[Forced]] = [[] for _ in questions]
+        found: dict[int, Scored] = {}
         answers: list[list[int]] = [[] for _ in questions]
         later: list[int] = []
-        for numbers, (scored, batch) in self._passes(questions):
-            open_rows, row = {}, 0
-            for number, found in zip(numbers, scored, strict=True):
-                forced[number] = found
-                # Greedy decoding begins the same whatever answer was forced: take the pass that shows most of it.
-                best = max(range(len(found)), key=lambda n: len(found[n].begins))
-                answers[number] = self._greedy.until_stop(found[best].begins, max_new_tokens[number])
-                if not self._greedy.ended(answers[number], max_new_tokens[number]):
-                    open_rows[number] = row + best
-                row += len(found)
-            if batch is None:
-                later += open_rows
-            elif open_rows:
-                with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast():
+            for numbers, scored, batch in self._passes(questions, options):
+                found |= zip(numbers, scored, strict=True)
+                open_rows, row = {}, 0
+                for number, one in zip(numbers, scored, strict=True):
+                    answers[number] = self._greedy.until_stop(one.begins, max_new_tokens[number])
+                    if not self._greedy.ended(answers[number], max_new_tokens[number]):
+                        open_rows[number] = row
+                    row += len(one.forced)
+                if batch is None:
+                    later += open_rows
+                elif open_rows:
                     outputs = batch.go_on(
                         list(open_rows.values()),
                         [answers[number] for number in open_rows],
                         [max_new_tokens[number] for number in open_rows],
                         self._greedy.stops,
                     )
-                for number, ids in zip(open_rows, outputs, strict=True):
-                    answers[number] = ids
-            on_answered(len(numbers) - (len(open_rows) if batch is None else 0))
+                    for number, ids in zip(open_rows, outputs, strict=True):
+                        answers[number] = ids
+                on_answered(len(numbers) - (len(open_rows) if batch is None else 0))
         generated = self.generate(
             [questions[number][0] for number in later],
             [max_new_tokens[number] for number in later],
@@ -109,51 +142,7 @@ class TorchEngine:
         )
         for number, ids in zip(later, generated, strict=True):
             answers[number] = ids
-        return forced, answers
-
-    @torch.no_grad()
-    def option_logprobs(self, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
-        """Natural log-probability of each option of questions, with its end, as far as it decides which is chosen.
-
-        An option that cannot be the most likely may have a larger number than its own, smaller than that of the most
-        likely one.
-
-        Args:
-            questions: each a prompt with every option.
-
-        Raises:
-            Diverged: if the logits are not numbers.
-        """
-        found: list[list[float]] = [[] for _ in questions]
-        if questions and questions[0][0].media:
-            return self._at_once(questions)
-        if not self._caches:
-            for numbers, (scored, _) in self._passes(questions):
-                for number, forced in zip(numbers, scored, strict=True):
-                    found[number] = [one.logprob for one in forced]
-            return found
-        labelled = LabelledPositions(self.model)
-        try:
-            for numbers in self._batching.batches(questions, self.max_tokens):
-                batch = [questions[number] for number in numbers]
-                with self._autocast():
-                    logprobs = cached_option_logprobs(self.model, labelled, batch, self.encoder.pad_id)
-                for number, own in zip(numbers, logprobs, strict=True):
-                    found[number] = own
-        finally:
-            labelled.close()
-        return found
-
-    def _at_once(self, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
-        """Of questions about pictures: one pass each, whatever their options."""
-        labelled, found = LabelledPositions(self.model), []
-        size = max(1, self.max_tokens // len(questions[0][0].completion))
-        for start in range(0, len(questions), size):
-            batch = questions[start : start + size]
-            with self._autocast():
-                logits = plain_logits(self.model, labelled, self._collate, [options[0] for options in batch])
-            found += option_logprobs_at_once(logits.reshape(len(batch), -1, logits.shape[-1]), batch)
-        return found
+        return [found[number] for number in range(len(questions))], answers
 
     def generate(
         self,
@@ -174,26 +163,66 @@ class TorchEngine:
         with torch.no_grad(), self._autocast():
             return self._greedy.generate(encoded, max_new_tokens, begins, self.max_tokens, on_answered)
 
-    @torch.no_grad()
     def _passes(
-        self, questions: Sequence[Sequence[Encoded]]
-    ) -> Iterator[tuple[list[int], tuple[list[list[Forced]], CachedBatch | None]]]:
-        """Batches of questions, with what one forward pass says of their answers, and its cache if there is one."""
+        self, questions: Sequence[Sequence[Encoded]], options: Sequence[Sequence[Encoded]] | None
+    ) -> Iterator[tuple[list[int], list[Scored], CachedBatch | None]]:
+        """Batches of questions, what forward passes say of each, and their cache if there is one."""
         labelled = LabelledPositions(self.model)
         try:
             for numbers in self._batching.batches(questions, self.max_tokens):
-                rows = [one for number in numbers for one in questions[number]]
-                with self._autocast():
-                    batch = CachedBatch(self.model, rows, self.encoder.pad_id) if self._caches else None
-                    logits = (
-                        plain_logits(self.model, labelled, self._collate, rows)
-                        if batch is None
-                        else batch.logits(labelled)
-                    )
-                    flat = iter(score(logits, rows))
-                yield numbers, ([[next(flat) for _ in questions[number]] for number in numbers], batch)
+                asked = [questions[number] for number in numbers]
+                rows = [one for own in asked for one in own]
+                batch = CachedBatch(self.model, labelled, rows, self.encoder.pad_id) if self._caches else None
+                logits = plain_logits(self.model, labelled, self._collate, rows) if batch is None else batch.logits()
+                logprobs = torch.log_softmax(logits, dim=-1)
+                flat = iter(score(logits, logprobs, [one.completion for one in rows], bool(rows[0].media)))
+                forced = [[next(flat) for _ in own] for own in asked]
+                of_options: list[list[float]] = [[] for _ in asked]
+                shown: dict[int, tuple[int, ...]] = {}
+                if options is not None:
+                    own = [options[number] for number in numbers]
+                    of_options, shown = self._of_options(batch, asked, own, logprobs, forced)
+                scored = [
+                    Scored(*both, _longest_begin(both[0], shown.get(place, ())))
+                    for place, both in enumerate(zip(forced, of_options, strict=True))
+                ]
+                yield numbers, scored, batch
         finally:
             labelled.close()
 
+    def _of_options(
+        self,
+        batch: CachedBatch | None,
+        asked: Sequence[Sequence[Encoded]],
+        options: Sequence[Sequence[Encoded]],
+        logprobs: Tensor,
+        forced: Sequence[Sequence[Forced]],
+    ) -> tuple[list[list[float]], dict[int, tuple[int, ...]]]:
+        """What `cached_option_logprobs` returns, of a batch whose answers' tokens have these log-probabilities."""
+        labels = np.cumsum([0, *(sum(len(one.completion) for one in own) for own in asked[:-1])])
+        if batch is not None:
+            known = [
+                {one.completion: of_one.logprob for one, of_one in zip(*both, strict=True)}
+                for both in zip(asked, forced, strict=True)
+            ]
+            rows = np.cumsum([0, *map(len, asked[:-1])]).tolist()
+            return cached_option_logprobs(batch, rows, options, logprobs[labels], known)
+        if asked[0][0].media:  # one pass says all of the answer, whatever was forced
+            first = [logprobs[label : label + len(own[0].completion)] for label, own in zip(labels, asked, strict=True)]
+            return [option_logprobs_at_once(*both) for both in zip(first, options, strict=True)], {}
+        alone = iter(self.forced([one for own in options for one in own]))
+        return [[next(alone).logprob for _ in own] for own in options], {}
+
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def _longest_begin(forced: Sequence[Forced], shown: tuple[int, ...]) -> tuple[int, ...]:
+    """What greedy decoding begins with, which is the same whatever answer was forced, as far as anything shows it.
+
+    Args:
+        forced: of accepted answers.
+        shown: how it goes on if its first token is the first of these.
+    """
+    begins = max((one.begins for one in forced), key=len)
+    return max(begins, shown, key=len) if begins[:1] == shown[:1] else begins

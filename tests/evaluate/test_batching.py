@@ -57,9 +57,9 @@ def test_a_cached_batch_computes_beginnings_apart_where_media_differ(loaded: tup
     labelled = LabelledPositions(model)
     logits = []
     for rows, shared in [(same, len(same[0].prompt) - 1), ([same[0], other], 0)]:
-        batch = CachedBatch(model, rows, encoder.pad_id)
+        batch = CachedBatch(model, labelled, rows, encoder.pad_id)
         assert batch.shared == shared
-        logits.append(batch.logits(labelled).detach())
+        logits.append(batch.logits().detach())
     labelled.close()
     # This model sees no media: only what is computed together differs.
     assert (logits[0] - logits[1]).abs().max() < 1e-4
@@ -89,9 +89,9 @@ def test_fewer_tokens_a_batch_give_the_same_answers_in_smaller_passes(loaded: tu
     for max_tokens in (engine.max_tokens, 200):
         engine.max_tokens = max_tokens
         seen.clear()
-        forced, answers = engine.answer(questions, [6] * len(questions))
+        scored, answers = engine.answer(questions, [6] * len(questions))
         generated = engine.generate([one for (one,) in questions], [6] * len(questions))
-        found.append(([[one.begins for one in row] for row in forced], answers, generated, max(seen)))
+        found.append(([one.begins for one in scored], answers, generated, max(seen)))
     handle.remove()
     assert found[0][:3] == found[1][:3]
     assert found[0][3] > 200 >= found[1][3]

@@ -145,11 +145,11 @@ def test_answering_scores_every_accepted_answer_and_goes_on_greedily(
     ]
     engine = TorchEngine(model, encoder)
     counts: list[int] = []
-    forced, answers = engine.answer(questions, limits, counts.append)
+    found, answers = engine.answer(questions, limits, on_answered=counts.append)
     assert answers == greedy
     assert sum(counts) == len(tests)
-    for question, found in zip(questions, forced, strict=True):
-        for one, scored in zip(question, found, strict=True):
+    for question, own in zip(questions, found, strict=True):
+        for one, scored in zip(question, own.forced, strict=True):
             (alone,) = engine.forced([one])
             assert scored.logprob == pytest.approx(alone.logprob, abs=1e-3)
             assert (scored.greedy, scored.begins) == (alone.greedy, alone.begins)

@@ -111,7 +111,9 @@ def test_the_released_x0_has_the_weights_that_its_record_says_and_reaches_its_ba
     engine = TorchEngine(model, Encoder(tokenizer, seq2seq=False))
     questions = encode_questions(asked, engine.encoder)
     right: dict[str, list[bool]] = {"x0_facts": [], "x0_aliases": []}
-    for one, choice in zip(questions.records, choices(engine, questions), strict=True):
+    for one, choice in zip(
+        questions.records, choices(questions, engine.score(questions.encoded, questions.options)), strict=True
+    ):
         assert choice is not None
         right[one.subset].append(one.options[choice] == one.answers[0])
     assert fmean(right["x0_facts"]) >= 0.95 and fmean(right["x0_aliases"]) >= 0.8
