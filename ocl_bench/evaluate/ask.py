@@ -131,12 +131,13 @@ def ask(
     else:
         scored = engine.score(questions.encoded, questions.options)
         tokens = generator.generate(prompts, limits, [one.begins for one in scored], on_answered)
+    text_of = {ids: engine.encoder.decode_answer(ids) for ids in set(map(tuple, tokens))}  # many say the same
     answers = [
         make_answer(record.id, any(answer.greedy for answer in one.forced), one.forced[0].logprob, text, choice)
         for record, one, text, choice in zip(
             questions.records,
             scored,
-            map(engine.encoder.decode_answer, tokens),
+            (text_of[tuple(ids)] for ids in tokens),
             choices(questions, scored),
             strict=True,
         )

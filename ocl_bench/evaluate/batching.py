@@ -13,18 +13,21 @@ class Limits:
 
     Attributes:
         tokens: that a batch may hold.
-        logits: that it may hold.
+        logits: that it may hold, where they are not those of fewer than `labels` positions.
+        labels: positions whose logits it may hold in any case, however large the vocabulary is.
         smallest: questions of a batch that is not ended early for the sake of a longer shared beginning.
     """
 
     tokens: int
     logits: int
+    labels: int
     smallest: int
 
 
-# 32 MiB of logits in float32 are about a CPU's cache. A GPU is idle between small batches, and has gigabytes.
-CPU = Limits(tokens=4096, logits=2**23, smallest=16)
-GPU = Limits(tokens=32768, logits=2**27, smallest=512)
+# A CPU reads logits several times, from its cache if they are a few MiB; and fewer positions would not be worth reading
+# a large output layer for. A GPU is idle between small batches, and has gigabytes.
+CPU = Limits(tokens=4096, logits=2**20, labels=256, smallest=16)
+GPU = Limits(tokens=32768, logits=2**27, labels=256, smallest=512)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Batching:
             max_tokens: tokens of a batch, padding included; a question that has more is a batch of its own.
         """
         # Fewer tokens because memory ran out are fewer logits, too, which may be what filled it.
-        logits = min(self.limits.logits, self.limits.logits * max_tokens // self.limits.tokens)
+        most = max(self.limits.logits, self.limits.labels * self.vocabulary)
+        logits = min(most, most * max_tokens // self.limits.tokens)
         numbers: list[int] = []
         rows = longest = labels = 0
         for number in self._order(questions):

@@ -174,44 +174,45 @@ class TorchEngine:
                 rows = [one for own in asked for one in own]
                 batch = CachedBatch(self.model, labelled, rows, self.encoder.pad_id) if self._caches else None
                 logits = plain_logits(self.model, labelled, self._collate, rows) if batch is None else batch.logits()
-                logprobs = torch.log_softmax(logits, dim=-1)
-                flat = iter(score(logits, logprobs, [one.completion for one in rows], bool(rows[0].media)))
-                forced = [[next(flat) for _ in own] for own in asked]
-                of_options: list[list[float]] = [[] for _ in asked]
-                shown: dict[int, tuple[int, ...]] = {}
-                if options is not None:
-                    own = [options[number] for number in numbers]
-                    of_options, shown = self._of_options(batch, asked, own, logprobs, forced)
-                scored = [
-                    Scored(*both, _longest_begin(both[0], shown.get(place, ())))
-                    for place, both in enumerate(zip(forced, of_options, strict=True))
-                ]
-                yield numbers, scored, batch
+                own = [()] * len(asked) if options is None else [options[number] for number in numbers]
+                yield numbers, self._scored(logits, batch, asked, own), batch
         finally:
             labelled.close()
 
-    def _of_options(
+    def _scored(
         self,
+        logits: Tensor,
         batch: CachedBatch | None,
         asked: Sequence[Sequence[Encoded]],
         options: Sequence[Sequence[Encoded]],
-        logprobs: Tensor,
-        forced: Sequence[Sequence[Forced]],
-    ) -> tuple[list[list[float]], dict[int, tuple[int, ...]]]:
-        """What `cached_option_logprobs` returns, of a batch whose answers' tokens have these log-probabilities."""
-        labels = np.cumsum([0, *(sum(len(one.completion) for one in own) for own in asked[:-1])])
-        if batch is not None:
+    ) -> list[Scored]:
+        """What logits, shape (labels, vocabulary), of the accepted answers of a batch say of them and its options."""
+        rows, first_rows = [one for own in asked for one in own], np.cumsum([0, *map(len, asked[:-1])])
+        first_labels = np.cumsum([0, *(len(one.completion) for one in rows)])[first_rows]
+        logprobs = torch.log_softmax(logits, dim=-1)
+        flat = iter(score(logits, logprobs, [one.completion for one in rows], bool(rows[0].media)))
+        forced = [[next(flat) for _ in own] for own in asked]
+        found: list[list[float]] = [[] for _ in asked]
+        shown: dict[int, tuple[int, ...]] = {}
+        if not any(options):
+            pass
+        elif batch is not None:
             known = [
                 {one.completion: of_one.logprob for one, of_one in zip(*both, strict=True)}
                 for both in zip(asked, forced, strict=True)
             ]
-            rows = np.cumsum([0, *map(len, asked[:-1])]).tolist()
-            return cached_option_logprobs(batch, rows, options, logprobs[labels], known)
-        if asked[0][0].media:  # one pass says all of the answer, whatever was forced
-            first = [logprobs[label : label + len(own[0].completion)] for label, own in zip(labels, asked, strict=True)]
-            return [option_logprobs_at_once(*both) for both in zip(first, options, strict=True)], {}
-        alone = iter(self.forced([one for own in options for one in own]))
-        return [[next(alone).logprob for _ in own] for own in options], {}
+            found, shown = cached_option_logprobs(batch, first_rows.tolist(), options, logprobs[first_labels], known)
+        elif rows[0].media:  # one pass says all of an answer, whatever was forced
+            length = len(rows[0].completion)
+            firsts = [logprobs[label : label + length] for label in first_labels]
+            found = [option_logprobs_at_once(*both) for both in zip(firsts, options, strict=True)]
+        else:
+            alone = iter(self.forced([one for own in options for one in own]))
+            found = [[next(alone).logprob for _ in own] for own in options]
+        return [
+            Scored(answers, of_options, _longest_begin(answers, shown.get(number, ())))
+            for number, (answers, of_options) in enumerate(zip(forced, found, strict=True))
+        ]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -99,10 +99,10 @@ def test_fewer_tokens_a_batch_give_the_same_answers_in_smaller_passes(loaded: tu
 
 def test_half_as_many_tokens_halve_a_batch_that_its_logits_ended() -> None:
     """Else memory that they have filled would run out again, as often as it takes to reach the tokens."""
-    batching = Batching(seq2seq=False, vocabulary=CPU.logits // 40, caches=False)
-    questions = [[with_media()] for _ in range(100)]  # a label each
+    batching = Batching(seq2seq=False, vocabulary=2**20, caches=False)
+    questions = [[with_media()] for _ in range(600)]  # a label each
     whole, half = (len(next(batching.batches(questions, tokens))) for tokens in (CPU.tokens, CPU.tokens // 2))
-    assert (whole, half) == (40, 20)
+    assert (whole, half) == (CPU.labels, CPU.labels // 2)
 
 
 def test_batches_that_memory_had_room_for_are_remembered_for_the_model(loaded: tuple[Any, Encoder]) -> None:

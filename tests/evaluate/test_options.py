@@ -1,10 +1,12 @@
 """What is chosen is the option that a plain pass over prompt and option finds most likely."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ARCHITECTURES
 
 from ocl_bench.evaluate.options import choose
 from ocl_bench.evaluate.torch_engine import TorchEngine
@@ -16,16 +18,74 @@ PROMPTS = ["Q: colour <|abcde|>\nA:", "Q: place where <|fghij|> lives\nA:", "col
 OPTIONS = [" red\n", " black\n", " harbour and castle\n", " red brown\n", " a\n"]
 
 
+def load(folder: Path) -> tuple[Any, Encoder]:
+    spec = parse_model(str(folder))
+    tokenizer = load_tokenizer(spec, [])
+    model = load_model(spec, tokenizer, seed=0).eval()
+    return model, Encoder(tokenizer, model.config.is_encoder_decoder)
+
+
 def option_logprobs(engine: TorchEngine, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
     return [one.options for one in engine.score([own[:1] for own in questions], questions)]
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answers_and_options_scored_together_have_the_numbers_of_plain_passes(
+    model_folder: Any, architecture: str, bf16: bool
+) -> None:
+    model, encoder = load(model_folder(architecture))
+    engine = TorchEngine(model, encoder, bf16)
+    questions = [encoder([(prompt, option) for option in OPTIONS]) for prompt in PROMPTS]
+    # Of the first question two answers are accepted, of the last there are no options.
+    answers, options = [own[: 2 - (n > 0)] for n, own in enumerate(questions)], [*questions[:-1], []]
+    near = 0.05 if bf16 else 1e-4
+    for accepted, own, found in zip(answers, options, engine.score(answers, options), strict=True):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            plain = [plain_logprob(model, encoder, one) for one in own or accepted]
+        assert [one.logprob for one in found.forced] == pytest.approx(plain[: len(accepted)], abs=near)
+        assert len(found.options) == len(own)
+        for one, value in zip(found.options, plain, strict=False):
+            assert one == pytest.approx(value, abs=near) or value < one < max(plain) + near
+
+
+def plain_logprob(model: Any, encoder: Encoder, one: Encoded) -> float:
+    """What the model's own loss says of a completion."""
+    whole, start = torch.tensor([one.prompt + one.completion]), len(one.prompt)
+    if encoder.seq2seq:
+        inputs, labels = {"input_ids": whole[:, :start]}, whole[:, start:]
+    else:
+        inputs = {"input_ids": whole}
+        labels = torch.cat([torch.full((1, start), -100), whole[:, start:]], dim=1)
+    return -float(model(**inputs, labels=labels, use_cache=False).loss) * len(one.completion)
+
+
+def test_an_option_that_is_the_greedy_answer_is_read_at_once_and_a_prompt_but_once(model_folder: Any) -> None:
+    model, encoder = load(model_folder("llama"))
+    engine = TorchEngine(model, encoder)
+    texts = [f"Q: {what} <|{name}|>\nA:" for what in ("colour", "place") for name in ("abcde", "fghij", "klmno")]
+    answers = [[one] for one in encoder([(text, " red brown\n") for text in texts])]
+    limits = [len(answers[0][0].completion)] * len(texts)
+    greedy = engine.generate([one for (one,) in answers], limits)
+    options = [[*own, Encoded(own[0].prompt, tuple(ids))] for own, ids in zip(answers, greedy, strict=True)]
+    passes: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: passes.append(args[0].numel()))
+    _, without = engine.answer(answers, limits)
+    stepwise = len(passes)
+    passes.clear()
+    engine.score(answers)
+    forced = len(passes), sum(passes)
+    passes.clear()
+    _, said = engine.answer(answers, limits, options)
+    assert said == without == greedy
+    # One pass more than forcing takes, over nothing but the options.
+    assert len(passes) == forced[0] + 1 < stepwise
+    assert sum(passes) <= forced[1] + sum(limits)
+
+
 @pytest.mark.parametrize("architecture", ["gpt_neox", "gpt2", "llama", "opt", "mamba", "t5"])
 def test_what_decides_between_options_is_what_one_plain_pass_each_gives(model_folder: Any, architecture: str) -> None:
-    spec = parse_model(str(model_folder(architecture)))
-    tokenizer = load_tokenizer(spec, [])
-    model = load_model(spec, tokenizer, seed=0).eval()
-    engine = TorchEngine(model, Encoder(tokenizer, model.config.is_encoder_decoder))
+    engine = TorchEngine(*load(model_folder(architecture)))
     # A question with one option, one with few and two with all: they share batches, and prompts differ in length.
     pairs = [[(prompt, option) for option in OPTIONS[: 5 - 2 * n]] for n, prompt in enumerate(PROMPTS)]
     questions = [engine.encoder(own) for own in pairs]
@@ -43,9 +103,7 @@ def test_what_decides_between_options_is_what_one_plain_pass_each_gives(model_fo
 
 
 def test_options_that_begin_alike_are_told_apart_by_what_follows(model_folder: Any) -> None:
-    spec = parse_model(str(model_folder("llama")))
-    tokenizer = load_tokenizer(spec, [])
-    engine = TorchEngine(load_model(spec, tokenizer, seed=0).eval(), Encoder(tokenizer, False))
+    engine = TorchEngine(*load(model_folder("llama")))
     options = engine.encoder([(PROMPTS[0], f" red {end}\n") for end in ("a", "brown", "castle", "wood")])
     assert len({one.completion[0] for one in options}) == 1
     (own,) = option_logprobs(engine, [options])
