@@ -1,8 +1,7 @@
-"""What the benchmarks share: the machine's limit, models of a stated shape, and a tokenizer of the pretrained kind."""
+"""What the benchmarks share: models of a stated shape, a tokenizer of the pretrained kind, a place for results."""
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 
 RESULTS = Path(__file__).parent / "results"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Pythia's vocabulary: what the output layer of a pretrained model costs.
 VOCABULARY = 50304
 
@@ -80,29 +78,21 @@ def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int)
     )
 
 
-def matmul_peak(precision: str, device: str = "cpu", seconds: float = 2.0) -> float:
-    """The machine's measured matrix-multiply rate in FLOP/s (2048 × 2048 on a CPU, 8192 × 8192 on an accelerator)."""
-    size = 2048 if device == "cpu" else 8192
-    left = torch.randn(size, size, dtype=DTYPES[precision], device=device)
-    best, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        began = time.perf_counter()
-        product = left @ left
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    assert product.isfinite().all()
-    return best
+def saved(name: str) -> dict[str, Any] | None:
+    """What a benchmark has kept under a name, if anything."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
-def save(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write a benchmark's rows with hardware and versions."""
+def save(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """Write a benchmark's rows with hardware and versions, and what more there is to say."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        **more,
         "rows": rows,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
