@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import RESULTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
 
@@ -18,7 +19,6 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 
-RESULTS = Path(__file__).parent / "results"
 # Pythia's vocabulary: what the output layer of a pretrained model costs.
 VOCABULARY = 50304
 
@@ -76,12 +76,6 @@ def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int)
         checkpoint_seconds=math.inf,
         on_epoch=lambda model, epoch, loss: [],
     )
-
-
-def saved(name: str) -> dict[str, Any] | None:
-    """What a benchmark has kept under a name, if anything."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def save(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:

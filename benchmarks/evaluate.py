@@ -6,7 +6,8 @@ first answer is that of a fresh process: imports, loading, one answer.
 
     python benchmarks/evaluate.py [--only "6 × 512 bf16"]
 
-JSON under results/, a file for each processor and precision; prints the tables of docs/performance.md.
+JSON under results/, a file for each processor and precision; prints what `python benchmarks/tables.py` puts into
+docs/performance.md.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -24,10 +25,10 @@ from typing import Any
 
 import click
 import torch
-from common import finetune, model, records, save, saved, tokenizer
+from common import finetune, model, records, save, tokenizer
 from machine import DTYPES, Machine, has_units, machine, slug
-from roofline import count, limit, places, row, split
-from tabulate import tabulate
+from roofline import count, row, split
+from tables import EVALUATED, WAYS, evaluation, kept
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
 from transformers.utils import logging
 
@@ -48,19 +49,9 @@ BATCH = 128
 NEW_TOKENS = 8
 TASK = load_task("attributes")
 
-# Shape and precision → what is asked of it: questions in all, and for the profile.
-BLOCKS = {"tiny fp32": ("tiny", "fp32"), "6 × 512 fp32": ("6 × 512", "fp32"), "6 × 512 bf16": ("6 × 512", "bf16")}
+# Questions that are counted and profiled.
 PROFILED = {"tiny": 4096, "6 × 512": 256}
 OF_TORCH = ("torch", "torch forced", "torch choice")
-WAYS = {
-    "torch": "**ocl-bench, torch engine**: all that a stage is asked (choice, em, em_forced, logprob)",
-    "torch forced": "its forced pass alone (em_forced, logprob)",
-    "torch choice": "its choice over ten options alone (choice)",
-    "vllm": "ocl-bench, vLLM (em)",
-    "pipeline": "transformers' pipeline (em)",
-    "lm-eval hf": "lm-eval, `hf` (em)",
-}
-TARGET = 1.5  # forced passes that choice over ten options is to take at most
 
 Answer = Callable[[list[Record]], list[str]]
 
@@ -69,8 +60,8 @@ def make_checkpoint(shape: str, folder: Path) -> list[Record]:
     """Finetune a model of a shape for a moment and save it, unless it is there; returns questions to ask it."""
     if shape == "tiny":
         # One layer, one token a word, as scratch:tiny; two heads, because vLLM has none of 16 on a CPU.
-        task = load_task("attributes", ["source_args.num_entities=5000"])
-        asked = [record for record in build(task, seed=0) if record.kind == "qa"]
+        task = load_task("attributes", ["source_args.num_entities=6000"])
+        asked = [record for record in build(task, seed=0) if record.split == "test" and record.options]
         words = word_level_tokenizer(texts(asked))
         set_seed(0)
         network = AutoModelForCausalLM.from_config(
@@ -82,7 +73,7 @@ def make_checkpoint(shape: str, folder: Path) -> list[Record]:
         train, recipe = asked[::4], load_recipe("tiny", ["epochs=[8]"])
     else:
         everything = records()
-        asked = [record for record in everything if record.split == "test"]
+        asked = [record for record in everything if record.split == "test" and record.options]
         words = tokenizer([record.prompt + record.completion for record in everything])
         layers, width = map(int, shape.split(" × "))
         network = model(layers, width)
@@ -260,50 +251,11 @@ def first_answer(way: str, checkpoint: Path, precision: str) -> float:
     return time.perf_counter() - begun
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/performance.md, as Markdown."""
-    headers = ["model", "", "questions/s", "torch engine is × as fast", "MFLOP a question", "MB", "of peak",
-               "of bandwidth", "limited by", "where the time goes, %", "of it one token a pass, %"]  # fmt: skip
-    lines = [
-        [f"{one['shape']}, {one['precision']}", WAYS[one["way"]], f"{one['prompts_per_second']:.0f}",
-         f"{one['torch_ratio']:.1f}",
-         *(cells(one) if "flops" in one else ["", "", "", "", "", "its own process", ""])]
-        for one in rows
-    ]  # fmt: skip
-    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
-
-
-def cells(one: dict[str, Any]) -> list[str]:
-    """What stands beside a figure, as text."""
-    return [
-        f"{one['flops'] / 1e6:.3g}", f"{one['bytes'] / 1e6:.2g}", f"{one['share_of_peak']:.0%}",
-        f"{one['share_of_bandwidth']:.0%}", limit(one), places(one["shares"]), f"{one['one_token']:.0f}",
-    ]  # fmt: skip
-
-
-def other_tables(rows: list[dict[str, Any]]) -> str:
-    """Below it: choice in forced passes, and the first answer."""
-    own = [one for one in rows if one["way"] == "torch choice"]
-    headers = ["", *(f"{one['shape']}, {one['precision']}" for one in own)]
-    line = [f"choice over ten options, in forced passes (at most {TARGET} is aimed at)"]
-    first = tabulate([line + [f"{one['forced_passes']:.2f}" for one in own]], headers, "github", disable_numparse=True)
-    fresh = [one for one in rows if one["first_answer_seconds"]]
-    seconds = [[WAYS[one["way"]].partition(":")[0], f"{one['first_answer_seconds']:.0f} s"] for one in fresh]
-    return first + "\n\n" + tabulate(seconds, ["", "first answer of a fresh process after"], "github")
-
-
-def kept(name: str, precisions: Sequence[str] = ("fp32", "bf16")) -> list[dict[str, Any]]:
-    """The rows that a machine of this name gave last, in the table's order."""
-    rows = [one for each in precisions if (found := saved(f"evaluate-{name}-{each}")) for one in found["rows"]]
-    order = [(*block, way) for block in BLOCKS.values() for way in WAYS]
-    return sorted(rows, key=lambda one: order.index((one["shape"], one["precision"], one["way"])))
-
-
 @click.command()
 @click.option("--rounds", default=3, show_default=True, help="Measurements of each way, alternating.")
 @click.option("--tiny_prompts", default=20000, show_default=True, help="Questions for the tiny model.")
 @click.option("--prompts", default=1000, show_default=True, help="Questions for the others.")
-@click.option("--only", type=click.Choice([*BLOCKS]), help="Model and precision; the others' rows are kept.")
+@click.option("--only", type=click.Choice([*EVALUATED]), help="Model and precision; the others' rows are kept.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keeps the checkpoints for another call.")
 @click.option("--first", type=click.Choice([*WAYS]), hidden=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), hidden=True)
@@ -323,23 +275,24 @@ def main(
     logging.disable_progress_bar()
     if first is not None and checkpoint is not None:
         answer, end = load(first, checkpoint, precision, checkpoint / "first.log")
-        answer([record for record in records() if record.split == "test"][:1])
+        answer([record for record in records() if record.split == "test" and record.options][:1])
         end()
         return
     click.echo(machine().sentence())
     with tempfile.TemporaryDirectory() as temporary:
-        for shape, precision in [BLOCKS[only]] if only else BLOCKS.values():
+        for shape, precision in [EVALUATED[only]] if only else EVALUATED.values():
             place = (folder or Path(temporary)) / shape.replace(" × ", "x")
             asked = make_checkpoint(shape, place)[: tiny_prompts if shape == "tiny" else prompts]
             with contextlib.redirect_stderr(io.StringIO()):  # progress bars of others
                 found = measure(shape, place, asked, precision, rounds)
-            others = [one for one in kept(slug(), [precision]) if one["shape"] != shape]
+            options = f"--rounds {rounds} --tiny_prompts {tiny_prompts} --prompts {prompts}"
+            found = [{**one, "command": f"python benchmarks/evaluate.py {options}"} for one in found]
+            others = [one for one in kept("evaluate", slug(), [precision]) if one["shape"] != shape]
             path = save(f"evaluate-{slug()}-{precision}", others + found, machine=asdict(machine()))
             for one in found:
                 click.echo(f"{shape} {precision} {one['way']}: {one['prompts_per_second']:.0f}/s", err=True)
             click.echo(f"saved {path}")
-    rows = kept(slug())
-    click.echo(table(rows) + "\n\n" + other_tables(rows))
+    click.echo(evaluation(slug()))
 
 
 if __name__ == "__main__":

@@ -6,22 +6,22 @@ stands what the machine could do (see roofline.py).
 
     python benchmarks/finetune.py [--only "6 × 512 bf16"]
 
-JSON under results/, a file for each processor and precision; prints the table of docs/performance.md.
+JSON under results/, a file for each processor and precision; prints what `python benchmarks/tables.py` puts into
+docs/performance.md.
 """
 
 import copy
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
 import click
-from common import VOCABULARY, finetune, model, records, save, saved, tokenizer
-from machine import DTYPES, machine, slug
-from roofline import count, limit, places, row, split
-from tabulate import tabulate
+from common import VOCABULARY, finetune, model, records, save, tokenizer
+from machine import machine, slug
+from roofline import count, row, split
+from tables import TRAINED, kept, training
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
@@ -30,7 +30,6 @@ from ocl_bench.models.batches import Datapoint, datapoint
 from ocl_bench.models.encoding import Encoder
 
 SHAPES = {"6 × 128": (6, 128), "6 × 512": (6, 512)}
-BLOCKS = {f"{shape} {precision}": (shape, precision) for precision in DTYPES for shape in SHAPES}
 BLOCK_SIZE = 48
 
 
@@ -69,7 +68,6 @@ def ours(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> 
 
 
 WAYS = {"peer": peer, "ours": ours}
-NAMES = {"peer": "peer's recipe", "ours": "**ocl-bench**"}
 
 
 def measure(
@@ -107,34 +105,11 @@ def measure(
     return found
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/performance.md, as Markdown."""
-    headers = ["model", "", "tokens/s", "ratio", "MFLOP a token", "MB", "of peak", "of it on real text", "of bandwidth",
-               "limited by", "where the time goes, %"]  # fmt: skip
-    lines = []
-    for one in rows:
-        for way in WAYS:
-            own = one[way]
-            lines.append(
-                [f"{one['shape']}, {one['precision']}", NAMES[way], f"{own['tokens_per_second']:.0f}",
-                 f"{one['ratio']:.2f}" if way == "ours" else "", f"{own['flops'] / 1e6:.0f}",
-                 f"{own['bytes'] / 1e6:.2g}", f"{own['share_of_peak']:.0%}", f"{own['useful_share_of_peak']:.0%}",
-                 f"{own['share_of_bandwidth']:.0%}", limit(own), places(own["shares"])]
-            )  # fmt: skip
-    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
-
-
-def kept(name: str, precisions: Sequence[str] = tuple(DTYPES)) -> list[dict[str, Any]]:
-    """The rows that a machine of this name gave last, in the table's order."""
-    rows = [one for each in precisions if (found := saved(f"finetune-{name}-{each}")) for one in found["rows"]]
-    return sorted(rows, key=lambda one: [*BLOCKS.values()].index((one["shape"], one["precision"])))
-
-
 @click.command()
 @click.option("--steps", default=1, show_default=True, help="Optimizer steps of each measurement.")
 @click.option("--batch", default=256, show_default=True, help="Datapoints per optimizer step.")
 @click.option("--rounds", default=3, show_default=True, help="Measurements of each recipe, alternating.")
-@click.option("--only", type=click.Choice([*BLOCKS]), help="Model and precision; the others' rows are kept.")
+@click.option("--only", type=click.Choice([*TRAINED]), help="Model and precision; the others' rows are kept.")
 def main(steps: int, batch: int, rounds: int, only: str | None) -> None:
     """Print tokens of real text per second, what the machine could do, and where the rest goes."""
     logging.set_verbosity_error()
@@ -146,13 +121,14 @@ def main(steps: int, batch: int, rounds: int, only: str | None) -> None:
     points = [datapoint(one, False, "all") for one in encoded]
     lengths = sorted(len(one.source) for one in points)
     click.echo(f"{len(points)} sequences of {lengths[0]}–{lengths[-1]} tokens, mean {sum(lengths) / len(points):.1f}")
-    for shape, precision in [BLOCKS[only]] if only else BLOCKS.values():
+    for shape, precision in [TRAINED[only]] if only else TRAINED.values():
         recipe = load_recipe("paper", [f"precision={precision}", "epochs=[1]", f"effective_batch_size={batch}"])
         found = measure(shape, precision, points, recipe, encoder.pad_id, rounds)
-        others = [one for one in kept(slug(), [precision]) if one["shape"] != shape]
+        found["command"] = f"python benchmarks/finetune.py --steps {steps} --batch {batch} --rounds {rounds}"
+        others = [one for one in kept("finetune", slug(), [precision]) if one["shape"] != shape]
         path = save(f"finetune-{slug()}-{precision}", [*others, found], machine=asdict(machine()))
         click.echo(f"{precision} {shape}: {found['ratio']:.2f}×; saved {path}")
-    click.echo(table(kept(slug())))
+    click.echo(training(slug()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from tables import sentence
 
 from ocl_bench.runner.compute import has_bf16
 from ocl_bench.runner.manifest import processor
@@ -50,12 +51,7 @@ class Machine:
 
     def sentence(self) -> str:
         """What a row can be held against."""
-        units = f" with {self.units}" if self.units else ""
-        peaks = " and ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in self.peak.items())
-        return (
-            f"{self.processor}{units}, {self.threads} threads: matrix products of {peaks}, "
-            f"{self.bandwidth / 1e9:.0f} GB/s from memory, a last cache of {self.cache_bytes / 2**20:.0f} MiB"
-        )
+        return sentence(asdict(self))
 
 
 def slug_of(name: str, flags: Collection[str]) -> str:

@@ -4,10 +4,9 @@ FLOP and bytes are counted as the work runs, operator by operator; the split of 
 """
 
 import contextlib
-import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import PreTrainedTokenizerBase
 
 from ocl_bench.models.batches import Collator
@@ -53,7 +52,6 @@ KINDS = {
 }  # fmt: skip
 # Of a table that they read, only the rows that they give.
 READS_ROWS = ("aten::embedding", "aten::index_select", "aten::index", "aten::gather")
-BELOW = 0.5  # of a limit: then it is not what limits
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,14 @@ class Split:
 
 def count(work: Callable[[], object], cache_bytes: int) -> Work:
     """Run, and count what is computed and moved."""
+    # Attention on a CPU, which torch's counter does not know; shapes of what the operators are given.
     own = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *args, **more: sdpa_flop_count(
+            q, k, v
+        ),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, q, k, v, *args, **more: (
+            sdpa_backward_flop_count(gradient, q, k, v)
+        ),
     }
     with _Traffic(cache_bytes) as traffic, FlopCounterMode(display=False, custom_mapping=own) as flops:
         work()
@@ -108,6 +111,7 @@ class _Traffic(TorchDispatchMode):
         self.bytes = 0
         self._room = cache_bytes
         self._held: OrderedDict[int, int] = OrderedDict()
+        self._full = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -127,8 +131,9 @@ class _Traffic(TorchDispatchMode):
         held = self._held.pop(place, 0)
         self.bytes += max(0, size - held)
         self._held[place] = max(size, held)
-        while sum(self._held.values()) > self._room:
-            self._held.popitem(last=False)
+        self._full += max(0, size - held)
+        while self._full > self._room:
+            self._full -= self._held.popitem(last=False)[1]
 
 
 def _size(tensor: Tensor) -> int:
@@ -245,32 +250,3 @@ def row(work: Work, where: Split | None, rate: float, machine: Machine, precisio
         "shares": where.shares if where else None,
         "one_token": where.one_token if where else None,
     }
-
-
-def limit(found: Mapping[str, Any]) -> str:
-    """What limits a row: the roof that it is near, or where most of its time goes if it is near none."""
-    if max(found["share_of_peak"], found["share_of_bandwidth"]) >= BELOW:
-        return str(found["roof"])
-    if not found["shares"]:
-        return f"under the {found['roof']} roof"
-    largest = max(found["shares"], key=found["shares"].__getitem__)
-    return f"neither: {largest}"
-
-
-def whole_percents(shares: Mapping[str, float]) -> dict[str, int]:
-    """Percent as whole numbers that sum to 100: those are rounded up whose rests are largest."""
-    found = {name: math.floor(value) for name, value in shares.items()}
-    left = 100 - sum(found.values())
-    for name in sorted(shares, key=lambda one: found[one] - shares[one])[:left]:
-        found[name] += 1
-    return found
-
-
-def places(shares: Mapping[str, float] | None, least: int = 3) -> str:
-    """Where the time goes, the largest first; what is below `least` percent is summed up."""
-    if shares is None:
-        return "its own process"
-    found = whole_percents(shares)
-    large = {name: value for name, value in sorted(found.items(), key=lambda one: -one[1]) if value >= least}
-    rest = 100 - sum(large.values())
-    return ", ".join([f"{name} {value}" for name, value in large.items()] + ([f"else {rest}"] if rest else []))

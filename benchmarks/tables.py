@@ -1,0 +1,147 @@
+"""The tables of docs/performance.md, from what benchmarks kept under results/. Needs no torch.
+
+    python benchmarks/tables.py
+
+puts them into the page, where comments name the benchmark and the machine.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PLACE = re.compile(r"(?<=<!-- )(training|evaluation) (\S+) -->\n.*?(?=\n<!-- end -->)", re.DOTALL)
+PRECISIONS = ("fp32", "bf16")
+# What a table has, in its order: shape and precision.
+TRAINED = {f"{shape} {precision}": (shape, precision) for precision in PRECISIONS for shape in ("6 × 128", "6 × 512")}
+EVALUATED = {"tiny fp32": ("tiny", "fp32"), "6 × 512 fp32": ("6 × 512", "fp32"), "6 × 512 bf16": ("6 × 512", "bf16")}
+RECIPES = {"peer": "peer's recipe", "ours": "**ocl-bench**"}
+WAYS = {
+    "torch": "**ocl-bench, torch engine**: all that a stage is asked (choice, em, em_forced, logprob)",
+    "torch forced": "its forced pass alone (em_forced, logprob)",
+    "torch choice": "its choice over ten options alone (choice)",
+    "vllm": "ocl-bench, vLLM (em)",
+    "pipeline": "transformers' pipeline (em)",
+    "lm-eval hf": "lm-eval, `hf` (em)",
+}
+TARGET = 1.5  # forced passes that choice over ten options is to take at most
+BELOW = 0.5  # of a limit: then it is not what limits
+
+
+def kept(name: str, machine: str, precisions: Sequence[str] = PRECISIONS) -> list[dict[str, Any]]:
+    """The rows that a machine of this slug gave last for a benchmark, in the table's order."""
+    paths = [RESULTS / f"{name}-{machine}-{precision}.json" for precision in precisions]
+    rows = [one for path in paths if path.is_file() for one in json.loads(path.read_text())["rows"]]
+    order = [*(TRAINED if name == "finetune" else EVALUATED).values()]
+    return sorted(rows, key=lambda one: order.index((one["shape"], one["precision"])))
+
+
+def sentence(machine: Mapping[str, Any]) -> str:
+    """What a machine's rows can be held against."""
+    units = f" with {machine['units']}" if machine["units"] else ""
+    peaks = " and ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in machine["peak"].items())
+    return (
+        f"{machine['processor']}{units}, {machine['threads']} threads: matrix products of {peaks}, "
+        f"{machine['bandwidth'] / 1e9:.0f} GB/s from memory, a last cache of {machine['cache_bytes'] / 2**20:.0f} MiB"
+    )
+
+
+def told(name: str, machine: str) -> str:
+    """The machine as it was measured beside a benchmark's rows, and the commands that gave them."""
+    paths = [RESULTS / f"{name}-{machine}-{precision}.json" for precision in PRECISIONS]
+    found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    commands = dict.fromkeys(f"`{row['command']}`" for one in found for row in one["rows"])
+    return f"{sentence(found[0]['machine'])}. By {', '.join(commands)}:"
+
+
+def limit(found: Mapping[str, Any]) -> str:
+    """What limits a row: the roof that it is near, or what takes most of its time if it is near none."""
+    if max(found["share_of_peak"], found["share_of_bandwidth"]) >= BELOW:
+        return str(found["roof"])
+    return f"neither: {max(found['shares'], key=found['shares'].__getitem__)}"
+
+
+def whole_percents(shares: Mapping[str, float]) -> dict[str, int]:
+    """Percent as whole numbers that sum to 100: those are rounded up whose rests are largest."""
+    found = {name: math.floor(value) for name, value in shares.items()}
+    left = 100 - sum(found.values())
+    for name in sorted(shares, key=lambda one: found[one] - shares[one])[:left]:
+        found[name] += 1
+    return found
+
+
+def places(shares: Mapping[str, float], least: int = 3) -> str:
+    """Where the time goes, the largest first; what is below `least` percent is summed up."""
+    found = whole_percents(shares)
+    large = {name: value for name, value in sorted(found.items(), key=lambda one: -one[1]) if value >= least}
+    rest = 100 - sum(large.values())
+    return ", ".join([f"{name} {value}" for name, value in large.items()] + ([f"else {rest}"] if rest else []))
+
+
+BESIDE = ("MFLOP", "MB", "of peak", "of bandwidth", "at most", "limited by", "where the time goes, %")
+
+
+def beside(found: Mapping[str, Any]) -> list[str]:
+    """What stands beside a figure."""
+    if "flops" not in found:
+        return ["", "", "", "", "", "", "not seen: its own process"]
+    return [
+        f"{found['flops'] / 1e6:.3g}", f"{found['bytes'] / 1e6:.2g}", f"{found['share_of_peak']:.0%}",
+        f"{found['share_of_bandwidth']:.0%}", f"{found['at_most']:.3g}/s", limit(found), places(found["shares"]),
+    ]  # fmt: skip
+
+
+def training(machine: str) -> str:
+    """The table of finetune.py, as Markdown."""
+    headers = ["model", "", "tokens/s", "ratio", *BESIDE[:3], "real text alone", *BESIDE[3:]]
+    lines = []
+    for one in kept("finetune", machine):
+        for way, name in RECIPES.items():
+            own = one[way]
+            cells = beside(own)
+            ratio = f"{one['ratio']:.2f}" if way == "ours" else ""
+            lines.append(
+                [f"{one['shape']}, {one['precision']}", name, f"{own['tokens_per_second']:.0f}", ratio, *cells[:3],
+                 f"{own['useful_share_of_peak']:.0%}", *cells[3:]]
+            )  # fmt: skip
+    table = tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"{told('finetune', machine)}\n\n{table}"
+
+
+def evaluation(machine: str) -> str:
+    """The tables of evaluate.py, as Markdown: ways; what choice takes; the first answer."""
+    rows = kept("evaluate", machine)
+    headers = ["model", "", "questions/s", "torch engine is × as fast", *BESIDE, "of it one token a pass, %"]
+    lines = [
+        [f"{one['shape']}, {one['precision']}", WAYS[one["way"]], f"{one['prompts_per_second']:.0f}",
+         f"{one['torch_ratio']:.1f}", *beside(one), f"{one['one_token']:.0f}" if "one_token" in one else ""]
+        for one in rows
+    ]  # fmt: skip
+    chosen = [one for one in rows if one["way"] == "torch choice"]
+    choice = [f"choice over ten options, in forced passes (at most {TARGET} is aimed at)"]
+    choice += [f"{one['forced_passes']:.2f}" for one in chosen]
+    fresh = [one for one in rows if one["first_answer_seconds"]]
+    first = [[WAYS[one["way"]].partition(":")[0], f"{one['first_answer_seconds']:.0f} s"] for one in fresh]
+    parts = (
+        (headers, lines),
+        (["", *(f"{one['shape']}, {one['precision']}" for one in chosen)], [choice]),
+        (["", "first answer of a fresh process after"], first),
+    )
+    tables = [tabulate(own, headers=names, tablefmt="github", disable_numparse=True) for names, own in parts if own]
+    return "\n\n".join([told("evaluate", machine), *tables])
+
+
+def filled(page: str) -> str:
+    """A page with what was kept in place of its tables."""
+    made = {"training": training, "evaluation": evaluation}
+    return PLACE.sub(lambda found: f"{found[1]} {found[2]} -->\n\n{made[found[1]](found[2])}\n", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
