@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +60,24 @@ def model(layers: int, width: int) -> Any:
 
 def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> None:
     """One stage of the suite's own training, in place, on the CPU."""
-    train_stage(
-        lambda: network,
-        points,
-        everything(len(points)),
-        recipe=recipe.of_stage(0),
-        seed=0,
-        pad_id=pad_id,
-        device="cpu",
-        bf16=recipe.precision == "bf16",
-        batch_size=None,
-        report_to=(),
-        run_name="benchmark",
-        folder=Path("benchmark-checkpoints"),
-        log_folder=Path("benchmark-logs"),
-        checkpoint_seconds=math.inf,
-        on_epoch=lambda model, epoch, loss: [],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        train_stage(
+            lambda: network,
+            points,
+            everything(len(points)),
+            recipe=recipe.of_stage(0),
+            seed=0,
+            pad_id=pad_id,
+            device="cpu",
+            bf16=recipe.precision == "bf16",
+            batch_size=None,
+            report_to=(),
+            run_name="benchmark",
+            folder=Path(folder, "checkpoints"),
+            log_folder=Path(folder, "logs"),
+            checkpoint_seconds=math.inf,
+            on_epoch=lambda model, epoch, loss: [],
+        )
 
 
 def save(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PLACE = re.compile(r"(?<=<!-- )(training|evaluation) (\S+) -->\n.*?(?=\n<!-- end -->)", re.DOTALL)
@@ -110,8 +108,7 @@ def training(machine: str) -> str:
                 [f"{one['shape']}, {one['precision']}", name, f"{own['tokens_per_second']:.0f}", ratio, *cells[:3],
                  f"{own['useful_share_of_peak']:.0%}", *cells[3:]]
             )  # fmt: skip
-    table = tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
-    return f"{told('finetune', machine)}\n\n{table}"
+    return f"{told('finetune', machine)}\n\n{markdown(headers, lines)}"
 
 
 def evaluation(machine: str) -> str:
@@ -130,11 +127,17 @@ def evaluation(machine: str) -> str:
     first = [[WAYS[one["way"]].partition(":")[0], f"{one['first_answer_seconds']:.0f} s"] for one in fresh]
     parts = (
         (headers, lines),
-        (["", *(f"{one['shape']}, {one['precision']}" for one in chosen)], [choice]),
-        (["", "first answer of a fresh process after"], first),
+        (["of the torch engine", *(f"{one['shape']}, {one['precision']}" for one in chosen)], [choice]),
+        (["a fresh process", "its first answer after"], first),
     )
-    tables = [tabulate(own, headers=names, tablefmt="github", disable_numparse=True) for names, own in parts if own]
+    tables = [markdown(names, own) for names, own in parts if own]
     return "\n\n".join([told("evaluate", machine), *tables])
+
+
+def markdown(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose lines change only where its cells do."""
+    rows = [headers, ["---"] * len(headers), *lines]
+    return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in one) + "|" for one in rows)
 
 
 def filled(page: str) -> str:
