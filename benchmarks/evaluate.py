@@ -26,7 +26,7 @@ from typing import Any
 import click
 import torch
 from common import finetune, model, records, save, tokenizer
-from machine import DTYPES, Machine, has_units, machine, slug
+from machine import DTYPES, cache_bytes, has_units, machine, slug
 from roofline import count, row, split
 from tables import EVALUATED, WAYS, evaluation, kept
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
@@ -177,10 +177,10 @@ def measure(shape: str, checkpoint: Path, asked: list[Record], precision: str, r
                 seconds[way].append(time.perf_counter() - start)
                 gc.enable()
         beside = {
-            way: roof(answer, asked[: PROFILED[shape]], vocabulary(checkpoint), len(asked) / median(seconds[way]),
-                      machine(), computes_in(way, precision))
-            for way, (answer, _) in loaded.items() if way != "vllm"
-        }  # fmt: skip
+            way: roof(answer, asked[: PROFILED[shape]], vocabulary(checkpoint), computes_in(way, precision))
+            for way, (answer, _) in loaded.items()
+            if way != "vllm"
+        }
     finally:
         for _, end in loaded.values():
             end()
@@ -215,10 +215,10 @@ def measure(shape: str, checkpoint: Path, asked: list[Record], precision: str, r
     return rows
 
 
-def roof(answer: Answer, asked: list[Record], words: int, rate: float, own: Machine, precision: str) -> dict[str, Any]:
+def roof(answer: Answer, asked: list[Record], words: int, precision: str) -> dict[str, Any]:
     """What stands beside a rate: FLOP and bytes of a question, and where the time goes, of some of the questions."""
-    work = count(lambda: answer(asked), own.cache_bytes).of(len(asked))
-    return row(work, split(lambda: answer(asked), words), rate, own, precision)
+    work = count(lambda: answer(asked), cache_bytes()).of(len(asked))
+    return row(work, split(lambda: answer(asked), words), precision)
 
 
 def vocabulary(checkpoint: Path) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 from common import VOCABULARY, finetune, model, records, save, tokenizer
-from machine import machine, slug
+from machine import cache_bytes, machine, slug
 from roofline import count, row, split
 from tables import TRAINED, kept, training
 from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -74,13 +74,13 @@ def measure(
     shape: str, precision: str, points: list[Datapoint], recipe: Recipe, pad_id: int, rounds: int
 ) -> dict[str, Any]:
     """A row: both ways' rates, and what stands beside them."""
-    network, own = model(*SHAPES[shape]), machine()
+    network = model(*SHAPES[shape])
     embedding = network.get_input_embeddings().weight.numel()
     weights = sum(parameter.numel() for parameter in network.parameters()) - embedding
     tokens = sum(len(one.source) for one in points)
     # Counting is also what warms up.
     work = {
-        way: count(lambda train=train: train(copy.deepcopy(network), points, recipe, pad_id), own.cache_bytes)
+        way: count(lambda train=train: train(copy.deepcopy(network), points, recipe, pad_id), cache_bytes())
         for way, train in WAYS.items()
     }
     times: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -99,8 +99,8 @@ def measure(
         found[way] = {
             "tokens_per_second": rate,
             # Of tokens of real text: 6 FLOP a weight, forward, and backward to inputs and weights.
-            "useful_share_of_peak": 6 * weights * rate / own.peak[precision],
-            **row(work[way].of(tokens), where, rate, own, precision),
+            "useful_flops": 6 * weights,
+            **row(work[way].of(tokens), where, precision),
         }
     return found
 

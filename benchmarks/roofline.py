@@ -7,12 +7,11 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any
 
 import torch
-from machine import Machine
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -79,12 +78,10 @@ class Split:
     Attributes:
         shares: each of GROUPS → percent of the time; they sum to 100.
         one_token: percent of the time in forward passes over a single new token a sequence, as sampling takes them.
-        seconds: that it took under the profiler, which adds to what is called often.
     """
 
     shares: dict[str, float]
     one_token: float
-    seconds: float
 
 
 def count(work: Callable[[], object], cache_bytes: int) -> Work:
@@ -162,7 +159,7 @@ def split(work: Callable[[], object], vocabulary: int) -> Split:
     # What is in no operator: between them, and in forward passes.
     spent["Python"] = max(0.0, seconds - known)
     whole = sum(spent.values())
-    return Split({name: 100 * value / whole for name, value in spent.items()}, 100 * one_token / whole, seconds)
+    return Split({name: 100 * value / whole for name, value in spent.items()}, 100 * one_token / whole)
 
 
 def _group(event: Any, vocabulary: int) -> str:
@@ -229,24 +226,12 @@ def _as(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     return named
 
 
-def row(work: Work, where: Split | None, rate: float, machine: Machine, precision: str) -> dict[str, Any]:
-    """What stands beside a figure.
+def row(work: Work, where: Split, precision: str) -> dict[str, Any]:
+    """What is kept beside a figure.
 
     Args:
         work: of one unit, such as a question or a token.
-        where: where the time goes; None for what runs in another process.
-        rate: units per second.
-        machine, precision: what it ran on and in.
+        where: where the time goes.
+        precision: what it computes in.
     """
-    peak = machine.peak[precision]
-    of_peak, of_bandwidth = work.flops * rate / peak, work.bytes * rate / machine.bandwidth
-    return {
-        "flops": work.flops,
-        "bytes": work.bytes,
-        "at_most": 1 / max(work.flops / peak, work.bytes / machine.bandwidth),
-        "share_of_peak": of_peak,
-        "share_of_bandwidth": of_bandwidth,
-        "roof": "compute" if of_peak > of_bandwidth else "memory",
-        "shares": where.shares if where else None,
-        "one_token": where.one_token if where else None,
-    }
+    return {"computed_in": precision, "flops": work.flops, "bytes": work.bytes, **asdict(where)}

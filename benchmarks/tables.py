@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,46 @@ def sentence(machine: Mapping[str, Any]) -> str:
     )
 
 
+def best(machine: str) -> dict[str, Any]:
+    """A machine at its best, of all that was kept of it: others on a host take from what one measurement shows."""
+    paths = [path for name in ("finetune", "evaluate") for path in RESULTS.glob(f"{name}-{machine}-*.json")]
+    found = [json.loads(path.read_text())["machine"] for path in sorted(paths)]
+    return found[0] | {
+        "bandwidth": max(one["bandwidth"] for one in found),
+        "peak": {precision: max(one["peak"][precision] for one in found) for precision in PRECISIONS},
+    }
+
+
 def told(name: str, machine: str) -> str:
-    """The machine as it was measured beside a benchmark's rows, and the commands that gave them."""
-    paths = [RESULTS / f"{name}-{machine}-{precision}.json" for precision in PRECISIONS]
-    found = [json.loads(path.read_text()) for path in paths if path.is_file()]
-    commands = dict.fromkeys(f"`{row['command']}`" for one in found for row in one["rows"])
-    return f"{sentence(found[0]['machine'])}. By {', '.join(commands)}:"
+    """The machine that a benchmark's rows are held against, and the commands that gave them."""
+    commands = dict.fromkeys(f"`{row['command']}`" for row in kept(name, machine))
+    return f"{sentence(best(machine))}. By {', '.join(commands)}:"
 
 
-def limit(found: Mapping[str, Any]) -> str:
-    """What limits a row: the roof that it is near, or what takes most of its time if it is near none."""
-    if max(found["share_of_peak"], found["share_of_bandwidth"]) >= BELOW:
-        return str(found["roof"])
-    return f"neither: {max(found['shares'], key=found['shares'].__getitem__)}"
+@dataclass(frozen=True)
+class Shares:
+    """How near a figure is to what the machine could do.
+
+    Attributes:
+        of_peak, of_bandwidth: from 0 to 1.
+        at_most: units a second at which the larger of the two would be 1.
+    """
+
+    of_peak: float
+    of_bandwidth: float
+    at_most: float
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any], rate: float, machine: Mapping[str, Any]) -> "Shares":
+        """Of so many units a second, whose FLOP and bytes were counted."""
+        peak, bandwidth = found["flops"] / machine["peak"][found["computed_in"]], found["bytes"] / machine["bandwidth"]
+        return cls(peak * rate, bandwidth * rate, 1 / max(peak, bandwidth))
+
+    def limit(self, where: Mapping[str, float]) -> str:
+        """The roof that it is near, or what takes most of its time if it is near none."""
+        if max(self.of_peak, self.of_bandwidth) >= BELOW:
+            return "compute" if self.of_peak > self.of_bandwidth else "memory"
+        return f"neither: {max(where, key=where.__getitem__)}"
 
 
 def whole_percents(shares: Mapping[str, float]) -> dict[str, int]:
@@ -85,41 +113,44 @@ def places(shares: Mapping[str, float], least: int = 3) -> str:
 BESIDE = ("MFLOP", "MB", "of peak", "of bandwidth", "at most", "limited by", "where the time goes, %")
 
 
-def beside(found: Mapping[str, Any]) -> list[str]:
+def beside(found: Mapping[str, Any], rate: float, machine: Mapping[str, Any]) -> list[str]:
     """What stands beside a figure."""
     if "flops" not in found:
         return ["", "", "", "", "", "", "not seen: its own process"]
+    shares = Shares.of(found, rate, machine)
     return [
-        f"{found['flops'] / 1e6:.3g}", f"{found['bytes'] / 1e6:.2g}", f"{found['share_of_peak']:.0%}",
-        f"{found['share_of_bandwidth']:.0%}", f"{found['at_most']:.3g}/s", limit(found), places(found["shares"]),
+        f"{found['flops'] / 1e6:.3g}", f"{found['bytes'] / 1e6:.2g}", f"{shares.of_peak:.0%}",
+        f"{shares.of_bandwidth:.0%}", f"{shares.at_most:.0f}/s", shares.limit(found["shares"]), places(found["shares"]),
     ]  # fmt: skip
 
 
 def training(machine: str) -> str:
     """The table of finetune.py, as Markdown."""
     headers = ["model", "", "tokens/s", "ratio", *BESIDE[:3], "real text alone", *BESIDE[3:]]
-    lines = []
+    lines, at_best = [], best(machine)
     for one in kept("finetune", machine):
         for way, name in RECIPES.items():
             own = one[way]
-            cells = beside(own)
+            rate, cells = own["tokens_per_second"], beside(own, own["tokens_per_second"], at_best)
             ratio = f"{one['ratio']:.2f}" if way == "ours" else ""
             lines.append(
-                [f"{one['shape']}, {one['precision']}", name, f"{own['tokens_per_second']:.0f}", ratio, *cells[:3],
-                 f"{own['useful_share_of_peak']:.0%}", *cells[3:]]
+                [f"{one['shape']}, {one['precision']}", name, f"{rate:.0f}", ratio, *cells[:3],
+                 f"{own['useful_flops'] * rate / at_best['peak'][one['precision']]:.0%}", *cells[3:]]
             )  # fmt: skip
     return f"{told('finetune', machine)}\n\n{markdown(headers, lines)}"
 
 
 def evaluation(machine: str) -> str:
     """The tables of evaluate.py, as Markdown: ways; what choice takes; the first answer."""
-    rows = kept("evaluate", machine)
+    rows, at_best = kept("evaluate", machine), best(machine)
     headers = ["model", "", "questions/s", "torch engine is × as fast", *BESIDE, "of it one token a pass, %"]
-    lines = [
-        [f"{one['shape']}, {one['precision']}", WAYS[one["way"]], f"{one['prompts_per_second']:.0f}",
-         f"{one['torch_ratio']:.1f}", *beside(one), f"{one['one_token']:.0f}" if "one_token" in one else ""]
-        for one in rows
-    ]  # fmt: skip
+    lines = []
+    for one in rows:
+        rate, one_token = one["prompts_per_second"], one.get("one_token")
+        lines.append(
+            [f"{one['shape']}, {one['precision']}", WAYS[one["way"]], f"{rate:.0f}", f"{one['torch_ratio']:.1f}",
+             *beside(one, rate, at_best), "" if one_token is None else f"{one_token:.0f}"]
+        )  # fmt: skip
     chosen = [one for one in rows if one["way"] == "torch choice"]
     choice = [f"choice over ten options, in forced passes (at most {TARGET} is aimed at)"]
     choice += [f"{one['forced_passes']:.2f}" for one in chosen]

@@ -9,9 +9,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from machine import Machine, cache_bytes, slug, slug_of
+from machine import cache_bytes, slug, slug_of
 from roofline import GROUPS, Split, Work, count, row, split
-from tables import BELOW, PAGE, PLACE, filled, limit, places, whole_percents
+from tables import BELOW, PAGE, PLACE, Shares, filled, places, whole_percents
 
 WORDS = 211  # a size that nothing else in the model has
 
@@ -74,13 +74,16 @@ def test_work_is_counted_and_what_a_cache_holds_moves_once() -> None:
 
 
 def test_a_row_says_which_limit_it_is_near(found: Split) -> None:
-    machine = Machine("some", "some", "", 1, 2**20, bandwidth=10.0, peak={"fp32": 100.0})
-    near = row(Work(80.0, 1.0), found, 1.0, machine, "fp32")
-    assert (near["share_of_peak"], near["share_of_bandwidth"], near["at_most"]) == (0.8, 0.1, 1.25)
-    assert limit(near) == "compute"
-    assert limit(row(Work(1.0, 9.0), found, 1.0, machine, "fp32")) == "memory"
-    far = row(Work(1.0, 10 * BELOW / 2), found, 1.0, machine, "fp32")
-    assert limit(far) == f"neither: {max(found.shares, key=found.shares.__getitem__)}"
+    machine = {"bandwidth": 10.0, "peak": {"fp32": 100.0}}
+
+    def shares(flops: float, moved: float) -> Shares:
+        return Shares.of(row(Work(flops, moved), found, "fp32"), 1.0, machine)
+
+    assert shares(80.0, 1.0) == Shares(of_peak=0.8, of_bandwidth=0.1, at_most=1.25)
+    assert shares(80.0, 1.0).limit(found.shares) == "compute"
+    assert shares(1.0, 9.0).limit(found.shares) == "memory"
+    largest = max(found.shares, key=found.shares.__getitem__)
+    assert shares(1.0, 10 * BELOW / 2).limit(found.shares) == f"neither: {largest}"
 
 
 def test_the_page_shows_what_was_kept() -> None:
