@@ -50,7 +50,7 @@ NEW_TOKENS = 8
 TASK = load_task("attributes")
 
 # Questions that are counted and profiled.
-PROFILED = {"tiny": 4096, "6 × 512": 256}
+PROFILED = {"tiny": 1024, "6 × 512": 256}
 OF_TORCH = ("torch", "torch forced", "torch choice")
 
 Answer = Callable[[list[Record]], list[str]]
