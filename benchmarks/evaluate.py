@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -50,7 +50,7 @@ NEW_TOKENS = 8
 TASK = load_task("attributes")
 
 # Questions that are counted and profiled.
-PROFILED = {"tiny": 1024, "6 × 512": 256}
+PROFILED = {"tiny": 1024, "6 × 512": 128}
 OF_TORCH = ("torch", "torch forced", "torch choice")
 
 Answer = Callable[[list[Record]], list[str]]
@@ -159,10 +159,12 @@ def computes_in(way: str, precision: str) -> str:
     return "fp32" if way in OF_TORCH and not has_units(precision) else precision
 
 
-def measure(shape: str, checkpoint: Path, asked: list[Record], precision: str, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    shape: str, checkpoint: Path, asked: list[Record], precision: str, rounds: int, ways: Sequence[str]
+) -> list[dict[str, Any]]:
     """A row for each way: its rate, what limits it, its em, and on how many prompts its answer is not torch's."""
-    loaded = {way: load(way, checkpoint, precision, checkpoint / "vllm.log") for way in WAYS}
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    loaded = {way: load(way, checkpoint, precision, checkpoint / "vllm.log") for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     said: dict[str, list[str]] = {}
     try:
         for answer, _ in loaded.values():
@@ -184,9 +186,9 @@ def measure(shape: str, checkpoint: Path, asked: list[Record], precision: str, r
     finally:
         for _, end in loaded.values():
             end()
-    hits = {way: [exact_match(text, one.answers) for text, one in zip(said[way], asked, strict=True)] for way in WAYS}
+    hits = {way: [exact_match(text, one.answers) for text, one in zip(said[way], asked, strict=True)] for way in ways}
     rows = []
-    for way in WAYS:
+    for way in ways:
         generates = way not in ("torch forced", "torch choice")
         rows.append(
             {
@@ -256,6 +258,7 @@ def first_answer(way: str, checkpoint: Path, precision: str) -> float:
 @click.option("--tiny_prompts", default=20000, show_default=True, help="Questions for the tiny model.")
 @click.option("--prompts", default=1000, show_default=True, help="Questions for the others.")
 @click.option("--only", type=click.Choice([*EVALUATED]), help="Model and precision; the others' rows are kept.")
+@click.option("--without", type=click.Choice([*WAYS][1:]), multiple=True, help="Ways to leave out, such as vllm.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keeps the checkpoints for another call.")
 @click.option("--first", type=click.Choice([*WAYS]), hidden=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), hidden=True)
@@ -265,6 +268,7 @@ def main(
     tiny_prompts: int,
     prompts: int,
     only: str | None,
+    without: Sequence[str],
     folder: Path | None,
     first: str | None,
     checkpoint: Path | None,
@@ -284,8 +288,9 @@ def main(
             place = (folder or Path(temporary)) / shape.replace(" × ", "x")
             asked = make_checkpoint(shape, place)[: tiny_prompts if shape == "tiny" else prompts]
             with contextlib.redirect_stderr(io.StringIO()):  # progress bars of others
-                found = measure(shape, place, asked, precision, rounds)
+                found = measure(shape, place, asked, precision, rounds, [way for way in WAYS if way not in without])
             options = f"--rounds {rounds} --tiny_prompts {tiny_prompts} --prompts {prompts}"
+            options += "".join(f" --without '{way}'" for way in without)
             found = [{**one, "command": f"python benchmarks/evaluate.py {options}"} for one in found]
             others = [one for one in kept("evaluate", slug(), [precision]) if one["shape"] != shape]
             path = save(f"evaluate-{slug()}-{precision}", others + found, machine=asdict(machine()))
