@@ -142,7 +142,10 @@ def training(machine: str) -> str:
 
 def evaluation(machine: str) -> str:
     """The tables of evaluate.py, as Markdown: ways; what choice takes; the first answer."""
-    rows, at_best = kept("evaluate", machine), best(machine)
+    rows = kept("evaluate", machine)
+    if not rows:
+        return "Not measured yet."
+    at_best = best(machine)
     headers = ["model", "", "questions/s", "torch engine is × as fast", *BESIDE, "of it one token a pass, %"]
     lines = []
     for one in rows:
