@@ -31,6 +31,7 @@ format: .venv/installed-test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+# About an hour on two cores, most of it in plan, evaluate and finetune; each can be run alone.
 bench: .venv/installed-test
 	.venv/bin/python benchmarks/finetune.py
 	.venv/bin/python benchmarks/evaluate.py

@@ -19,6 +19,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from machine import slug
+
 from ocl_bench.runner.manifest import hardware, versions
 from ocl_bench.tasks.sources.trex import table_2
 
@@ -153,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2_230_000)
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--output", type=Path, default=RESULTS / "build-data-cpu.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / f"build-data-{slug()}.json")
     options = parser.parse_args()
     report: dict[str, object] = {"rows": options.rows, "shards": options.shards}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,13 @@
-"""What the benchmarks share: the machine's limit, models of a stated shape, and a tokenizer of the pretrained kind."""
+"""What the benchmarks share: models of a stated shape, a tokenizer of the pretrained kind, a place for results."""
 
 import json
 import math
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from tables import RESULTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedTokenizerFast, set_seed
 
@@ -19,8 +20,6 @@ from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record
 
-RESULTS = Path(__file__).parent / "results"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Pythia's vocabulary: what the output layer of a pretrained model costs.
 VOCABULARY = 50304
 
@@ -61,48 +60,35 @@ def model(layers: int, width: int) -> Any:
 
 def finetune(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> None:
     """One stage of the suite's own training, in place, on the CPU."""
-    train_stage(
-        lambda: network,
-        points,
-        everything(len(points)),
-        recipe=recipe.of_stage(0),
-        seed=0,
-        pad_id=pad_id,
-        device="cpu",
-        bf16=recipe.precision == "bf16",
-        batch_size=None,
-        report_to=(),
-        run_name="benchmark",
-        folder=Path("benchmark-checkpoints"),
-        log_folder=Path("benchmark-logs"),
-        checkpoint_seconds=math.inf,
-        on_epoch=lambda model, epoch, loss: [],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        train_stage(
+            lambda: network,
+            points,
+            everything(len(points)),
+            recipe=recipe.of_stage(0),
+            seed=0,
+            pad_id=pad_id,
+            device="cpu",
+            bf16=recipe.precision == "bf16",
+            batch_size=None,
+            report_to=(),
+            run_name="benchmark",
+            folder=Path(folder, "checkpoints"),
+            log_folder=Path(folder, "logs"),
+            checkpoint_seconds=math.inf,
+            on_epoch=lambda model, epoch, loss: [],
+        )
 
 
-def matmul_peak(precision: str, device: str = "cpu", seconds: float = 2.0) -> float:
-    """The machine's measured matrix-multiply rate in FLOP/s (2048 × 2048 on a CPU, 8192 × 8192 on an accelerator)."""
-    size = 2048 if device == "cpu" else 8192
-    left = torch.randn(size, size, dtype=DTYPES[precision], device=device)
-    best, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        began = time.perf_counter()
-        product = left @ left
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    assert product.isfinite().all()
-    return best
-
-
-def save(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write a benchmark's rows with hardware and versions."""
+def save(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """Write a benchmark's rows with hardware and versions, and what more there is to say."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        **more,
         "rows": rows,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,7 +1,13 @@
 """Evaluation speed: the suite's two engines beside transformers' pipeline and lm-eval's wrapper of transformers.
 
 All answer the same prompts with the same checkpoint, alternating, in one run. The model was finetuned briefly, so that
-some of its answers are right. The time to the first answer is that of a fresh process: imports, loading, one answer.
+some of its answers are right. Beside each figure stands what the machine could do (see roofline.py). The time to the
+first answer is that of a fresh process: imports, loading, one answer.
+
+    python benchmarks/evaluate.py [--only "6 × 512 bf16"]
+
+JSON under results/, a file for each processor and precision; prints what `python benchmarks/tables.py` puts into
+docs/performance.md.
 """
 
 import contextlib
@@ -11,26 +17,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 import torch
-from common import DTYPES, finetune, model, records, save, tokenizer
-from tabulate import tabulate
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
+from common import finetune, model, records, save, tokenizer
+from machine import DTYPES, cache_bytes, has_units, machine, slug
+from roofline import count, row, split
+from tables import EVALUATED, WAYS, evaluation, kept
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
 from transformers.utils import logging
 
-from ocl_bench.evaluate.ask import ask, encode_questions
+from ocl_bench.evaluate.ask import ask, choices, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import VllmEngine
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
-from ocl_bench.runner.compute import has_bf16
 from ocl_bench.score.lm_eval_export import export
 from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.build import build
@@ -41,15 +49,19 @@ BATCH = 128
 NEW_TOKENS = 8
 TASK = load_task("attributes")
 
+# Questions that are counted and profiled.
+PROFILED = {"tiny": 1024, "6 × 512": 128}
+OF_TORCH = ("torch", "torch forced", "torch choice")
+
 Answer = Callable[[list[Record]], list[str]]
 
 
 def make_checkpoint(shape: str, folder: Path) -> list[Record]:
-    """Finetune a model of a shape for a moment and save it; returns questions to ask it."""
+    """Finetune a model of a shape for a moment and save it, unless it is there; returns questions to ask it."""
     if shape == "tiny":
         # One layer, one token a word, as scratch:tiny; two heads, because vLLM has none of 16 on a CPU.
-        task = load_task("attributes", ["source_args.num_entities=5000"])
-        asked = [record for record in build(task, seed=0) if record.kind == "qa"]
+        task = load_task("attributes", ["source_args.num_entities=6000"])
+        asked = [record for record in build(task, seed=0) if record.split == "test" and record.options]
         words = word_level_tokenizer(texts(asked))
         set_seed(0)
         network = AutoModelForCausalLM.from_config(
@@ -61,17 +73,18 @@ def make_checkpoint(shape: str, folder: Path) -> list[Record]:
         train, recipe = asked[::4], load_recipe("tiny", ["epochs=[8]"])
     else:
         everything = records()
-        asked = [record for record in everything if record.split == "test"]
+        asked = [record for record in everything if record.split == "test" and record.options]
         words = tokenizer([record.prompt + record.completion for record in everything])
         layers, width = map(int, shape.split(" × "))
         network = model(layers, width)
         train = [record for record in everything if record.kind == "qa"][:600]
         recipe = load_recipe("tiny", ["epochs=[4]", "learning_rate=1e-3", "warmup_steps=5"])
-    encoder = Encoder(words, seq2seq=False)
-    encoded = encoder([(record.prompt, record.completion) for record in train])
-    finetune(network, [datapoint(one, False, "completion") for one in encoded], recipe, encoder.pad_id)
-    network.save_pretrained(folder)
-    words.save_pretrained(folder)
+    if not (folder / "config.json").exists():
+        encoder = Encoder(words, seq2seq=False)
+        encoded = encoder([(record.prompt, record.completion) for record in train])
+        finetune(network, [datapoint(one, False, "completion") for one in encoded], recipe, encoder.pad_id)
+        words.save_pretrained(folder)
+        network.save_pretrained(folder)
     return [record.model_copy(update={"split": "test"}) for record in asked]
 
 
@@ -83,19 +96,23 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     def weights(dtype: torch.dtype) -> Any:
         return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).eval()
 
-    if way in ("torch", "torch forced"):
-        # As a run does: in fp32 where the processor has no units for bf16.
-        engine = TorchEngine(weights(torch.float32), encoder, bf16=precision == "bf16" and has_bf16("cpu"))
+    if way in OF_TORCH:
+        engine = TorchEngine(weights(torch.float32), encoder, bf16=computes_in("torch", precision) == "bf16")
 
-        def by_torch(asked: list[Record]) -> list[str]:
-            questions = encode_questions(asked, encoder)
-            if way == "torch forced":
-                forced = engine.forced([answers[0] for answers in questions.encoded])
-                return [record.answers[0] if one.greedy else "" for record, one in zip(asked, forced, strict=True)]
-            found = ask(engine, questions, NEW_TOKENS)
+        def all_of_a_stage(asked: list[Record]) -> list[str]:
+            found = ask(engine, encode_questions(asked, encoder), NEW_TOKENS)
             return [answer.generated for answer in found.answers]
 
-        return by_torch, lambda: None
+        def forced(asked: list[Record]) -> list[str]:
+            questions = encode_questions([one.model_copy(update={"options": ()}) for one in asked], encoder)
+            found = engine.forced([answers[0] for answers in questions.encoded])
+            return [record.answers[0] if one.greedy else "" for record, one in zip(asked, found, strict=True)]
+
+        def chosen(asked: list[Record]) -> list[str]:
+            found = choices(engine, encode_questions(asked, encoder))
+            return [record.options[number or 0] for record, number in zip(asked, found, strict=True)]
+
+        return {"torch": all_of_a_stage, "torch forced": forced, "torch choice": chosen}[way], lambda: None
     if way == "vllm":
         dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
         served = VllmEngine(10**6, {"dtype": dtype, "max_model_len": 64, "enforce_eager": True}, log)
@@ -127,7 +144,8 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     def by_lm_eval(asked: list[Record]) -> list[str]:
         """As its users get it: contexts, answers and scores of an exported task."""
         with tempfile.TemporaryDirectory() as folder:
-            (name,) = export(TASK, [one.model_copy(update={"subset": "d1_cons"}) for one in asked], Path(folder))
+            told = {"subset": "d1_cons", "options": ()}  # one task, of text alone
+            (name,) = export(TASK, [one.model_copy(update=told) for one in asked], Path(folder))
             manager = TaskManager(include_path=folder, include_defaults=False)
             found = simple_evaluate(wrapper, tasks=[name], task_manager=manager, bootstrap_iters=0)
         samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
@@ -136,13 +154,17 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     return by_lm_eval, lambda: None
 
 
-WAYS = ("torch", "torch forced", "vllm", "pipeline", "lm-eval hf")
+def computes_in(way: str, precision: str) -> str:
+    """The torch engine takes fp32, as in a run, where the processor has no units for bf16."""
+    return "fp32" if way in OF_TORCH and not has_units(precision) else precision
 
 
-def measure(checkpoint: Path, asked: list[Record], precision: str, rounds: int) -> list[dict[str, Any]]:
-    """Prompts per second of each way, its em, and on how many prompts its answer is not the torch engine's."""
-    loaded = {way: load(way, checkpoint, precision, checkpoint / "vllm.log") for way in WAYS}
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+def measure(
+    shape: str, checkpoint: Path, asked: list[Record], precision: str, rounds: int, ways: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row for each way: its rate, what limits it, its em, and on how many prompts its answer is not torch's."""
+    loaded = {way: load(way, checkpoint, precision, checkpoint / "vllm.log") for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     said: dict[str, list[str]] = {}
     try:
         for answer, _ in loaded.values():
@@ -156,81 +178,126 @@ def measure(checkpoint: Path, asked: list[Record], precision: str, rounds: int) 
                 said[way] = answer(asked)
                 seconds[way].append(time.perf_counter() - start)
                 gc.enable()
+        beside = {
+            way: roof(answer, asked[: PROFILED[shape]], vocabulary(checkpoint), computes_in(way, precision))
+            for way, (answer, _) in loaded.items()
+            if way != "vllm"
+        }
     finally:
         for _, end in loaded.values():
             end()
+    hits = {way: [exact_match(text, one.answers) for text, one in zip(said[way], asked, strict=True)] for way in ways}
     rows = []
-    for way in WAYS:
-        begun = time.perf_counter()
-        arguments = ["--first", way, "--checkpoint", str(checkpoint), "--precision", precision]
-        subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True)
-        first = time.perf_counter() - begun
-        hits = [exact_match(text, record.answers) for text, record in zip(said[way], asked, strict=True)]
-        torch_hits = [exact_match(text, record.answers) for text, record in zip(said["torch"], asked, strict=True)]
+    for way in ways:
+        generates = way not in ("torch forced", "torch choice")
         rows.append(
             {
+                "shape": shape,
                 "precision": precision,
                 "way": way,
                 "prompts": len(asked),
                 "prompts_per_second": len(asked) / median(seconds[way]),
                 "torch_ratio": median(a / b for a, b in zip(seconds[way], seconds["torch"], strict=True)),
-                "first_answer_seconds": first,
-                "em": sum(hits) / len(hits),
-                "em_differing": sum(a != b for a, b in zip(hits, torch_hits, strict=True)),
-                "answers_differing": None
-                if way == "torch forced"
-                else sum(a != b for a, b in zip(said[way], said["torch"], strict=True)),
+                # What it does of one text does not depend on the model's size.
+                "first_answer_seconds": first_answer(way, checkpoint, precision)
+                if shape == "tiny" and generates
+                else None,
+                "right": sum(hits[way]) / len(asked),
+                "em_differing": sum(a != b for a, b in zip(hits[way], hits["torch"], strict=True))
+                if way != "torch choice"
+                else None,
+                "answers_differing": sum(a != b for a, b in zip(said[way], said["torch"], strict=True))
+                if generates
+                else None,
+                "forced_passes": passes(checkpoint, asked, precision, rounds) if way == "torch choice" else None,
                 "seconds": seconds[way],
+                **beside.get(way, {}),
             }
         )
     return rows
+
+
+def roof(answer: Answer, asked: list[Record], words: int, precision: str) -> dict[str, Any]:
+    """What stands beside a rate: FLOP and bytes of a question, and where the time goes, of some of the questions."""
+    work = count(lambda: answer(asked), cache_bytes()).of(len(asked))
+    return row(work, split(lambda: answer(asked), words), precision)
+
+
+def vocabulary(checkpoint: Path) -> int:
+    """Rows of the output layer."""
+    return int(AutoConfig.from_pretrained(checkpoint).vocab_size)
+
+
+def passes(checkpoint: Path, asked: list[Record], precision: str, rounds: int) -> float:
+    """How many forced passes over the same questions choice takes, of the engine alone: all is encoded before."""
+    encoder = Encoder(AutoTokenizer.from_pretrained(checkpoint), seq2seq=False)
+    network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    engine = TorchEngine(network, encoder, bf16=computes_in("torch", precision) == "bf16")
+    questions = encode_questions(asked, encoder)
+    answers = [own[0] for own in questions.encoded]
+    ratios = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        engine.forced(answers)
+        between = time.perf_counter()
+        choices(engine, questions)
+        ratios.append((time.perf_counter() - between) / (between - start))
+    return median(ratios)
+
+
+def first_answer(way: str, checkpoint: Path, precision: str) -> float:
+    """Seconds of a process that answers one question."""
+    begun = time.perf_counter()
+    arguments = ["--first", way, "--checkpoint", str(checkpoint), "--precision", precision]
+    subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - begun
 
 
 @click.command()
 @click.option("--rounds", default=3, show_default=True, help="Measurements of each way, alternating.")
 @click.option("--tiny_prompts", default=20000, show_default=True, help="Questions for the tiny model.")
 @click.option("--prompts", default=1000, show_default=True, help="Questions for the others.")
-@click.option("--name", default="evaluate-cpu", show_default=True, help="Name of the JSON file.")
-@click.option("--first", type=click.Choice(WAYS), hidden=True)
+@click.option("--only", type=click.Choice([*EVALUATED]), help="Model and precision; the others' rows are kept.")
+@click.option("--without", type=click.Choice([*WAYS][1:]), multiple=True, help="Ways to leave out, such as vllm.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keeps the checkpoints for another call.")
+@click.option("--first", type=click.Choice([*WAYS]), hidden=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), hidden=True)
 @click.option("--precision", hidden=True)
 def main(
     rounds: int,
     tiny_prompts: int,
     prompts: int,
-    name: str,
+    only: str | None,
+    without: Sequence[str],
+    folder: Path | None,
     first: str | None,
     checkpoint: Path | None,
     precision: str,
 ) -> None:
-    """Print prompts per second, how many times as fast the torch engine is, and the time to the first answer."""
+    """Print questions per second, what the machine could do, where the rest goes, and the time to the first answer."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if first is not None and checkpoint is not None:
         answer, end = load(first, checkpoint, precision, checkpoint / "first.log")
-        answer([record for record in records() if record.split == "test"][:1])
+        answer([record for record in records() if record.split == "test" and record.options][:1])
         end()
         return
-    rows = []
-    for shape, count, precisions in (("tiny", tiny_prompts, ("fp32",)), ("6 × 512", prompts, ("fp32", "bf16"))):
-        with tempfile.TemporaryDirectory() as folder:
-            asked = make_checkpoint(shape, Path(folder))[:count]
-            for one in precisions:
-                with contextlib.redirect_stderr(io.StringIO()):  # progress bars of others
-                    found = measure(Path(folder), asked, one, rounds)
-                rows += [{"shape": shape, **row} for row in found]
-                for row in found:
-                    click.echo(f"{shape} {one} {row['way']}: {row['prompts_per_second']:.0f}/s", err=True)
-    headers = ["shape", "precision", "way", "prompts", "prompts /s", "torch is × as fast", "first answer after s", "em",
-               "em ≠ torch", "answer ≠ torch"]  # fmt: skip
-    table = [
-        [row["shape"], row["precision"], row["way"], row["prompts"], f"{row['prompts_per_second']:.0f}",
-         f"{row['torch_ratio']:.1f}", f"{row['first_answer_seconds']:.0f}", f"{row['em']:.3f}", row["em_differing"],
-         row["answers_differing"]]
-        for row in rows
-    ]  # fmt: skip
-    click.echo(tabulate(table, headers=headers, tablefmt="github", disable_numparse=True))
-    click.echo(f"saved {save(name, rows)}")
+    click.echo(machine().sentence())
+    with tempfile.TemporaryDirectory() as temporary:
+        for shape, precision in [EVALUATED[only]] if only else EVALUATED.values():
+            place = (folder or Path(temporary)) / shape.replace(" × ", "x")
+            asked = make_checkpoint(shape, place)[: tiny_prompts if shape == "tiny" else prompts]
+            with contextlib.redirect_stderr(io.StringIO()):  # progress bars of others
+                found = measure(shape, place, asked, precision, rounds, [way for way in WAYS if way not in without])
+            options = f"--rounds {rounds} --tiny_prompts {tiny_prompts} --prompts {prompts}"
+            options += "".join(f" --without '{way}'" for way in without)
+            found = [{**one, "command": f"python benchmarks/evaluate.py {options}"} for one in found]
+            others = [one for one in kept("evaluate", slug(), [precision]) if one["shape"] != shape]
+            path = save(f"evaluate-{slug()}-{precision}", others + found, machine=asdict(machine()))
+            for one in found:
+                click.echo(f"{shape} {precision} {one['way']}: {one['prompts_per_second']:.0f}/s", err=True)
+            click.echo(f"saved {path}")
+    click.echo(evaluation(slug()))
 
 
 if __name__ == "__main__":

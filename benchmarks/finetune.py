@@ -1,18 +1,27 @@
 """Training speed: the peer's recipe and ours, same model, same records, alternating in one run.
 
 The peer's recipe is that of the paper's published code: the stock Trainer, every sequence padded to 48 tokens, loss on
-all of them. Ours is `train_stage` with the recipe `paper`. Speed is counted in tokens of real text.
+all of them. Ours is `train_stage` with the recipe `paper`. Speed is counted in tokens of real text. Beside each figure
+stands what the machine could do (see roofline.py).
+
+    python benchmarks/finetune.py [--only "6 × 512 bf16"]
+
+JSON under results/, a file for each processor and precision; prints what `python benchmarks/tables.py` puts into
+docs/performance.md.
 """
 
 import copy
 import tempfile
 import time
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
 import click
-from common import finetune, matmul_peak, model, records, save, tokenizer
-from tabulate import tabulate
+from common import VOCABULARY, finetune, model, records, save, tokenizer
+from machine import cache_bytes, machine, slug
+from roofline import count, row, split
+from tables import TRAINED, kept, training
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
@@ -20,7 +29,7 @@ from ocl_bench.finetune.recipe import Recipe, load_recipe
 from ocl_bench.models.batches import Datapoint, datapoint
 from ocl_bench.models.encoding import Encoder
 
-SHAPES = ((6, 128), (6, 512))
+SHAPES = {"6 × 128": (6, 128), "6 × 512": (6, 512)}
 BLOCK_SIZE = 48
 
 
@@ -58,66 +67,68 @@ def ours(network: Any, points: list[Datapoint], recipe: Recipe, pad_id: int) -> 
     return time.perf_counter() - start
 
 
+WAYS = {"peer": peer, "ours": ours}
+
+
+def measure(
+    shape: str, precision: str, points: list[Datapoint], recipe: Recipe, pad_id: int, rounds: int
+) -> dict[str, Any]:
+    """A row: both ways' rates, and what stands beside them."""
+    network = model(*SHAPES[shape])
+    embedding = network.get_input_embeddings().weight.numel()
+    weights = sum(parameter.numel() for parameter in network.parameters()) - embedding
+    tokens = sum(len(one.source) for one in points)
+    # Counting is also what warms up.
+    work = {
+        way: count(lambda train=train: train(copy.deepcopy(network), points, recipe, pad_id), cache_bytes())
+        for way, train in WAYS.items()
+    }
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, train in WAYS.items():
+            times[way].append(train(copy.deepcopy(network), points, recipe, pad_id))
+    found: dict[str, Any] = {
+        "precision": precision,
+        "shape": shape,
+        "ratio": median(p / o for p, o in zip(times["peer"], times["ours"], strict=True)),
+        "seconds": times,
+    }
+    for way, train in WAYS.items():
+        rate, copied = tokens / median(times[way]), copy.deepcopy(network)
+        where = split(lambda train=train, copied=copied: train(copied, points, recipe, pad_id), VOCABULARY)
+        found[way] = {
+            "tokens_per_second": rate,
+            # Of tokens of real text: 6 FLOP a weight, forward, and backward to inputs and weights.
+            "useful_flops": 6 * weights,
+            **row(work[way].of(tokens), where, precision),
+        }
+    return found
+
+
 @click.command()
 @click.option("--steps", default=1, show_default=True, help="Optimizer steps of each measurement.")
 @click.option("--batch", default=256, show_default=True, help="Datapoints per optimizer step.")
 @click.option("--rounds", default=3, show_default=True, help="Measurements of each recipe, alternating.")
-@click.option("--name", default="finetune-cpu", show_default=True, help="Name of the JSON file.")
-def main(steps: int, batch: int, rounds: int, name: str) -> None:
-    """Print tokens of real text per second, the ratio, and the share of the machine's matrix-multiply peak."""
+@click.option("--only", type=click.Choice([*TRAINED]), help="Model and precision; the others' rows are kept.")
+def main(steps: int, batch: int, rounds: int, only: str | None) -> None:
+    """Print tokens of real text per second, what the machine could do, and where the rest goes."""
     logging.set_verbosity_error()
+    click.echo(machine().sentence())
     train = [record for record in records() if record.split == "x1"]
     encoder = Encoder(tokenizer([record.prompt + record.completion for record in train]), seq2seq=False)
     picked = train[:: len(train) // (steps * batch)][: steps * batch]
     encoded = encoder([(record.prompt, record.completion) for record in picked])
     points = [datapoint(one, False, "all") for one in encoded]
-    tokens = sum(len(one.source) for one in points)
     lengths = sorted(len(one.source) for one in points)
-    click.echo(f"{len(points)} sequences of {lengths[0]}–{lengths[-1]} tokens, mean {tokens / len(points):.1f}")
-    rows = []
-    for precision in ("fp32", "bf16"):
-        peak = matmul_peak(precision)
+    click.echo(f"{len(points)} sequences of {lengths[0]}–{lengths[-1]} tokens, mean {sum(lengths) / len(points):.1f}")
+    for shape, precision in [TRAINED[only]] if only else TRAINED.values():
         recipe = load_recipe("paper", [f"precision={precision}", "epochs=[1]", f"effective_batch_size={batch}"])
-        for layers, width in SHAPES:
-            network = model(layers, width)
-            embedding = network.get_input_embeddings().weight.numel()
-            weights = sum(parameter.numel() for parameter in network.parameters()) - embedding
-            times: dict[str, list[float]] = {"peer": [], "ours": []}
-            for _ in range(rounds):
-                for label, train_one in (("peer", peer), ("ours", ours)):
-                    times[label].append(train_one(copy.deepcopy(network), points, recipe, encoder.pad_id))
-            rate = {label: tokens / median(seconds) for label, seconds in times.items()}
-            rows.append(
-                {
-                    "precision": precision,
-                    "shape": f"{layers} × {width}",
-                    "peer_tokens_per_second": rate["peer"],
-                    "ours_tokens_per_second": rate["ours"],
-                    "ratio": median(p / o for p, o in zip(times["peer"], times["ours"], strict=True)),
-                    "matmul_peak_flops": peak,
-                    # 6 FLOP per weight and token: forward, and backward to inputs and weights.
-                    "peer_share_of_peak": 6 * weights * rate["peer"] / peak,
-                    "ours_share_of_peak": 6 * weights * rate["ours"] / peak,
-                    "seconds": times,
-                }
-            )
-            click.echo(f"{precision} {layers} × {width}: {rows[-1]['ratio']:.2f}×", err=True)
-    headers = [
-        "precision",
-        "shape",
-        "peer tok/s",
-        "ours tok/s",
-        "ratio",
-        "peer share of peak",
-        "ours share of peak",
-    ]
-    table = [
-        [row["precision"], row["shape"], f"{row['peer_tokens_per_second']:.0f}", f"{row['ours_tokens_per_second']:.0f}",
-         f"{row['ratio']:.2f}", f"{row['peer_share_of_peak']:.0%}", f"{row['ours_share_of_peak']:.0%}"]
-        for row in rows
-    ]  # fmt: skip
-    click.echo(tabulate(table, headers=headers, tablefmt="github"))
-    click.echo(f"saved {save(name, rows)}")
+        found = measure(shape, precision, points, recipe, encoder.pad_id, rounds)
+        found["command"] = f"python benchmarks/finetune.py --steps {steps} --batch {batch} --rounds {rounds}"
+        others = [one for one in kept("finetune", slug(), [precision]) if one["shape"] != shape]
+        path = save(f"finetune-{slug()}-{precision}", [*others, found], machine=asdict(machine()))
+        click.echo(f"{precision} {shape}: {found['ratio']:.2f}×; saved {path}")
+    click.echo(training(slug()))
 
 
 if __name__ == "__main__":

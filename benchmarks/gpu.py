@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 import torch
-from common import VOCABULARY, matmul_peak, records, save, tokenizer
+from common import VOCABULARY, records, save, tokenizer
+from machine import matmul_peak
 from tabulate import tabulate
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile

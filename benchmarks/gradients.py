@@ -3,7 +3,7 @@
 Variables have one definition and six questions, as long as those of `world`, or about three times as long. The loop is
 what one would write first: `zero_grad`, forward, backward and a copy of every gradient for each text. Both give the
 products of every variable's definition with its own questions and with another variable's, and the norms. JSON under
-results/gradients.json.
+results/, named after the processor.
 """
 
 import random
@@ -13,6 +13,7 @@ from typing import Any
 import click
 import torch
 from common import save
+from machine import slug
 from numpy.testing import assert_allclose
 from tabulate import tabulate
 from torch import Tensor
@@ -109,7 +110,7 @@ def main(count: int) -> None:
         for row in rows
     ]  # fmt: skip
     click.echo(tabulate(table, headers=["model", "parameters", "s loop", "s ours", "faster"], tablefmt="github"))
-    click.echo(f"saved {save('gradients', rows)}")
+    click.echo(f"saved {save(f'gradients-{slug()}', rows)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 On one thread, medians of alternating rounds: making a batch (collation, by indexing), a whole step of `scratch:digits`
 in fp32, with channels first, and in bf16; its share of what this machine's convolutions reach at best. Beside it, the
 same batch with a Python loop for each picture; and where MNIST was fetched, a batch of its 3 × 3 grids. JSON under
-results/.
+results/, named after the processor.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from common import RESULTS
+from machine import slug
 
 from ocl_bench.models.batches import Collator, Datapoint, datapoints
 from ocl_bench.models.encoding import Encoder
@@ -115,7 +116,7 @@ def main() -> None:
         "hardware": hardware(),
         "versions": versions(),
     }
-    (RESULTS / "pictures.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"pictures-{slug()}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _has_mnist() -> bool:
