@@ -15,6 +15,7 @@ from ocl_bench.processes import Child, Events, Exited, Failed, Message
 # No wait is without a limit: seconds until the process is up, and seconds without any sign of progress after that.
 START_SECONDS = 900
 SILENT_SECONDS = 600
+PROGRESS_SECONDS = 0.5
 CPU_CACHE_GIB = "1"  # of keys and values; questions are short
 
 
@@ -55,6 +56,7 @@ class VllmEngine:
         self.defaults = self.args if defaults is None else dict(defaults)
         self.environment = os.environ if environment is None else environment
         self.start_seconds, self.silent_seconds = start_seconds, silent_seconds
+        self.progress_seconds = PROGRESS_SECONDS
         self.served: Started | None = None
         self.crashes = 0
         self.load_seconds: list[float] = []
@@ -173,7 +175,7 @@ class VllmEngine:
             self._child = child = Child(
                 "ocl_bench.evaluate.vllm_server", [], environment, self.log, self._events, sends=FromServer
             )
-        child.send(Start(model, self.parameters, args, self.defaults))
+        child.send(Start(model, self.parameters, args, self.defaults, self.progress_seconds))
         started = self._next(self.start_seconds)
         assert isinstance(started, Started)
         self.served = started

@@ -13,12 +13,14 @@ class Start(msgspec.Struct, tag=True, frozen=True):
         parameters: how many the model has.
         args: further arguments of `vllm.LLM`.
         defaults: the same without what the user passed.
+        progress_seconds: least time between two signs of progress.
     """
 
     model: str
     parameters: int
     args: dict[str, Any]
     defaults: dict[str, Any]
+    progress_seconds: float
 
 
 class Ask(msgspec.Struct, tag=True, frozen=True):

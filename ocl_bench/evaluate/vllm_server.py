@@ -18,7 +18,6 @@ from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.vllm_messages import Ask, Generated, Progressed, Start, Started, ToServer
 from ocl_bench.processes import Emit, serve
 
-PROGRESS_SECONDS = 0.5
 # Memory that vLLM may take of a card besides two copies of the weights: activations and the key-value cache.
 WORKING_BYTES = 6 * 2**30
 
@@ -63,7 +62,8 @@ class Server:
         for name in start.args:
             if name not in known:
                 raise OclBenchError(f"--engine_args: vLLM knows no '{name}'; {did_you_mean(name, known)}")
-        self.emit = emit
+        self.emit: Emit | None = None  # nobody waits for answers yet
+        self.progress_seconds = start.progress_seconds
         self.sleeps = bool(current_platform.is_sleep_mode_available())
 
         def resolved(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +81,7 @@ class Server:
             self.load(start.model)
         self.generate([[0, 0]], [2], [])
         self.sleep()
+        self.emit = emit
 
     def identity(self) -> tuple[str, str]:
         """vLLM's version, and the dtype it computes in."""
@@ -121,14 +122,14 @@ class Server:
         """What vLLM takes for a progress bar: shows answered prompts as events."""
         from tqdm import tqdm
 
-        emit = self.emit
+        emit, seconds = self.emit, self.progress_seconds
 
         class Bar(tqdm):  # type: ignore[misc]
             shown, last = 0, time.monotonic()
 
             def update(self, n: int = 1) -> None:
                 super().update(n)
-                if time.monotonic() - self.last > PROGRESS_SECONDS:
+                if emit is not None and time.monotonic() - self.last > seconds:
                     emit(Progressed(int(self.n) - self.shown))
                     self.shown, self.last = int(self.n), time.monotonic()
 

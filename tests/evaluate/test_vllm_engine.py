@@ -86,6 +86,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def vllm(checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
     with VllmEngine(10**6, ENGINE_ARGS, tmp_path_factory.mktemp("engine") / "vllm.log") as engine:
+        engine.progress_seconds = -1  # a slow machine tells of every answer, also of the first, before it has started
         engine.start(str(checkpoints[0]))
         yield engine
 
