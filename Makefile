@@ -42,6 +42,7 @@ bench: .venv/installed-test
 	.venv/bin/python benchmarks/pictures.py
 	.venv/bin/python benchmarks/plan.py
 	.venv/bin/python benchmarks/gradients.py
+	.venv/bin/python benchmarks/growth.py
 
 # Training and evaluation on one GPU, in about three minutes.
 bench-gpu: .venv/installed-test
