@@ -24,8 +24,8 @@ ABOVE = {
     "leaderboard": {"tasks", "models", "finetune", "evaluate", "score", "runner", "report"},
 }
 BASE = {
-    "collection", "contract", "errors", "files", "frames", "registry", "processes", "forking", "template", "text",
-    "plugins",
+    "collection", "contract", "errors", "files", "frames", "registry", "processes", "forking", "lean", "template",
+    "text", "plugins",
 }  # fmt: skip
 
 

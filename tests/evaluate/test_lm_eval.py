@@ -217,9 +217,10 @@ def test_a_run_tells_what_finetuning_did_to_other_tasks_and_is_the_same_without_
     assert change.ci95 is not None and change.ci95[0] <= change.difference <= change.ci95[1]
     assert (change.n, change.seeds) == (60, 2)
     assert "own_colours" in run.table() and "difference [95 %]" in run.table()
-    plain = ocl_bench.run(task="attributes", seeds=1, overrides=SCRATCH, output_path=tmp_path, curves=False)
+    # As many seeds, so that each has as many threads.
+    plain = ocl_bench.run(task="attributes", seeds=2, overrides=SCRATCH, output_path=tmp_path, curves=False)
     answers: list[list[Answer]] = [
-        read_answers(folder / "seed-0" / "x2" / "answers.jsonl") for folder in (plain.folder, run.folder)
+        read_answers(folder / "seed-1" / "x2" / "answers.jsonl") for folder in (plain.folder, run.folder)
     ]
     assert answers[0] == answers[1]
     # Of a run that is finished, they are asked without any training, and find the same.

@@ -23,7 +23,7 @@ FILES = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
 
 def run(output: Path, *overrides: str, **options: Any) -> tuple[Path, Heard]:
     heard = Heard()
-    asked = {"seeds": 1, "limit": 12, "curves": False, **options}
+    asked = {"seeds": 1, "curves": False, **options}
     done = ocl_bench.run(
         "scratch:tiny-16",
         task="attributes",
