@@ -109,7 +109,8 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
             return [record.answers[0] if one.greedy else "" for record, one in zip(asked, found, strict=True)]
 
         def chosen(asked: list[Record]) -> list[str]:
-            found = choices(engine, encode_questions(asked, encoder))
+            questions = encode_questions(asked, encoder)
+            found = choices(questions, engine.score(questions.encoded, questions.options))
             return [record.options[number or 0] for record, number in zip(asked, found, strict=True)]
 
         return {"torch": all_of_a_stage, "torch forced": forced, "torch choice": chosen}[way], lambda: None
@@ -229,7 +230,7 @@ def vocabulary(checkpoint: Path) -> int:
 
 
 def passes(checkpoint: Path, asked: list[Record], precision: str, rounds: int) -> float:
-    """How many forced passes over the same questions choice takes, of the engine alone: all is encoded before."""
+    """How many forced passes choice adds to one over the same questions, of the engine alone: all is encoded before."""
     encoder = Encoder(AutoTokenizer.from_pretrained(checkpoint), seq2seq=False)
     network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     engine = TorchEngine(network, encoder, bf16=computes_in("torch", precision) == "bf16")
@@ -240,8 +241,8 @@ def passes(checkpoint: Path, asked: list[Record], precision: str, rounds: int) -
         start = time.perf_counter()
         engine.forced(answers)
         between = time.perf_counter()
-        choices(engine, questions)
-        ratios.append((time.perf_counter() - between) / (between - start))
+        choices(questions, engine.score(questions.encoded, questions.options))
+        ratios.append((time.perf_counter() - between) / (between - start) - 1)
     return median(ratios)
 
 

@@ -24,7 +24,7 @@ RECIPES = {"peer": "peer's recipe", "ours": "**ocl-bench**"}
 WAYS = {
     "torch": "**ocl-bench, torch engine**: all that a stage is asked (choice, em, em_forced, logprob)",
     "torch forced": "its forced pass alone (em_forced, logprob)",
-    "torch choice": "its choice over ten options alone (choice)",
+    "torch choice": "with its choice over ten options (choice, em_forced, logprob)",
     "vllm": "ocl-bench, vLLM (em)",
     "pipeline": "transformers' pipeline (em)",
     "lm-eval hf": "lm-eval, `hf` (em)",
@@ -155,7 +155,7 @@ def evaluation(machine: str) -> str:
              *beside(one, rate, at_best), "" if one_token is None else f"{one_token:.0f}"]
         )  # fmt: skip
     chosen = [one for one in rows if one["way"] == "torch choice"]
-    choice = [f"choice over ten options, in forced passes (at most {TARGET} is aimed at)"]
+    choice = [f"what choice over ten options adds, in forced passes (at most {TARGET} is aimed at)"]
     choice += [f"{one['forced_passes']:.2f}" for one in chosen]
     fresh = [one for one in rows if one["first_answer_seconds"]]
     first = [[WAYS[one["way"]].partition(":")[0], f"{one['first_answer_seconds']:.0f} s"] for one in fresh]
