@@ -38,6 +38,20 @@ def count_tokens(text: str) -> int:
     return len(re.findall(WORD, text))
 
 
+def splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether a tokenizer is one of these, so that what stands between two spaces has the same ids in any text."""
+    from tokenizers import models
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        backend is not None
+        and isinstance(backend.model, models.WordLevel)
+        and backend.normalizer is None
+        and backend.pre_tokenizer is not None
+        and backend.pre_tokenizer.__getstate__() == _splitter().__getstate__()
+    )
+
+
 def _splitter() -> Any:
     from tokenizers import Regex, pre_tokenizers
 

@@ -3,16 +3,19 @@
 import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+from transformers import AutoTokenizer
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.encoding import Encoder
-from ocl_bench.models.word_level import word_level_tokenizer
+from ocl_bench.models.word_level import splits_at_spaces, word_level_tokenizer
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
 
@@ -231,3 +234,35 @@ def test_byte_level_tokenizers_encode_any_answer(kind: str, seq2seq: bool, answe
     encoder = Encoder(trained(kind), seq2seq)
     (one,) = encoder([(PROMPT, f" {answer}\n")])
     assert encoder.decode_answer(one.completion) == answer
+
+
+WORDS = ["<|ab|>", "Who", "is", "\n", "\nA:", "red", "blue.", "x<|cd|>,", "</s>", "<unk>", "\t", "", "new"]
+
+
+@cache
+def small_words() -> Any:
+    return word_level_tokenizer(["<|ab|> Who is <|cd|> red\n", "\nA: blue. x ,"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1).map(" ".join), min_size=1))
+def test_texts_of_pieces_that_were_looked_up_have_the_tokenizers_ids(texts: list[str]) -> None:
+    tokenizer = small_words()
+    encoder = Encoder(tokenizer, seq2seq=False)
+    assert encoder._by_piece and encoder._ids(texts) == tokenizer(texts, add_special_tokens=False).input_ids
+
+
+def test_only_the_suites_own_tokenizer_is_looked_up_also_when_it_was_saved(tmp_path: Path) -> None:
+    small_words().save_pretrained(tmp_path)
+    assert splits_at_spaces(AutoTokenizer.from_pretrained(tmp_path))
+    other = copy.deepcopy(small_words())
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert not any(map(splits_at_spaces, (other, *map(trained, ("byte_bpe", "bytes")))))
+
+
+@pytest.mark.parametrize("task", ["world", "attributes"])
+def test_a_tasks_texts_have_the_ids_that_its_tokenizer_gives(task: str) -> None:
+    records = build(load_task(task, ["source_args.num_entities=60"]), seed=0)
+    texts = [record.prompt + record.completion for record in records] + [record.prompt for record in records]
+    tokenizer = word_level_tokenizer(texts)
+    assert Encoder(tokenizer, seq2seq=False)._ids(texts) == tokenizer(texts, add_special_tokens=False).input_ids
