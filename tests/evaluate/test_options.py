@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import ARCHITECTURES
 
+from ocl_bench.evaluate.forced import Forced
 from ocl_bench.evaluate.options import choose
-from ocl_bench.evaluate.torch_engine import TorchEngine
+from ocl_bench.evaluate.torch_engine import TorchEngine, _longest_begin
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.load import load_model, load_tokenizer
 from ocl_bench.models.spec import parse_model
@@ -115,3 +116,9 @@ def test_of_equally_likely_options_not_the_right_one_is_chosen() -> None:
     assert choose([-1.0, -0.5, -0.5], right=0) == 1
     assert choose([-0.5, -1.0], right=0) == 0
     assert choose(torch.log_softmax(torch.zeros(3), 0).tolist(), right=0) != 0
+
+
+def test_an_option_shows_how_an_answer_goes_on_only_if_greedy_decoding_begins_as_it_does() -> None:
+    forced = [Forced(-1.0, False, (5,)), Forced(-2.0, False, (5, 6))]
+    assert _longest_begin(forced, (7, 8, 9)) == _longest_begin(forced, ()) == (5, 6)
+    assert _longest_begin(forced, (5, 6, 9)) == (5, 6, 9)
