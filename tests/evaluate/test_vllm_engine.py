@@ -66,7 +66,7 @@ def finetuned(encoder: Encoder) -> Any:
         lambda: model,
         [datapoint(one, False, "completion") for one in encoded],
         everything(len(trained)),
-        recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=1e-2", "effective_batch_size=32"]).of_stage(0),
+        recipe=load_recipe("paper", ["epochs=[1]", "learning_rate=3e-3", "effective_batch_size=8"]).of_stage(0),
         seed=0, pad_id=encoder.pad_id, device="cpu", bf16=False, batch_size=None, report_to=(), run_name="test",
         folder=Path("test-checkpoints"), log_folder=Path("test-logs"), checkpoint_seconds=math.inf,
         on_epoch=lambda model, epoch, loss: [],
