@@ -111,7 +111,7 @@ def _triple(name: str, predicate: str, rng: random.Random) -> dict[str, object]:
 NEEDED = "name birth death gender level3_main_occ string_citizenship_raw_d un_region wiki_readers_2015_2018"
 OURS = "ocl-bench, whole build"
 CVDB = {
-    OURS: "from ocl_bench.tasks.sources.cvdb import people; people(path, 2000)",
+    OURS: "from ocl_bench.tasks.sources.cvdb_people import people; people(path, 2000)",
     "pyarrow, its columns alone": (
         "from pyarrow import csv, string\n"
         "read = csv.ReadOptions(encoding='ISO-8859-1', block_size=2**23, use_threads=False)\n"

@@ -34,7 +34,7 @@ PATIENCE = 120.0  # seconds of the clock until a process that says nothing is gi
 
 
 class Initial:
-    """The process, started for the first model: what is refused before costs nothing of torch.
+    """The process, started for the first model, or before: its imports take as long as the other checks of one.
 
     Where there is no torch, it tells nothing of any model.
     """

@@ -92,10 +92,10 @@ def _each(folders: Sequence[Path]) -> Iterator[Checked]:
     processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_PROCESSES)
     processes = min(processes, len(folders) // MIN_SHARE)
     with Initial() as initial:
+        initial.start()  # it takes seconds, in which there is something to check
         if processes < 2:
             yield from (check(folder, initial) for folder in folders)
             return
-        initial.start()  # it takes seconds, in which there is something to check
         waiting: dict[int, Checked] = {}
         number = 0
         for place, checked in _shared(folders, processes):
@@ -167,6 +167,7 @@ def check_new(folder: Path, accepted: Iterable[Path] = ()) -> Checked:
     """
     seen = Seen()
     with Initial() as initial:
+        initial.start()  # as above
         checked = check(folder, initial)
         if not checked.problems:
             for other in accepted:  # one after the other: a folder may be there only until the next is asked for

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import msgspec
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.registry import Registry
 from ocl_bench.runner.begin import Progress, perform_request
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.runner.part import FOLDER, Ended, Part, choice_sha256, code_versions
+from ocl_bench.runner.parts import EXECUTORS
 from ocl_bench.runner.plan import Choice, choose
 from ocl_bench.runner.request import RunRequest
 from ocl_bench.runner.workers import Workers
@@ -268,12 +268,6 @@ def _slurm(setting: Setting) -> Executor:
 
 def _local(setting: Setting) -> Executor:
     return Local(setting.progress)
-
-
-# Each makes an executor of a `Setting`.
-EXECUTORS = Registry(
-    "executor", {name: f"{__name__}:_{name}" for name in ("local", "ray", "slurm")}, needs=("__call__",)
-)
 
 
 def executor(

@@ -1,16 +1,19 @@
 """MNIST: 70,000 scans of handwritten digits (LeCun, Cortes and Burges 1998), from its four files in the IDX format."""
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources.published import PublishedData, RemoteFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 HOME = "https://storage.googleapis.com/cvdf-datasets/mnist"
 SIDE = 28
@@ -61,12 +64,17 @@ class Mnist(PublishedData):
     rows = "scans"
     small = "digit_grid"
 
-    def prepare(self, *raw: Path) -> pa.Table:
+    def prepare(self, *raw: Path) -> "pa.Table":
         """Table of scans: `pixels`, 784 bytes row after row, 0 for paper; `digit`; and whether it is for a `test`."""
+        import pyarrow as pa
+
         return pa.concat_tables([_split(raw[0], raw[1], test=False), _split(raw[2], raw[3], test=True)])
 
 
-def _split(images: Path, labels: Path, test: bool) -> pa.Table:
+def _split(images: Path, labels: Path, test: bool) -> "pa.Table":
+    import numpy as np
+    import pyarrow as pa
+
     pixels, digits = read_idx(images, 3), read_idx(labels, 1)
     if pixels.shape[1:] != (SIDE, SIDE):
         raise OclBenchError(f"{images}: scans are {pixels.shape[1]} × {pixels.shape[2]}; MNIST's are {SIDE} × {SIDE}.")
@@ -87,7 +95,7 @@ def _split(images: Path, labels: Path, test: bool) -> pa.Table:
     return pa.table({"pixels": column, "digit": pa.array(digits), "test": pa.array([test] * len(digits))})
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
+def read_idx(path: Path, dimensions: int) -> "np.ndarray":
     """Read a file of bytes in the IDX format, gzipped or not.
 
     Args:
@@ -112,9 +120,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     if len(content) < header or content[:4] != _header((0,) * dimensions)[:4]:
         raise OclBenchError(f"{path}: is not an IDX file of bytes in {dimensions} dimensions.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
-    expected = header + int(np.prod(shape, dtype=object))
+    expected = header + math.prod(shape)
     if len(content) != expected:
         raise OclBenchError(f"{path}: has {len(content)} bytes, and its header says {expected}.")
+    import numpy as np
+
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

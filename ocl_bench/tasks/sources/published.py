@@ -7,16 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import platformdirs
-import pyarrow as pa
 from filelock import FileLock
-from pyarrow import parquet
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.files import sha256_of_file, write_atomic
 from ocl_bench.tasks.sources.fetch import Progress, download
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 METADATA = b"ocl_bench"
 
@@ -54,7 +55,7 @@ class PublishedData(ABC):
     small: ClassVar[str]
 
     @abstractmethod
-    def prepare(self, *raw: Path) -> pa.Table:
+    def prepare(self, *raw: Path) -> "pa.Table":
         """Read the raw files into a table. Raises OclBenchError if they are not what they should be."""
 
     def table_path(self) -> Path:
@@ -119,7 +120,7 @@ class PublishedData(ABC):
             found.append(here)
         return tuple(found)
 
-    def table(self) -> pa.Table:
+    def table(self) -> "pa.Table":
         """The table; made from the fetched files if it is not there yet.
 
         Raises:
@@ -133,6 +134,8 @@ class PublishedData(ABC):
                 if not all(path.is_file() for path in self.raw_paths()):
                     raise OclBenchError(f"{self.table_path()} {fault}; {self._advice()}.")
                 self._make(self.raw_paths())
+        from pyarrow import parquet
+
         return parquet.read_table(self.table_path())
 
     def _fault(self) -> str | None:
@@ -140,6 +143,9 @@ class PublishedData(ABC):
         path = self.table_path()
         if not path.is_file():
             return "is missing"
+        import pyarrow as pa
+        from pyarrow import parquet
+
         try:
             about = json.loads((parquet.read_metadata(path).metadata or {})[METADATA])
         except (pa.ArrowException, OSError, KeyError, ValueError):
@@ -149,6 +155,8 @@ class PublishedData(ABC):
         return None
 
     def _make(self, raw: Sequence[Path]) -> None:
+        from pyarrow import parquet
+
         table = self.prepare(*raw)
         about = {
             "table_version": self.table_version,

@@ -7,10 +7,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import pyarrow as pa
 import yaml
 from pydantic import Field
 
@@ -19,6 +18,9 @@ from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.sources import Entity, Question
 from ocl_bench.tasks.sources.published import PublishedData, RemoteFile
 from ocl_bench.tasks.sources.years import year_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ENTITIES = 6900
 QUESTIONS = 4
@@ -62,7 +64,7 @@ class TrexSource(PublishedData):
         # Not the dataset's seed: what is known of the works is the same for all of a task's seeds.
         question_seed: int = Field(0, description="decides which four questions a work with more of them keeps")
 
-    def prepare(self, *raw: Path) -> pa.Table:
+    def prepare(self, *raw: Path) -> "pa.Table":
         """The first 6900 works that have four questions, with all of their questions."""
         return works(raw[0], ENTITIES)
 
@@ -99,7 +101,7 @@ class _Document(msgspec.Struct):
     triples: list[_Triple]
 
 
-def works(raw: Path, count: int) -> pa.Table:
+def works(raw: Path, count: int) -> "pa.Table":
     """Read T-REx (its zip of JSON shards) and choose works with four questions or more.
 
     Shards are read one after the other, without unpacking the archive.
@@ -135,6 +137,8 @@ def works(raw: Path, count: int) -> pa.Table:
             f"{raw}: only {len(rows)} works have {QUESTIONS} questions, and {count} are needed; "
             "the file is not complete."
         )
+    import pyarrow as pa
+
     question = pa.struct([("group", pa.string()), ("answers", pa.list_(pa.string()))])
     schema = pa.schema([("name", pa.string()), ("questions", pa.list_(question))])
     return pa.Table.from_pylist(rows[:count], schema=schema)

@@ -20,7 +20,8 @@ from ocl_bench.cli import main
 from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.sources.cvdb import MISSING, CvdbSource, people
+from ocl_bench.tasks.sources.cvdb import CvdbSource
+from ocl_bench.tasks.sources.cvdb_people import MISSING, people
 from ocl_bench.tasks.sources.years import year_text
 
 COLUMNS = (
@@ -138,7 +139,7 @@ def test_names_occupations_and_citizenships_with_odd_characters_are_dropped(
 def test_a_character_of_a_name_is_odd_exactly_if_python_says_so(character: str) -> None:
     import pyarrow.compute as pc
 
-    from ocl_bench.tasks.sources.cvdb import ODD_CHARACTER, ODD_IN_CITIZENSHIP
+    from ocl_bench.tasks.sources.cvdb_people import ODD_CHARACTER, ODD_IN_CITIZENSHIP
 
     odd = pc.match_substring_regex([character], ODD_CHARACTER)[0].as_py()
     assert odd == bool(re.search(r"[^\w\s_]", character))
