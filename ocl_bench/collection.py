@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Do without the search for cycles while very many objects are made that have none, such as records and answers.
+    """Do without the search for cycles while very many objects are made that have none, as records and imports do.
 
     It would look through all of them again and again: of 10^5 that takes a third of the time, of more a larger share.
     """

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from ocl_bench.collection import without_collection
+
 # Read when they are needed, not when libraries are imported, so that forks of one template may differ in them. Numbers
 # of threads are among them only because whoever is forked sets them by `torch.set_num_threads`.
 READ_LATE = frozenset(
@@ -51,8 +53,9 @@ def main() -> None:
     """Entry point of the template: `python -m ocl_bench.template SOCKET MODULE…`."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     before = dict(os.environ)
-    for name in sys.argv[2:]:
-        importlib.import_module(name)
+    with without_collection():
+        for name in sys.argv[2:]:
+            importlib.import_module(name)
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         sys.exit("the imports have started threads, which a fork would lose")
     gc.collect()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from ocl_bench.collection import without_collection
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.tasks.parts import members_of
 from ocl_bench.tasks.records import Record
@@ -92,6 +93,7 @@ def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) ->
     return pools
 
 
+@without_collection()
 def _chosen(stage: Stage, records: Sequence[Record]) -> list[tuple[Record, str]]:
     """The records of a dataset that a stage's `train` or `replay` selects, each with the selector."""
     kinds = {(record.split, record.kind) for record in records}  # a few, of very many records

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
+from ocl_bench.collection import without_collection
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.evaluator import EVALUATORS, Observed
@@ -49,6 +50,7 @@ def clean_folder(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+@without_collection()
 def write_data(folder: Path, records: Mapping[Cell, list[Record]]) -> None:
     """Write each cell's data.jsonl."""
     for cell, dataset in records.items():
@@ -58,6 +60,7 @@ def write_data(folder: Path, records: Mapping[Cell, list[Record]]) -> None:
 
 
 @lru_cache(maxsize=4)
+@without_collection()
 def read_data(folder: Path, cell: Cell) -> list[Record]:
     """A cell's dataset."""
     rows = read_json_lines(folder / cell.name / "data.jsonl")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ocl_bench.collection import without_collection
 from ocl_bench.contract import Contract
 from ocl_bench.errors import OclBenchError, did_you_mean
 from ocl_bench.evaluate.ability import require_tasks
@@ -371,6 +372,7 @@ def too_large_batch(plan: Plan) -> str | None:
     return f"recipe.effective_batch_size: no stage has as many datapoints ({has}), so that each epoch is a single step"
 
 
+@without_collection()
 def make_plan(
     choice: Choice, request: RunRequest, on_built: Callable[[], None], jobs: int | None = None, there: bool = False
 ) -> Plan:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError, RunFailed, first_clause, first_line
 from ocl_bench.evaluate.evaluator import Evaluator
 from ocl_bench.finetune.epoch import epoch_pools
@@ -88,6 +89,7 @@ class Schedule:
             self._evaluators[cell] = cell_evaluators(config, cell, records, base)
         return StageJob(config, cell, number, records, base, self._evaluators[cell], parent)
 
+    @without_collection()
     def look(self) -> int:
         """Find what is done already. Returns how many stages need no training."""
         for place in self.jobs:
