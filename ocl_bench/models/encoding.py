@@ -8,7 +8,7 @@ from typing import Any
 from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
 from ocl_bench.models.spans import Piece, SpanFinder
-from ocl_bench.models.word_level import splits_at_spaces
+from ocl_bench.models.word_level import splits_at_spaces, splits_before_spaces
 from ocl_bench.tasks.pictures import Picture
 
 
@@ -49,6 +49,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.seq2seq = seq2seq
         self._by_piece = splits_at_spaces(tokenizer)
+        self._parts = self._by_piece or splits_before_spaces(tokenizer)
         # Some tokenizers drop newlines or have no token for them; there the end-of-text token ends an answer.
         ends_in_newline = "\n" in tokenizer.decode(self._ids(["a\n"])[0]) and not seq2seq
         if not ends_in_newline and tokenizer.eos_token_id is None:
@@ -79,6 +80,8 @@ class Encoder:
                 for one, ids in zip(pictures, completions, strict=True)
             ]
         read = [(given, completion) for given, completion in pairs if isinstance(given, str)]
+        if marks is None and not self.seq2seq and (apart := self._encode_apart(read)):
+            return apart
         encoded = self._encode_seq2seq(read) if self.seq2seq else self._encode_causal(read)
         if marks is None:
             return [one for one, _ in encoded]
@@ -121,6 +124,27 @@ class Encoder:
                 ]
             encoded.append((Encoded(begin, (*completion, *self.terminator)), pieces))
         return encoded
+
+    def _encode_apart(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """As `_encode_causal`, with each prompt and each completion encoded once, if none is known to meet in a token.
+
+        A question's options share its prompt, and questions share options. Gives none where some may meet.
+        """
+        if not self._parts:
+            return []
+        if self.terminator:
+            pairs = [(prompt, completion.rstrip("\n")) for prompt, completion in pairs]
+        prompts, completions = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+        if any(text[-1:].isspace() for text in prompts) or any(
+            text[:1] != " " or text[1:2].isspace() for text in completions
+        ):
+            return []
+        begins = {text: (*self.prefix, *ids) for text, ids in zip(prompts, self._ids(prompts), strict=True)}
+        ends = {text: tuple(ids) for text, ids in zip(completions, self._ids(completions), strict=True)}
+        if not all(ends.values()):
+            return []
+        ends = {text: (*ids, *self.terminator) for text, ids in ends.items()}
+        return [Encoded(begins[prompt], ends[completion]) for prompt, completion in pairs]
 
     def _alone(self, text: str, prompt: list[int], whole: list[int]) -> tuple[str, list[int]]:
         """A completion that the tokenizer merges with the prompt, as it is encoded by itself, and its ids.

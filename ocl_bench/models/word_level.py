@@ -52,6 +52,25 @@ def splits_at_spaces(tokenizer: Any) -> bool:
     )
 
 
+def splits_before_spaces(tokenizer: Any) -> bool:
+    """Whether no token holds a space and what stands before it, unless that is a space too, as with GPT-2's and OPT's.
+
+    Then the ids of two texts one after the other are those of each, if the second begins with a single space.
+    """
+    from tokenizers import pre_tokenizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        backend is not None
+        and backend.normalizer is None
+        and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+        and backend.pre_tokenizer.use_regex
+        and not backend.pre_tokenizer.add_prefix_space
+        # Those are found before anything is split, and some take the space behind them along.
+        and not any(" " in one.content or one.rstrip for one in backend.get_added_tokens_decoder().values())
+    )
+
+
 def _splitter() -> Any:
     from tokenizers import Regex, pre_tokenizers
 

@@ -266,3 +266,25 @@ def test_a_tasks_texts_have_the_ids_that_its_tokenizer_gives(task: str) -> None:
     texts = [record.prompt + record.completion for record in records] + [record.prompt for record in records]
     tokenizer = word_level_tokenizer(texts)
     assert Encoder(tokenizer, seq2seq=False)._ids(texts) == tokenizer(texts, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("kind", ["byte_bpe", "byte_bpe_with_bos", "word_level"])
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.tuples(st.text(" \n\t:A'<|abé\u00a01s"), st.text(" \n:'abé\u00a01s<|")), min_size=1, max_size=4)
+)
+def test_texts_that_are_encoded_apart_have_the_ids_of_the_whole(kind: str, texts: list[tuple[str, str]]) -> None:
+    encoder = Encoder(trained(kind), seq2seq=False)
+    for pairs in [texts, [(prompt.rstrip() + ":", " " + answer.strip() + "a\n") for prompt, answer in texts]]:
+        if apart := encoder._encode_apart(pairs):
+            assert apart == [one for one, _ in encoder._encode_causal(pairs)]
+    assert encoder._encode_apart(PAIRS) == [one for one, _ in encoder._encode_causal(PAIRS)]
+
+
+def test_what_may_meet_in_a_token_is_not_encoded_apart() -> None:
+    for kind in ("unigram_with_bos", "unigram_with_eos"):
+        assert not Encoder(trained(kind), seq2seq=False)._encode_apart([(PROMPT, COMPLETION)])
+    encoder = Encoder(trained("byte_bpe"), seq2seq=False)
+    assert encoder._encode_apart([(PROMPT, COMPLETION)])
+    for pair in [(PROMPT, "blue\n"), (PROMPT, "  blue\n"), (PROMPT + " ", COMPLETION)]:
+        assert not encoder._encode_apart([(PROMPT, COMPLETION), pair])
