@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
+from ocl_bench.collection import without_collection
 from ocl_bench.evaluate.answers import Answer, make_answer
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.evaluate.forced import Forced
@@ -51,6 +52,7 @@ class Questions:
         )
 
 
+@without_collection()
 def encode_questions(records: Sequence[Record], encoder: Encoder) -> Questions:
     """Encode the test records of a dataset."""
     tests = [record for record in records if record.split == "test"]

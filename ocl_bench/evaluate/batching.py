@@ -59,16 +59,20 @@ class Batching:
         most = max(self.limits.logits, self.limits.labels * self.vocabulary)
         logits = min(most, most * max_tokens // self.limits.tokens)
         numbers: list[int] = []
-        rows = longest = labels = 0
+        rows = longest = labels = shared = 0
         for number in self._order(questions):
             answers = questions[number]
             new_labels = sum(len(one.completion) for one in answers)
             new_longest = max(longest, self._longest(answers))
             too_long = (rows + len(answers)) * new_longest > max_tokens
             too_many = (labels + new_labels) * self.vocabulary > logits
-            if numbers and (too_long or too_many or self._begins_otherwise(questions, numbers, number)):
+            alike = shared_length(questions[numbers[0]][0], answers[0]) if self.caches and numbers else 0
+            # A batch of some size would share much less of its beginning with one more question.
+            begins_otherwise = len(numbers) >= self.limits.smallest and 2 * alike < shared
+            if numbers and (too_long or too_many or begins_otherwise):
                 yield numbers
                 numbers, rows, labels, new_longest = [], 0, 0, self._longest(answers)
+            shared = alike if numbers else len(answers[0].prompt)
             numbers.append(number)
             rows, labels, longest = rows + len(answers), labels + new_labels, new_longest
         if numbers:
@@ -84,13 +88,6 @@ class Batching:
             media, *prompt = answers[0].prefix_key
             keys.append((ranks.setdefault(media, len(ranks)), prompt))
         return sorted(range(len(questions)), key=keys.__getitem__)
-
-    def _begins_otherwise(self, questions: Sequence[Sequence[Encoded]], numbers: list[int], number: int) -> bool:
-        """Whether a batch of some size would share much less of its beginning with one more question."""
-        if not self.caches or len(numbers) < self.limits.smallest:
-            return False
-        first, last, new = (questions[n][0] for n in (numbers[0], numbers[-1], number))
-        return 2 * shared_length(first, new) < shared_length(first, last)
 
     def _longest(self, answers: Sequence[Encoded]) -> int:
         """Tokens of the longest sequence that the model reads or writes for a question."""

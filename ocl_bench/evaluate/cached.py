@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocl_bench.evaluate.forced import likeliest
 from ocl_bench.models.encoding import Encoded
 from ocl_bench.models.labelled_positions import LabelledPositions
 
@@ -142,7 +143,7 @@ class CachedBatch:
         cache, mask, begun = self._prompts_of(rows)
         texts = answers
         while active:
-            tokens = self.read(cache, mask, begun, texts, [1] * len(texts)).argmax(dim=-1).tolist()
+            tokens = likeliest(self.read(cache, mask, begun, texts, [1] * len(texts))).tolist()
             width, counts = max(map(len, texts)), torch.tensor([len(text) for text in texts], device=begun.device)
             mask, begun = torch.cat([mask, _ones(counts, width)], dim=1), begun + counts
             for n, token in zip(active, tokens, strict=True):

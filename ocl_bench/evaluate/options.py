@@ -3,9 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
 from ocl_bench.evaluate.cached import CachedBatch
 from ocl_bench.evaluate.forced import Forced, score
 from ocl_bench.models.encoding import Encoded
@@ -15,7 +12,7 @@ def cached_option_logprobs(
     batch: CachedBatch,
     rows: Sequence[int],
     options: Sequence[Sequence[Encoded]],
-    firsts: Tensor,
+    firsts: Sequence[float],
     known: Sequence[Mapping[tuple[int, ...], float]],
 ) -> tuple[list[list[float]], dict[int, tuple[int, ...]]]:
     """Natural log-probability of each option and its end, of the questions of a batch, as far as it decides.
@@ -28,16 +25,14 @@ def cached_option_logprobs(
         batch: the batch, whose prompts were read.
         rows: a sequence of the batch for each question.
         options: of each question, perhaps none.
-        firsts: log-probabilities of an answer's first token, shape (questions, vocabulary).
+        firsts: log-probability of the first token of each option, one question's after the other's.
         known: completion → its log-probability, of each question, where there is one already.
 
     Returns:
         The log-probabilities; and of some questions, by number, how an answer goes on greedily that begins as its most
         likely option does, as far as that shows it.
     """
-    numbers = [number for number, own in enumerate(options) for _ in own]
-    tokens = [one.completion[0] for own in options for one in own]
-    flat = iter(firsts[numbers, tokens].tolist())
+    flat = iter(firsts)
     found = [[next(flat) for _ in own] for own in options]
     whole: list[set[int]] = [set() for _ in options]
     for number, own in enumerate(options):
@@ -57,7 +52,7 @@ def cached_option_logprobs(
         completions = [options[number][n].completion for number, n in chosen]
         forced: list[Forced] = []
         for logits, part in batch.continued([rows[number] for number, _ in chosen], completions):
-            forced += score(logits, torch.log_softmax(logits, dim=-1), part)
+            forced += score(logits, part)[0]
         for (number, n), one in zip(chosen, forced, strict=True):
             found[number][n] += one.logprob
             whole[number].add(n)
@@ -70,20 +65,6 @@ def cached_option_logprobs(
     }
     go_on([(number, n) for number in range(len(options)) for n in undecided(number)])
     return found, shown
-
-
-def option_logprobs_at_once(logprobs: Tensor, options: Sequence[Encoded]) -> list[float]:
-    """Natural log-probability of each option and its end, where a model says all tokens of an answer at once.
-
-    Args:
-        logprobs: of a question, shape (tokens of an answer, vocabulary).
-        options: its picture with every option.
-    """
-    if not options:
-        return []
-    ids = torch.tensor([one.completion for one in options], device=logprobs.device)
-    found: list[float] = logprobs[torch.arange(ids.shape[1], device=ids.device), ids].sum(dim=1).tolist()
-    return found
 
 
 def choose(logprobs: Sequence[float], right: int) -> int:

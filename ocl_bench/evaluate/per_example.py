@@ -141,7 +141,7 @@ class PerExample:
     def _loss(labelled: LabelledPositions, batch: _Batch, call: Callable[..., Any]) -> Tensor:
         rows = torch.arange(len(batch), device=batch.places.device)[:, None]
         logits = labelled.logits(call, batch.inputs, (batch.places + rows * batch.width).flatten())
-        losses = cross_entropy(logits, batch.targets.flatten(), reduction="none")
+        losses = cross_entropy(logits.float(), batch.targets.flatten(), reduction="none")
         return (losses * batch.weights.flatten()).sum()
 
     def _with(self, own: Mapping[str, Tensor]) -> Callable[..., Any]:

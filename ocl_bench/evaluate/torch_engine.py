@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ocl_bench.evaluate.batching import CPU, GPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
 from ocl_bench.evaluate.forced import Forced, plain_logits, score
 from ocl_bench.evaluate.generation import Greedy
-from ocl_bench.evaluate.options import cached_option_logprobs, option_logprobs_at_once
+from ocl_bench.evaluate.options import cached_option_logprobs
 from ocl_bench.models.batches import Collator, decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -23,8 +23,7 @@ from ocl_bench.models.labelled_positions import LabelledPositions
 _FITTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """What scoring found of a question.
 
     Attributes:
@@ -189,23 +188,33 @@ class TorchEngine:
         """What logits, shape (labels, vocabulary), of the accepted answers of a batch say of them and its options."""
         rows, first_rows = [one for own in asked for one in own], np.cumsum([0, *map(len, asked[:-1])])
         first_labels = np.cumsum([0, *(len(one.completion) for one in rows)])[first_rows]
-        logprobs = torch.log_softmax(logits, dim=-1)
-        flat = iter(score(logits, logprobs, [one.completion for one in rows], bool(rows[0].media)))
-        forced = [[next(flat) for _ in own] for own in asked]
+        # What this pass tells of options: their first tokens; or, where it says all of an answer whatever was forced,
+        # every token; or nothing.
+        at_once = bool(rows[0].media)
+        tells = len(rows[0].completion) if at_once else int(batch is not None)
+        tokens = [one.completion[:tells] for own in options for one in own]
+        of_options = np.repeat(first_labels, list(map(len, options)))[:, None] + np.arange(tells)
+        flat, told = score(
+            logits,
+            [one.completion for one in rows],
+            (of_options.flatten().tolist(), [token for some in tokens for token in some]),
+            at_once,
+        )
+        answers = iter(flat)
+        forced = [[next(answers) for _ in own] for own in asked]
         found: list[list[float]] = [[] for _ in asked]
         shown: dict[int, tuple[int, ...]] = {}
         if not any(options):
             pass
+        elif at_once:
+            sums = iter(torch.tensor(told).reshape(-1, tells).sum(dim=1).tolist())
+            found = [[next(sums) for _ in own] for own in options]
         elif batch is not None:
             known = [
                 {one.completion: of_one.logprob for one, of_one in zip(*both, strict=True)}
                 for both in zip(asked, forced, strict=True)
             ]
-            found, shown = cached_option_logprobs(batch, first_rows.tolist(), options, logprobs[first_labels], known)
-        elif rows[0].media:  # one pass says all of an answer, whatever was forced
-            length = len(rows[0].completion)
-            firsts = [logprobs[label : label + length] for label in first_labels]
-            found = [option_logprobs_at_once(*both) for both in zip(firsts, options, strict=True)]
+            found, shown = cached_option_logprobs(batch, first_rows.tolist(), options, told, known)
         else:
             alone = iter(self.forced([one for own in options for one in own]))
             found = [[next(alone).logprob for _ in own] for own in options]

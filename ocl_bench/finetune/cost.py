@@ -131,7 +131,7 @@ def _pass(model: Any, labelled: LabelledPositions, inputs: Mapping[str, Tensor],
     own = {name: value for name, value in inputs.items() if name not in ("positions", "targets")}
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = labelled.logits(model, own, inputs["positions"])
-        loss = torch.nn.functional.cross_entropy(logits, inputs["targets"], reduction="sum")
+        loss = torch.nn.functional.cross_entropy(logits.float(), inputs["targets"], reduction="sum")
     del logits  # as in training, where the loss alone is handed on
     loss.backward()  # type: ignore[no-untyped-call]
 

@@ -54,7 +54,7 @@ class LabelledLoss(LabelledPositions):
                 return _InPlace.apply(kept[0].squeeze(0), targets, count)  # type: ignore[no-any-return, no-untyped-call]
             self._head = None  # from now on all at once
         logits = self.logits(model, inputs, positions)
-        return cross_entropy(logits, targets, reduction="sum") / count
+        return cross_entropy(logits.float(), targets, reduction="sum") / count
 
     def close(self) -> None:
         """Remove the hooks from the model."""

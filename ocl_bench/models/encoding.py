@@ -1,9 +1,12 @@
 """From text to token ids, for any tokenizer: a prompt's ids are always a prefix of prompt + completion."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
@@ -12,8 +15,7 @@ from ocl_bench.models.word_level import splits_at_spaces, splits_before_spaces
 from ocl_bench.tasks.pictures import Picture
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True, gc=False):  # there are millions, in no cycle
     """What a model is given of one datapoint, and what it has to say.
 
     Attributes:
@@ -26,7 +28,7 @@ class Encoded:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     media: tuple[Picture, ...] = ()
-    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
+    spans: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
     @property
     def prefix_key(self) -> tuple[Hashable, ...]:

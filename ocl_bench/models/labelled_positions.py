@@ -26,7 +26,7 @@ class LabelledPositions:
         self._handle = head.register_forward_pre_hook(self._select) if isinstance(head, nn.Module) else None
 
     def logits(self, model: Any, inputs: Mapping[str, Any], positions: Tensor) -> Tensor:
-        """Run `model` and return float32 logits of shape (number of positions, vocabulary).
+        """Run `model` and return logits of shape (number of positions, vocabulary), of the type it computes them in.
 
         Args:
             model: the model given to the constructor, or a wrapper around it (for data parallelism).
@@ -39,8 +39,8 @@ class LabelledPositions:
         finally:
             self._positions = None
         if self._selected:
-            return logits.squeeze(0).float()
-        return logits.flatten(0, 1)[positions].float()
+            return logits.squeeze(0)
+        return logits.flatten(0, 1)[positions]
 
     def close(self) -> None:
         """Remove the hook from the model."""
