@@ -1,32 +1,32 @@
-"""What a model says of the options of a question: the log-probability of each, from one pass over the prompt."""
+"""What a model says of the options of a question: the log-probability of each, as far as it decides which is chosen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ocl_bench.evaluate.cached import CachedBatch
-from ocl_bench.evaluate.forced import Forced, score
 from ocl_bench.models.encoding import Encoded
 
+# Of some options, each by its question's number and its own, and the log-probability of its first token: the
+# log-probability of all of it, and what greedy decoding begins with if it begins as the option does.
+Whole = Callable[[Sequence[tuple[int, int]], Sequence[float]], list[tuple[float, tuple[int, ...]]]]
 
-def cached_option_logprobs(
-    batch: CachedBatch,
-    rows: Sequence[int],
+
+def option_logprobs(
     options: Sequence[Sequence[Encoded]],
     firsts: Sequence[float],
     known: Sequence[Mapping[tuple[int, ...], float]],
+    whole_of: Whole,
 ) -> tuple[list[list[float]], dict[int, tuple[int, ...]]]:
     """Natural log-probability of each option and its end, of the questions of a batch, as far as it decides.
 
-    What a question's prompt left in the cache is repeated for options. An option whose first token alone is less likely
-    than another option as a whole is not gone on with: its number is that of its first token, and still the smaller
-    one. After training that leaves an option or none a question, besides the right one.
+    An option whose first token alone is less likely than another option as a whole is not gone on with: its number is
+    that of its first token, and still the smaller one. After training that leaves an option or none a question, besides
+    the right one.
 
     Args:
-        batch: the batch, whose prompts were read.
-        rows: a sequence of the batch for each question.
         options: of each question, perhaps none.
         firsts: log-probability of the first token of each option, one question's after the other's.
         known: completion → its log-probability, of each question, where there is one already.
+        whole_of: goes on with options.
 
     Returns:
         The log-probabilities; and of some questions, by number, how an answer goes on greedily that begins as its most
@@ -47,22 +47,17 @@ def cached_option_logprobs(
         left = [n for n in range(len(options[number])) if n not in whole[number] and found[number][n] >= best]
         return sorted(left, key=lambda n: -found[number][n])
 
-    def go_on(chosen: Sequence[tuple[int, int]]) -> list[Forced]:
-        """Add what follows the first token, of these options, each by its question and its own number."""
-        completions = [options[number][n].completion for number, n in chosen]
-        forced: list[Forced] = []
-        for logits, part in batch.continued([rows[number] for number, _ in chosen], completions):
-            forced += score(logits, part)[0]
-        for (number, n), one in zip(chosen, forced, strict=True):
-            found[number][n] += one.logprob
+    def go_on(chosen: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
+        """Find out the whole of these options."""
+        shown = {}
+        seen = whole_of(chosen, [found[number][n] for number, n in chosen]) if chosen else []
+        for (number, n), (logprob, begins) in zip(chosen, seen, strict=True):
+            found[number][n] = logprob
             whole[number].add(n)
-        return forced
+            shown[number] = begins
+        return shown
 
-    first = [(number, left[0]) for number in range(len(options)) if (left := undecided(number))]
-    shown = {
-        number: (options[number][n].completion[0], *one.begins)
-        for (number, n), one in zip(first, go_on(first), strict=True)
-    }
+    shown = go_on([(number, left[0]) for number in range(len(options)) if (left := undecided(number))])
     go_on([(number, n) for number in range(len(options)) for n in undecided(number)])
     return found, shown
 

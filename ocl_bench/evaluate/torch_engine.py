@@ -14,7 +14,7 @@ from ocl_bench.evaluate.batching import CPU, GPU, Batching
 from ocl_bench.evaluate.cached import CachedBatch, keeps_plain_cache
 from ocl_bench.evaluate.forced import Forced, plain_logits, score
 from ocl_bench.evaluate.generation import Greedy
-from ocl_bench.evaluate.options import cached_option_logprobs
+from ocl_bench.evaluate.options import option_logprobs
 from ocl_bench.models.batches import Collator, decoder_start
 from ocl_bench.models.encoding import Encoded, Encoder
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -188,39 +188,59 @@ class TorchEngine:
         """What logits, shape (labels, vocabulary), of the accepted answers of a batch say of them and its options."""
         rows, first_rows = [one for own in asked for one in own], np.cumsum([0, *map(len, asked[:-1])])
         first_labels = np.cumsum([0, *(len(one.completion) for one in rows)])[first_rows]
-        # What this pass tells of options: their first tokens; or, where it says all of an answer whatever was forced,
-        # every token; or nothing.
+        # Of options this pass tells the first token; or all, where it says all of an answer whatever was forced.
         at_once = bool(rows[0].media)
-        tells = len(rows[0].completion) if at_once else int(batch is not None)
-        tokens = [one.completion[:tells] for own in options for one in own]
-        of_options = np.repeat(first_labels, list(map(len, options)))[:, None] + np.arange(tells)
-        flat, told = score(
-            logits,
-            [one.completion for one in rows],
-            (of_options.flatten().tolist(), [token for some in tokens for token in some]),
-            at_once,
-        )
+        tells = len(rows[0].completion) if at_once else 1
+        tokens = [token for own in options for one in own for token in one.completion[:tells]]
+        labels = np.repeat(first_labels, list(map(len, options)))[:, None] + np.arange(tells)
+        flat, told = score(logits, [one.completion for one in rows], (labels.flatten().tolist(), tokens), at_once)
         answers = iter(flat)
         forced = [[next(answers) for _ in own] for own in asked]
         found: list[list[float]] = [[] for _ in asked]
         shown: dict[int, tuple[int, ...]] = {}
-        if not any(options):
-            pass
-        elif at_once:
+        if at_once and told:
             sums = iter(torch.tensor(told).reshape(-1, tells).sum(dim=1).tolist())
             found = [[next(sums) for _ in own] for own in options]
-        elif batch is not None:
+        elif told:
             known = [
                 {one.completion: of_one.logprob for one, of_one in zip(*both, strict=True)}
                 for both in zip(asked, forced, strict=True)
             ]
-            found, shown = cached_option_logprobs(batch, first_rows.tolist(), options, told, known)
-        else:
-            alone = iter(self.forced([one for own in options for one in own]))
-            found = [[next(alone).logprob for _ in own] for own in options]
+            found, shown = option_logprobs(
+                options,
+                told,
+                known,
+                lambda chosen, firsts: self._whole(
+                    batch,
+                    [int(first_rows[number]) for number, _ in chosen],
+                    [options[number][n] for number, n in chosen],
+                    firsts,
+                ),
+            )
         return [
             Scored(answers, of_options, _longest_begin(answers, shown.get(number, ())))
             for number, (answers, of_options) in enumerate(zip(forced, found, strict=True))
+        ]
+
+    def _whole(
+        self, batch: CachedBatch | None, rows: Sequence[int], completed: Sequence[Encoded], firsts: Sequence[float]
+    ) -> list[tuple[float, tuple[int, ...]]]:
+        """Log-probabilities of completions, and what greedy decoding begins with if it begins as they do.
+
+        Args:
+            batch: the cache of their prompts, if there is one.
+            rows: the sequence of the batch whose prompt each completes.
+            completed: prompts with the completions.
+            firsts: log-probability of each completion's first token.
+        """
+        if batch is None:
+            return [(one.logprob, one.begins) for one in self.forced(completed)]
+        rests: list[Forced] = []
+        for logits, completions in batch.continued(rows, [one.completion for one in completed]):
+            rests += score(logits, completions)[0]
+        return [
+            (first + rest.logprob, (one.completion[0], *rest.begins))
+            for one, first, rest in zip(completed, firsts, rests, strict=True)
         ]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
