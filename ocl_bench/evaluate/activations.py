@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -145,7 +146,7 @@ def _read_whole(encoded: Sequence[Encoded], seq2seq: bool, pad_id: int) -> list[
 
     A picture without scans of its own has those that its number draws.
     """
-    longer = [one if one.media else replace(one, completion=(*one.completion, pad_id)) for one in encoded]
+    longer = [one if one.media else structs.replace(one, completion=(*one.completion, pad_id)) for one in encoded]
     points = datapoints(longer, seq2seq, "all")
     return [
         one if one.shown is None else replace(one, shown=replace(one.shown, draw=number))

@@ -2,11 +2,10 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec import structs
 
 from ocl_bench.collection import without_collection
 from ocl_bench.errors import OclBenchError
@@ -28,7 +27,7 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):  # there are millions, in 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     media: tuple[Picture, ...] = ()
-    spans: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    spans: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
 
     @property
     def prefix_key(self) -> tuple[Hashable, ...]:
@@ -89,7 +88,7 @@ class Encoder:
             return [one for one, _ in encoded]
         finder = SpanFinder(self.tokenizer, [piece for _, pieces in encoded for piece in pieces])
         return [
-            replace(one, spans=_spans(finder, prompt + completion, pieces, named))
+            structs.replace(one, spans=_spans(finder, prompt + completion, pieces, named))
             for (prompt, completion), (one, pieces), named in zip(read, encoded, marks, strict=True)
         ]
 
