@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES
 
-from ocl_bench.evaluate.forced import Forced
+from ocl_bench.evaluate.forced import Forced, likeliest
 from ocl_bench.evaluate.options import choose
 from ocl_bench.evaluate.torch_engine import TorchEngine, _longest_begin
 from ocl_bench.models.encoding import Encoded, Encoder
@@ -101,6 +101,25 @@ def test_what_decides_between_options_is_what_one_plain_pass_each_gives(model_fo
     assert [value for own in option_logprobs(engine, questions) for value in own] == pytest.approx(
         [value for own in found for value in own], abs=1e-4
     )
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_logits_are_read_a_few_rows_at_a_time_with_the_same_bits(
+    model_folder: Any, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine(*load(model_folder("llama")), bf16)
+    questions = [engine.encoder([(prompt, option) for option in OPTIONS]) for prompt in PROMPTS]
+    at_once = engine.score(questions, questions)
+    vocabulary = engine.model.config.vocab_size
+    for rows in (1, 2, 5):
+        monkeypatch.setattr("ocl_bench.evaluate.forced.AT_ONCE", rows * vocabulary)
+        assert engine.score(questions, questions) == at_once
+
+
+def test_of_equally_likely_tokens_the_first_is_the_likeliest_and_not_a_number_is_above_all() -> None:
+    rows = [[1.0, 2.0, 2.0], [float("inf"), 0.0, float("inf")], [1.0, float("nan"), 5.0]]
+    for dtype in (torch.float32, torch.bfloat16):
+        assert likeliest(torch.tensor(rows, dtype=dtype)).tolist() == torch.tensor(rows).argmax(dim=1).tolist()
 
 
 def test_options_that_begin_alike_are_told_apart_by_what_follows(model_folder: Any) -> None:
