@@ -1,11 +1,11 @@
 """The sample: an answer beside its question. It is derived, never stored."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ocl_bench.evaluate.answers import Answer
-from ocl_bench.score.metrics import CHOICE, EM
+from ocl_bench.score.metrics import CHOICE, EM, Metric
 from ocl_bench.tasks.records import Record
 
 
@@ -68,6 +68,29 @@ class Sample(NamedTuple):
             "em_forced": answer.em_forced,
             "right": self.right,
         }
+
+
+class Columns(NamedTuple):
+    """What samples are measured by, a column each: many are measured sooner than one after the other."""
+
+    answers: list[Answer]
+    records: list[Record]
+    values: list[Collection[str]]
+    chance: list[float]
+
+    def measured(self, metric: Metric) -> Iterator[float | None]:
+        """A metric's value for each sample; None where it does not apply."""
+        return metric.of_each(self.answers, self.records, self.values)
+
+
+def columns(samples: Sequence[Sample]) -> Columns:
+    """Answers, questions, values and chance levels of samples."""
+    return Columns(
+        [one.answer for one in samples],
+        [one.record for one in samples],
+        [one.values for one in samples],
+        [one.chance for one in samples],
+    )
 
 
 def samples_of(
