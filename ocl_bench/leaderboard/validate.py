@@ -242,9 +242,9 @@ def _examples(checked: Checked) -> list[Sample]:
     config, kept = checked.manifest.config, []
     first, scored = (config.seeds[0], config.stage2_seeds[0]), final_stages(config.task)
     found: Counter[tuple[str, float]] = Counter()
-    for sample in checked.samples:
+    for sample in itertools.takewhile(lambda one: (one.seed, one.stage2_seed) == first, checked.samples):
         record = sample.record
-        if (sample.seed, sample.stage2_seed) == first and sample.stage == scored[record.subset] and record.kind == "qa":
+        if sample.stage == scored[record.subset] and record.kind == "qa":
             which = record.subset, exact_match(sample.answer.generated, record.answers)
             found[which] += 1
             if found[which] <= EXAMPLES:

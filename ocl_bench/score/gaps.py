@@ -7,7 +7,7 @@ from statistics import fmean
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.score.metrics import METRICS, Metric
 from ocl_bench.score.result import Gap, SetScores, Value
-from ocl_bench.score.samples import Columns, Sample, columns
+from ocl_bench.score.samples import Columns, Sample, columns, told
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task, split_of
@@ -98,7 +98,7 @@ class Scores:
         counted = Counter(guesses)
         for metric in METRICS.values():
             which = metric.name, subset
-            measured = [[value for value in own.measured(metric) if value is not None] for own in by_stage2]
+            measured = [told(own.measured(metric)) for own in by_stage2]
             if all(measured):
                 self._per_seed[which][seed] = fmean(map(fmean, measured))
             if metric.accuracy:
@@ -122,7 +122,7 @@ class Scores:
 
     def chance(self, metric: Metric, subset: str) -> float:
         """Mean chance level of its questions."""
-        return fmean(self._chance[metric.name, subset].elements())
+        return fmean(list(self._chance[metric.name, subset].elements()))
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.answers import Answer
+from ocl_bench.evaluate.answers import Said
 from ocl_bench.plugins import Plugins
 from ocl_bench.score.text import exact_match, exact_match_first, f1, normalize
 from ocl_bench.tasks.records import Record
@@ -44,7 +44,7 @@ class Metric:
 
     name: str
     description: str
-    measure: Callable[[Answer, Record, Values], float | None]
+    measure: Callable[[Said, Record, Values], float | None]
     low: float | None = None
     high: float | None = None
     accuracy: bool = False
@@ -54,12 +54,12 @@ class Metric:
     needs: Callable[[Record], bool] = lambda record: True
     text: TextFunction | None = None
 
-    def of(self, answer: Answer, record: Record, values: Values = frozenset()) -> float | None:
+    def of(self, answer: Said, record: Record, values: Values = frozenset()) -> float | None:
         """The value for one answer; `values` are those of `group_values`, normalised."""
         return self.measure(answer, record, values)
 
     def of_each(
-        self, answers: Iterable[Answer], records: Iterable[Record], values: Iterable[Values]
+        self, answers: Iterable[Said], records: Iterable[Record], values: Iterable[Values]
     ) -> Iterator[float | None]:
         """What `of` gives for each of many answers."""
         if self._of_pair is None:
@@ -129,13 +129,13 @@ def unregister(name: str) -> None:
     del _REGISTERED[name]
 
 
-def _choice(answer: Answer, record: Record, values: Values) -> float | None:
+def _choice(answer: Said, record: Record, values: Values) -> float | None:
     if answer.choice is None or answer.choice >= len(record.options):  # what was submitted may be any number
         return None
     return float(record.options[answer.choice] == record.answers[0])
 
 
-def _form(answer: Answer, record: Record, values: Values) -> float | None:
+def _form(answer: Said, record: Record, values: Values) -> float | None:
     return float(normalize(answer.generated) in values) if record.options else None
 
 

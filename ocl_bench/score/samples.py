@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from ocl_bench.evaluate.answers import Answer
+from ocl_bench.evaluate.answers import Said
 from ocl_bench.score.metrics import CHOICE, EM, Metric
 from ocl_bench.tasks.records import Record
 
@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     """
 
     record: Record
-    answer: Answer
+    answer: Said
     stage: str
     seed: int
     stage2_seed: int
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
 class Columns(NamedTuple):
     """What samples are measured by, a column each: many are measured sooner than one after the other."""
 
-    answers: list[Answer]
+    answers: list[Said]
     records: list[Record]
     values: list[Collection[str]]
     chance: list[float]
@@ -93,8 +93,14 @@ def columns(samples: Sequence[Sample]) -> Columns:
     )
 
 
+def told(values: Iterable[float | None]) -> list[float]:
+    """Those values that there are."""
+    found = list(values)
+    return [value for value in found if value is not None] if None in found else cast(list[float], found)
+
+
 def samples_of(
-    answers: Iterable[Answer],
+    answers: Iterable[Said],
     records: Mapping[str, Record],
     chance: Mapping[tuple[str, str], float],
     values: Mapping[str, Collection[str]],

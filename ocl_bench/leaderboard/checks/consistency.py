@@ -17,14 +17,14 @@ from ocl_bench.evaluate.answers import LOGPROB_DIGITS
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
-from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, SubmittedAnswer
+from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, AnswerLine, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.models.word_level import count_tokens
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.metrics import CHOICE, EM
-from ocl_bench.score.samples import Sample, columns
+from ocl_bench.score.samples import Sample, columns, told
 from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.records import Record
 
@@ -58,7 +58,7 @@ def is_word_level(manifest: Manifest, cell: Cell, records: Dataset) -> bool:
 
 def inconsistent_answers(
     name: str,
-    answers: Sequence[SubmittedAnswer],
+    answers: Sequence[AnswerLine],
     asked: Mapping[str, Record],
     manifest: Manifest,
     cell: Cell,
@@ -199,13 +199,15 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
         if (subset == "unseen" or (subset in LATE_SUBSETS and stage not in late)) and sample.record.set == "qa":
             untaught[sample.seed, sample.stage2_seed, stage, subset].append(sample)
     for (seed, stage2_seed, stage, subset), own in untaught.items():
-        told = columns(own)
+        asked = columns(own)
         for metric in (EM, CHOICE):
-            levels = map(metric.chance_of, told.chance, told.records)
-            right = [pair for pair in zip(told.measured(metric), levels, strict=True) if pair[0] is not None]
+            values = list(asked.measured(metric))
+            right = told(values)
             if not right:
                 continue
-            share, chance = (fmean(values) for values in zip(*right, strict=True))
+            levels = map(metric.chance_of, asked.chance, asked.records)
+            share = fmean(right)
+            chance = fmean([level for level, value in zip(levels, values, strict=True) if value is not None])
             if share > chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(right)):
                 where, what = f"{stage} {subset}", f"{metric.name} is {share:.2f} on what was not taught yet"
                 yield Problem(f"{Cell(seed, stage2_seed).name}/{SAMPLES}", where, what)
@@ -216,7 +218,7 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
             yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "is the same of more than half of the answers")
 
 
-def unchanged_stages(name: str, by_stage: Mapping[str, Sequence[SubmittedAnswer]]) -> Iterator[Problem]:
+def unchanged_stages(name: str, by_stage: Mapping[str, Sequence[AnswerLine | SubmittedAnswer]]) -> Iterator[Problem]:
     """Stages of a cell after which most of what was asked before has the same log-probability: nothing was trained."""
     for first, second in pairwise(by_stage.values()):
         before = {one.id: one.logprob for one in first if one.logprob < -1e-3}
