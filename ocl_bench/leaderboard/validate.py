@@ -5,6 +5,7 @@ the answers. What a submitter says of the run (optimizer steps, learning rates, 
 and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
+import gc
 import itertools
 import os
 from collections import Counter
@@ -134,7 +135,7 @@ def _shared(folders: Sequence[Path], processes: int) -> Iterator[tuple[int, Chec
             if task is not None:
                 begun.add(task)
                 number = left[task].pop(0)
-                busy[pool.submit(check, folders[number])] = pool, task, number
+                busy[pool.submit(_check_alone, folders[number])] = pool, task, number
 
         for pool in pools:
             give(pool, "")
@@ -149,6 +150,14 @@ def _shared(folders: Sequence[Path], processes: int) -> Iterator[tuple[int, Chec
                         "a process that checked submissions was killed, perhaps for its memory."
                     ) from None
                 yield number, found
+
+
+def _check_alone(folder: Path) -> Checked:
+    """`check`, in a process that does nothing else: what lives on, as a task's data do, is not searched for cycles."""
+    with without_collection():
+        found = check(folder)
+        gc.freeze()
+    return found
 
 
 def is_revoked(checked: Checked) -> bool:
