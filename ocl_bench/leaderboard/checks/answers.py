@@ -99,7 +99,7 @@ def _as_asked(answers: list[AnswerLine], asked: Mapping[str, Asked]) -> dict[str
     found, start = {}, 0
     for stage, questions in asked.items():
         own = answers[start : start + len(questions.ids)]
-        if [one.id for one in own] != questions.ids or any(one.stage != stage for one in own):
+        if [one.id for one in own] != questions.ids or {one.stage for one in own} - {stage}:
             return None
         found[stage] = own
         start += len(own)
