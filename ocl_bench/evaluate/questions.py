@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ocl_bench.errors import RunFailed
@@ -93,8 +94,8 @@ def asked_after(task: Task, stage: str, records: Sequence[Record], limit: int | 
         seed: stage-1 seed, which decides the questions that a limit leaves.
     """
     number = [one.name for one in task.stages].index(stage)
-    asked = {subset: task.asks(number, subset) for subset in {record.subset for record in records}}
-    tests = [record for record in records if record.split == "test" and asked[record.subset]]
+    asks = cache(partial(task.asks, number))  # of a few subsets, of very many records
+    tests = [record for record in records if record.split == "test" and asks(record.subset)]
     return tests if limit is None else [tests[n] for n in subset_sample(tests, limit, seed)]
 
 

@@ -70,43 +70,48 @@ def drawn_evenly(recipe: StageRecipe, records: Sequence[Record], own: Sequence[i
 
 def trained_on(stage: Stage, records: Sequence[Record]) -> list[Record]:
     """The records of a dataset that a stage trains on, what it replays included, in their order."""
-    return [record for record, _ in _chosen(stage, records)]
+    return [record for record, _ in chosen(stage, records)]
 
 
 def epoch_pools(stage: Stage, recipe: StageRecipe, records: Sequence[Record]) -> list[Pool]:
-    """What an epoch of a stage has of the datapoints that `trained_on` gives of the same records.
+    """What an epoch of a stage has of the datapoints that `trained_on` gives of the same records; see `pools_of`."""
+    return pools_of(stage, recipe, chosen(stage, records))
+
+
+def pools_of(stage: Stage, recipe: StageRecipe, selected: Sequence[tuple[Record, str]]) -> list[Pool]:
+    """What an epoch of a stage has of what `chosen` gives for it.
 
     All own datapoints, or with a `definition_share` all questions and a number of definitions; and for each that it has
     of these, as many replayed ones as the stage's `replay` says.
     """
-    chosen = _chosen(stage, records)
-    own = [number for number, (_, selector) in enumerate(chosen) if selector in stage.train]
+    own = [number for number, (_, selector) in enumerate(selected) if selector in stage.train]
     if recipe.draws_per_epoch is not None:
-        pools = drawn_evenly(recipe, [record for record, _ in chosen], own)
+        pools = drawn_evenly(recipe, [record for record, _ in selected], own)
     else:
-        places = mixed(recipe, [chosen[number][0].kind == "definition" for number in own])
+        places = mixed(recipe, [selected[number][0].kind == "definition" for number in own])
         pools = [Pool(tuple(own[place] for place in pool.numbers), pool.per_epoch) for pool in places]
     total = sum(pool.per_epoch for pool in pools)
     for replayed, each in stage.replay.items():
-        numbers = tuple(number for number, (_, selector) in enumerate(chosen) if selector == replayed)
+        numbers = tuple(number for number, (_, selector) in enumerate(selected) if selector == replayed)
         pools.append(Pool(numbers, round(each * total)))
     return pools
 
 
 @without_collection()
-def _chosen(stage: Stage, records: Sequence[Record]) -> list[tuple[Record, str]]:
+def chosen(stage: Stage, records: Sequence[Record]) -> list[tuple[Record, str]]:
     """The records of a dataset that a stage's `train` or `replay` selects, each with the selector."""
-    kinds = {(record.split, record.kind) for record in records}  # a few, of very many records
-    selectors = {kind: stage.selectors(*kind) for kind in kinds}
+
+    @cache  # a few kinds, of very many records
+    def selectors(split: str, kind: str) -> list[tuple[str, str]]:
+        return [(selector, selector.partition("@")[2]) for selector in stage.selectors(split, kind)]
 
     @cache
     def members(subset: str, part: str) -> frozenset[str]:
         return members_of(records, f"{subset}@{part}")
 
-    chosen = []
+    found = []
     for record in records:
-        for selector in selectors[record.split, record.kind]:
-            part = selector.partition("@")[2]
+        for selector, part in selectors(record.split, record.kind):
             if not part or record.variable in members(record.subset, part):
-                chosen.append((record, selector))
-    return chosen
+                found.append((record, selector))
+    return found

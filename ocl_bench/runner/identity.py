@@ -93,16 +93,16 @@ def base_identity(spec: ModelSpec, records: Sequence[Record], seed: int) -> Base
     )
 
 
-def vocabulary_sha256(records: Sequence[Record]) -> str:
-    """Identity of the word-level tokenizer that is made for a dataset."""
-    return sha256("\n".join(json.dumps(word) for word in vocabulary(texts(records))))
+def vocabulary_sha256(words: Sequence[str]) -> str:
+    """Identity of the word-level tokenizer that has tokens for these words, in this order."""
+    return sha256("\n".join(json.dumps(word) for word in words))
 
 
 def _tokenizer(spec: ModelSpec, records: Sequence[Record]) -> str:
     location = spec.args.tokenizer or spec.location
     folder = Path(location)
     if spec.source == "scratch" and location == spec.location and not has_tokenizer(folder):
-        return vocabulary_sha256(records)
+        return vocabulary_sha256(vocabulary(texts(records)))
     if folder.is_dir():
         return _files(folder, ("*token*", "vocab*", "merges*", "*.model"))
     return location

@@ -18,7 +18,7 @@ from ocl_bench.tasks.sources import SOURCES, Entity
 from ocl_bench.tasks.subsets import ASKED, SUBSETS, Subset, deal, derangement, subset_sizes
 from ocl_bench.tasks.x0 import names_after_x0, x0_records
 
-ORDER = ("x0", "x1", "x2", "test")
+ORDER = {split: place for place, split in enumerate(("x0", "x1", "x2", "test"))}
 
 
 @without_collection()
@@ -51,7 +51,7 @@ def build(task: Task, seed: int, stage2_seed: int = 0, x0_seed: int = 0) -> list
             records.extend(asked_about(task, member))
         if "swapped" in task.evaluate.sets:
             records.extend(swapped(task, members))
-    return sorted(records, key=lambda record: ORDER.index(record.split))
+    return sorted(records, key=lambda record: ORDER[record.split])
 
 
 def names_of(task: Task, seed: int, entities: Sequence[Entity]) -> Names:

@@ -28,6 +28,7 @@ from ocl_bench.leaderboard.submission import (
     revision,
 )  # fmt: skip
 from ocl_bench.leaderboard.untrusted import pack
+from ocl_bench.models.word_level import vocabulary
 from ocl_bench.registry import load_attribute
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
@@ -36,7 +37,7 @@ from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.runner.store import rows_text
 from ocl_bench.tasks.build import build
-from ocl_bench.tasks.records import Record, dataset_sha256
+from ocl_bench.tasks.records import Record, dataset_sha256, texts
 from ocl_bench.tasks.schema import Task
 
 Row = dict[str, Any]
@@ -129,7 +130,7 @@ def parsed(manifest: str) -> Manifest:
 @lru_cache(maxsize=64)
 def tokenizer(task: str, seed: int) -> str:
     """Identity of the suite's own tokenizer for a seed's data."""
-    return vocabulary_sha256(built(task, seed, 0))
+    return vocabulary_sha256(vocabulary(texts(built(task, seed, 0))))
 
 
 @lru_cache(maxsize=64)

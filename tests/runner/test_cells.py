@@ -11,9 +11,12 @@ from ocl_bench.runner.jobs import stage_identity
 from ocl_bench.runner.manifest import RunConfig
 from ocl_bench.runner.plan import choose, make_plan
 from ocl_bench.runner.request import RunRequest
+from ocl_bench.runner.schedule import Schedule
+from ocl_bench.runner.store import Store
+from ocl_bench.tasks import build as build_module
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
-from ocl_bench.tasks.records import dataset_sha256
+from ocl_bench.tasks.records import dataset_sha256, serialize
 
 SMALL = ("source_args.num_entities=60",)
 
@@ -47,6 +50,31 @@ def test_what_x1_trains_on_is_the_same_for_every_stage_2_seed(task: str) -> None
     one, other = build(loaded, 0, 0), build(loaded, 0, 1)
     assert one != other
     assert trained_on(loaded.stages[0], one) == trained_on(loaded.stages[0], other)
+
+
+def test_a_seed_has_the_same_data_and_keys_planned_alone_or_with_others(tmp_path: Path) -> None:
+    def planned(*seeds: int) -> dict[int, tuple[str, list[str]]]:
+        """Seed → its data, and the keys of what it trains, each stage's parent given."""
+        request = RunRequest.from_options(
+            task="world", overrides=("source_args.num_entities=20",), seeds=seeds, output_path=tmp_path
+        )
+        plan = make_plan(choose(request), request, lambda: None)
+        task, schedule, found = plan.config.task, Schedule(plan, Store(tmp_path)), {}
+        x0 = schedule.job((plan.config.cells[0], 0))
+        for cell in plan.config.cells:
+            keys = [x0.key]
+            for number, stage in enumerate(task.stages[1:], start=1):
+                dataset = dataset_sha256(trained_on(stage, plan.records[cell]))
+                keys.append(content_key(stage_identity(plan.config, cell, number, dataset, "a" * 64)))
+            found[cell.seed] = serialize(plan.records[cell]), keys
+        return found
+
+    together, apart = planned(4, 0, 7), {}
+    for seed in (7, 0, 4):
+        build_module._x0.cache_clear()  # as in a process of its own
+        apart |= planned(seed)
+    assert together == apart
+    assert len({keys[1] for _, keys in together.values()}) == 3 and len({keys[0] for _, keys in together.values()}) == 1
 
 
 def test_a_key_is_that_of_the_content_and_of_nothing_else() -> None:

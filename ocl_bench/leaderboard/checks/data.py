@@ -1,18 +1,16 @@
 """The data that a submission's models were trained on and asked, built again from its task."""
 
-import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.evaluate.sampling import curve_sample
-from ocl_bench.files import json_text, sha256
-from ocl_bench.finetune.epoch import Pool, epoch_pools, trained_on
+from ocl_bench.finetune.epoch import Pool, chosen, pools_of
 from ocl_bench.finetune.recipe import StageRecipe
 from ocl_bench.leaderboard.checks.reading import Checked
 from ocl_bench.leaderboard.submission import CONFIG, MANIFEST
@@ -24,7 +22,7 @@ from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.metrics import group_values
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, source_args, task_files
-from ocl_bench.tasks.records import Record, texts
+from ocl_bench.tasks.records import Record, dataset_sha256, texts
 from ocl_bench.tasks.schema import Stage, Task
 from ocl_bench.tasks.sources import SOURCES, published_source
 from ocl_bench.tasks.subsets import SUBSETS, SWAPPED
@@ -44,10 +42,9 @@ MAX_SUITE_RECORDS = 450_000
 class Asked:
     """Questions that are asked together, and what several checks want of them."""
 
-    def __init__(self, records: Iterable[Record], digest: Callable[[Iterable[Record]], str]) -> None:
+    def __init__(self, records: Iterable[Record]) -> None:
         self.records = list(records)
         self.by_id = {record.id: record for record in self.records}
-        self._digest = digest
         self._curves: dict[int, list[Record]] = {}
 
     @cached_property
@@ -58,7 +55,7 @@ class Asked:
     @cached_property
     def sha256(self) -> str:
         """What `dataset_sha256` gives for them."""
-        return self._digest(self.by_id.values())
+        return dataset_sha256(self.by_id.values())
 
     def in_curves(self, per_subset: int) -> list[Record]:
         """Those that learning curves are of, of so many a subset."""
@@ -76,32 +73,38 @@ class Dataset(list[Record]):
 
     def __init__(self, records: Iterable[Record]) -> None:
         super().__init__(records)
-        self._lines = {record.id: line_of(record) for record in self}
+        self._chosen: dict[str, list[tuple[Record, str]]] = {}
         self._trained: dict[str, tuple[list[Record], str]] = {}
         self._pools: dict[tuple[str, str], list[Pool]] = {}
         self._tokens: dict[tuple[str, str, int, bool], tuple[int, int]] = {}
         self._asked: dict[tuple[tuple[bool, bool], int | None, int], Asked] = {}
 
+    def _chosen_by(self, stage: Stage) -> list[tuple[Record, str]]:
+        key = stage.model_dump_json()
+        if key not in self._chosen:
+            self._chosen[key] = chosen(stage, self)
+        return self._chosen[key]
+
     def trained_on(self, stage: Stage) -> tuple[list[Record], str]:
         """The records that a stage trains on, and their sha256."""
         key = stage.model_dump_json()
         if key not in self._trained:
-            records = trained_on(stage, self)
-            self._trained[key] = records, self.sha256(records)
+            records = [record for record, _ in self._chosen_by(stage)]
+            self._trained[key] = records, dataset_sha256(records)
         return self._trained[key]
 
     def pools(self, stage: Stage, recipe: StageRecipe) -> list[Pool]:
         """What an epoch of a stage has of them."""
         key = stage.model_dump_json(), recipe.model_dump_json()
         if key not in self._pools:
-            self._pools[key] = epoch_pools(stage, recipe, self)
+            self._pools[key] = pools_of(stage, recipe, self._chosen_by(stage))
         return self._pools[key]
 
     def asked_after(self, task: Task, stage: str, limit: int | None, seed: int) -> Asked:
         """The questions that are asked after a stage of the task that this is built of."""
         key = task.when([one.name for one in task.stages].index(stage)), limit, seed
         if key not in self._asked:
-            self._asked[key] = Asked(asked_after(task, stage, self, limit, seed), self.sha256)
+            self._asked[key] = Asked(asked_after(task, stage, self, limit, seed))
         return self._asked[key]
 
     @cached_property
@@ -141,30 +144,13 @@ class Dataset(list[Record]):
     @cached_property
     def vocabulary(self) -> str:
         """Identity of the suite's own tokenizer of these data, which several checks ask for."""
-        return vocabulary_sha256(self)
+        return vocabulary_sha256(self.words)
 
     @cached_property
     def tokens(self) -> dict[str, int]:
-        """Id → tokens that the suite's own tokenizer makes of a record, with what ends its answer."""
-        read = ((one, one.prompt if one.picture is None else "") for one in self)
+        """Id → tokens that the suite's own tokenizer makes of a record that may be trained on, and of what ends it."""
+        read = ((one, one.prompt if one.picture is None else "") for one in self if one.split != "test")
         return {one.id: count_tokens(prompt) + count_tokens(one.completion.strip()) + 1 for one, prompt in read}
-
-    def sha256(self, records: Iterable[Record]) -> str:
-        """What `dataset_sha256` gives for some of the records."""
-        return sha256("".join(self._lines[record.id] for record in records))
-
-
-def line_of(one: Record) -> str:
-    """What `serialize` gives for a record, in a third of the time."""
-    answers = ", ".join(map(json_text, one.answers))
-    options = f', "options": [{", ".join(map(json_text, one.options))}]' if one.options else ""
-    picture = "" if one.picture is None else f', "picture": {json.dumps(one.picture.model_dump(), ensure_ascii=False)}'
-    return (
-        f'{{"id": {json_text(one.id)}, "subset": {json_text(one.subset)}, "split": {json_text(one.split)}, '
-        f'"kind": {json_text(one.kind)}, "prompt": {json_text(one.prompt)}, "completion": {json_text(one.completion)}, '
-        f'"answers": [{answers}], "entity": {json_text(one.entity)}, "variable": {json_text(one.variable)}, '
-        f'"group": {json_text(one.group)}{options}{picture}}}\n'
-    )
 
 
 @lru_cache(maxsize=64)
@@ -182,7 +168,7 @@ def is_own(task: Task) -> bool:
 @lru_cache(maxsize=10)  # the standard seeds, which most submissions share
 def _built(task: str, seed: int, stage2_seed: int, x0_seed: int) -> tuple[Dataset, str]:
     dataset = Dataset(build(Task.model_validate_json(task), seed, stage2_seed, x0_seed))
-    return dataset, dataset.sha256(dataset)
+    return dataset, dataset_sha256(dataset)
 
 
 def rebuild(checked: Checked, manifest: Manifest) -> dict[Cell, Dataset] | None:
