@@ -5,13 +5,15 @@ import time
 from dataclasses import dataclass
 
 from ocl_bench.errors import OclBenchError, did_you_mean
-from ocl_bench.runner.compute import available_cores, has_bf16
+from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER, available_cores, has_bf16
 
 # What a training step reaches of the rate of matrix products, and the time of an operation, forward and backward: on a
 # GPU fitted to benchmarks/results/gpu-h200.json (70 M to 2.8 B parameters; the data sheet's rate), on a CPU by hand to
 # benchmarks/results/plan.json (14 M to 410 M; the rate measured there) and to `world` and `attributes`.
 REACHED = {"cuda": 0.287, "cpu": 0.95}
 SECONDS_PER_OPERATION = {"cuda": 5.5e-6, "cpu": 20e-6}
+# Bytes a parameter for which nobody need try: four times those of training with Adam.
+LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
 EMULATED = 0.25  # of the rate in float32
 
 
@@ -104,6 +106,11 @@ def memory_of(device: str) -> int:
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
     return int(psutil.virtual_memory().total)
+
+
+def is_large_for(device: str, parameters: int) -> bool:
+    """Whether a model is so large for a device that it has to be tried whether it can be trained there."""
+    return LARGE * parameters > memory_of(device)
 
 
 def _measured(dtype: object, size: int = 1024) -> float:

@@ -19,16 +19,13 @@ from ocl_bench.models.batches import Collator, datapoints, decoder_start
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.load import fitted, load_config, load_tokenizer, outline
 from ocl_bench.runner.cells import Cell
-from ocl_bench.runner.compute import TRAINING_BYTES_PER_PARAMETER
-from ocl_bench.runner.devices import Rated, memory_of, present
+from ocl_bench.runner.devices import Rated, present
 from ocl_bench.runner.plan import Plan
 from ocl_bench.tasks.records import Record, texts
 
 # Bytes that a layer keeps for a token and a unit of its width, in bfloat16, fitted to Pythia's shapes: for models that
 # look at numbers in their forward pass, which has none here.
 BYTES_BY_RULE = 38
-# Bytes a parameter for which nobody need try: four times those of training with Adam.
-LARGE = 4 * TRAINING_BYTES_PER_PARAMETER
 # Of a worker before it has a model: Python, torch and transformers.
 WORKER_BYTES = 470 * 2**20
 SHARDS = (2, 4, 8, 16, 32)  # devices that are offered
@@ -243,16 +240,6 @@ def _by_rule(plan: Plan, config: Any, shape: EpochShape, recipe: StageRecipe, bf
     activations = BYTES_BY_RULE * layers * width * tokens * (1 if bf16 or size == 2 else 2)
     peak = weights + trained + optimizer + activations
     return StepCost(weights, trained, optimizer, peak, 6 * plan.parameters * tokens, 600 * layers)
-
-
-def check_fit(plan: Plan) -> None:
-    """Refuse a run whose model is so large for its device that it may not fit, if it does not.
-
-    Raises:
-        OclBenchError: as `require_fit`.
-    """
-    if LARGE * plan.parameters > memory_of(plan.config.compute.device):
-        require_fit(estimate(plan))
 
 
 def require_fit(found: Estimate) -> None:

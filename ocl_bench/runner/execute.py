@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.runner.compute import advice
-from ocl_bench.runner.estimate import check_fit
+from ocl_bench.runner.devices import is_large_for
 from ocl_bench.runner.folder import (
     clean_folder,
     link_stage,
@@ -117,8 +117,10 @@ class _Execution:
         for job, record in self.schedule.done():
             link_stage(self.folder, self.store, job, record)
         self._say_what_is_there(reused)
-        if not self.schedule.finished:
-            check_fit(plan)
+        if not self.schedule.finished and is_large_for(plan.config.compute.device, plan.parameters):
+            from ocl_bench.runner.estimate import estimate, require_fit  # imports peft
+
+            require_fit(estimate(plan))
         if self.schedule.finished and earlier is not None and earlier.status == "complete":
             return
         start = time.monotonic()
