@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import Field
 
@@ -14,6 +15,21 @@ ANSWERS = "answers.jsonl"
 LOWEST_LOGPROB = -1e6  # none of a model is lower, and statistics of what is far lower overflow
 # A sum of 32-bit logarithms holds no more.
 LOGPROB_DIGITS = 6
+
+
+class Said(Protocol):
+    """What is scored of an answer: an `Answer`, or whatever else holds the same."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def em_forced(self) -> int: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def generated(self) -> str: ...
+    @property
+    def choice(self) -> int | None: ...
 
 
 class Answer(Contract):

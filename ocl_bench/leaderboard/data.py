@@ -1,5 +1,6 @@
 """The leaderboard as data: a row for each gap of each entry in each metric, as CSV, JSON and Parquet."""
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ocl_bench.files import write_atomic
+from ocl_bench.files import to_json_lines, write_atomic
 from ocl_bench.leaderboard.table import Entry
 from ocl_bench.report.figures import csv_text
 from ocl_bench.score.result import Gap
@@ -96,6 +97,7 @@ def write_data(entries: Sequence[Entry], folder: Path) -> list[Path]:
 
 def _write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import pyarrow
+    from pyarrow import json as arrow_json
     from pyarrow import parquet
 
     types = {name: type for type, names in _TYPES.items() for name in names}
@@ -103,4 +105,15 @@ def _write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
         pyarrow.field(name, pyarrow.type_for_alias(types.get(name, "string")), metadata={"description": about})
         for name, about in COLUMNS.items()
     ]
-    parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(fields)), path)
+    schema = pyarrow.schema(fields)
+    if not rows:
+        parquet.write_table(schema.empty_table(), path)
+        return
+    # By way of JSON: to look at Python's objects pyarrow imports pandas, which takes half a second.
+    text = to_json_lines(rows).encode()
+    table = arrow_json.read_json(
+        io.BytesIO(text),
+        arrow_json.ReadOptions(use_threads=False, block_size=len(text)),
+        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    parquet.write_table(pyarrow.Table.from_arrays(table.columns, schema=schema), path)

@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any
 
 from ocl_bench.leaderboard.isolated import environment, leave_network
-from ocl_bench.leaderboard.submission import CONFIG
 
 MODULE = "ocl_bench.leaderboard.initial"
 MAX_PARAMETERS = 20_000_000  # whose weights are made: a second each; of larger models only the shapes are
@@ -147,13 +146,15 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 def _make(request: dict[str, Any], answer: dict[str, Any]) -> None:
     """Put into the answer what is known so far."""
+    from transformers.utils import CONFIG_NAME
+
     from ocl_bench.models.load import load_config, load_model, parameter_count, weights_sha256
     from ocl_bench.models.spec import ModelArgs, ModelSpec
     from ocl_bench.models.word_level import word_level_tokenizer
     from ocl_bench.runner.manifest import vector_units
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, CONFIG).write_text(json.dumps(request["config"]), encoding="utf-8")
+        Path(folder, CONFIG_NAME).write_text(json.dumps(request["config"]), encoding="utf-8")
         args = ModelArgs(dtype=request["dtype"], attn_implementation=request["attention"])
         spec = ModelSpec(name="scratch:submitted", source="scratch", location=folder, args=args)
         tokenizers = {seed: word_level_tokenizer(words) for seed, words in request["words"].items()}

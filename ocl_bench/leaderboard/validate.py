@@ -5,6 +5,7 @@ the answers. What a submitter says of the run (optimizer steps, learning rates, 
 and itself. What remains is the answers themselves: `verify` finetunes again.
 """
 
+import gc
 import itertools
 import os
 from collections import Counter
@@ -134,7 +135,7 @@ def _shared(folders: Sequence[Path], processes: int) -> Iterator[tuple[int, Chec
             if task is not None:
                 begun.add(task)
                 number = left[task].pop(0)
-                busy[pool.submit(check, folders[number])] = pool, task, number
+                busy[pool.submit(_check_alone, folders[number])] = pool, task, number
 
         for pool in pools:
             give(pool, "")
@@ -149,6 +150,14 @@ def _shared(folders: Sequence[Path], processes: int) -> Iterator[tuple[int, Chec
                         "a process that checked submissions was killed, perhaps for its memory."
                     ) from None
                 yield number, found
+
+
+def _check_alone(folder: Path) -> Checked:
+    """`check`, in a process that does nothing else: what lives on, as a task's data do, is not searched for cycles."""
+    with without_collection():
+        found = check(folder)
+        gc.freeze()
+    return found
 
 
 def is_revoked(checked: Checked) -> bool:
@@ -204,13 +213,14 @@ def check(folder: Path, initial: Initial | None = None) -> Checked:
         initial: makes its model's initial weights again, if all else is right; None leaves them unchecked.
     """
     checked = Checked(folder)
-    with _noted(checked), without_collection(), own_parts_only():
-        if folder.is_symlink() or not folder.is_dir():
-            checked.add("", "", "is not a folder of a submission")
-        else:
-            _check_all(checked)
-    checked.problems = sorted(set(checked.problems))
-    checked.samples = _examples(checked)
+    with without_collection():  # until most samples are let go of
+        with _noted(checked), own_parts_only():
+            if folder.is_symlink() or not folder.is_dir():
+                checked.add("", "", "is not a folder of a submission")
+            else:
+                _check_all(checked)
+        checked.problems = sorted(set(checked.problems))
+        checked.samples = _examples(checked)
     return _with_initial(checked, initial) if initial is not None else checked
 
 
@@ -241,9 +251,9 @@ def _examples(checked: Checked) -> list[Sample]:
     config, kept = checked.manifest.config, []
     first, scored = (config.seeds[0], config.stage2_seeds[0]), final_stages(config.task)
     found: Counter[tuple[str, float]] = Counter()
-    for sample in checked.samples:
+    for sample in itertools.takewhile(lambda one: (one.seed, one.stage2_seed) == first, checked.samples):
         record = sample.record
-        if (sample.seed, sample.stage2_seed) == first and sample.stage == scored[record.subset] and record.kind == "qa":
+        if sample.stage == scored[record.subset] and record.kind == "qa":
             which = record.subset, exact_match(sample.answer.generated, record.answers)
             found[which] += 1
             if found[which] <= EXAMPLES:

@@ -7,7 +7,7 @@ from statistics import fmean
 from ocl_bench.evaluate.questions import asked_after
 from ocl_bench.score.metrics import METRICS, Metric
 from ocl_bench.score.result import Gap, SetScores, Value
-from ocl_bench.score.samples import Sample
+from ocl_bench.score.samples import Columns, Sample, columns, told
 from ocl_bench.score.statistics import Estimate, over_entities, over_seeds, sign_flip_p
 from ocl_bench.tasks.records import Record
 from ocl_bench.tasks.schema import Task, split_of
@@ -88,21 +88,23 @@ class Scores:
         for one in self._keep(seed, samples):
             by_subset[one.record.subset][one.stage2_seed].append(one)
         for subset, by_stage2 in by_subset.items():
-            self._questions[subset][seed] = sum(len({one.record.id for one in own}) for own in by_stage2.values())
-            for metric in METRICS.values():
-                self._add(metric, subset, seed, list(by_stage2.values()))
+            self._add(subset, seed, list(map(columns, by_stage2.values())))
         self.subsets = [name for name in ASKED if name in self._questions]
 
-    def _add(self, metric: Metric, subset: str, seed: int, by_stage2: Sequence[Sequence[Sample]]) -> None:
-        which = metric.name, subset
-        measured = [self._measured(metric, own) for own in by_stage2]
-        if all(measured):
-            self._per_seed[which][seed] = fmean(map(fmean, measured))
-        every = [one for own in by_stage2 for one in own]
-        if metric.accuracy:
-            self._chance[which].update(metric.chance(one.chance, one.record) for one in every)
-        if metric.name not in self._needed and any(metric.needs(one.record) for one in every):
-            self._needed.add(metric.name)
+    def _add(self, subset: str, seed: int, by_stage2: Sequence[Columns]) -> None:
+        self._questions[subset][seed] = sum(len({one.id for one in own.records}) for own in by_stage2)
+        records = [one for own in by_stage2 for one in own.records]
+        guesses = [one for own in by_stage2 for one in own.chance]
+        counted = Counter(guesses)
+        for metric in METRICS.values():
+            which = metric.name, subset
+            measured = [told(own.measured(metric)) for own in by_stage2]
+            if all(measured):
+                self._per_seed[which][seed] = fmean(map(fmean, measured))
+            if metric.accuracy:
+                self._chance[which].update(map(metric.chance, guesses, records) if metric.chance else counted)
+            if metric.name not in self._needed and any(map(metric.needs, records)):
+                self._needed.add(metric.name)
 
     def _keep(self, seed: int, samples: Iterable[Sample]) -> list[Sample]:
         """Those that are scored, in place of those that were kept before."""
@@ -120,24 +122,22 @@ class Scores:
 
     def chance(self, metric: Metric, subset: str) -> float:
         """Mean chance level of its questions."""
-        return fmean(self._chance[metric.name, subset].elements())
+        return fmean(list(self._chance[metric.name, subset].elements()))
 
     def per_seed(self, metric: Metric, subset: str) -> dict[int, float]:
         """Seed → mean over its stage-2 seeds of the mean over questions."""
         return self._per_seed[metric.name, subset]
 
-    @staticmethod
-    def _measured(metric: Metric, samples: Iterable[Sample]) -> list[float]:
-        of = metric.measure  # a call less for each of a million
-        return [value for one in samples if (value := of(one.answer, one.record, one.values)) is not None]
-
     def per_entity(self, metric: Metric, subset: str, seed: int) -> dict[str, float]:
         """Entity → mean over questions and stage-2 seeds, for one seed."""
-        merged: dict[str, list[float]] = defaultdict(list)
+        merged: dict[str, list[float]] = {}
         kept, samples = self._kept or (None, [])
-        for one in samples if kept == seed else self._keep(seed, self._again(seed)):
-            if one.record.subset == subset:
-                merged[one.record.entity] += self._measured(metric, [one])
+        samples = samples if kept == seed else self._keep(seed, self._again(seed))
+        own = columns([one for one in samples if one.record.subset == subset])
+        for record, value in zip(own.records, own.measured(metric), strict=True):
+            values = merged.setdefault(record.entity, [])
+            if value is not None:
+                values.append(value)
         return {entity: fmean(values) for entity, values in merged.items() if values}
 
 

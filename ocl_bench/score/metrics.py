@@ -7,16 +7,18 @@ imports itself, and `score/text.py`.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ocl_bench.errors import OclBenchError
-from ocl_bench.evaluate.answers import Answer
+from ocl_bench.evaluate.answers import Said
 from ocl_bench.plugins import Plugins
 from ocl_bench.score.text import exact_match, exact_match_first, f1, normalize
 from ocl_bench.tasks.records import Record
 
 TextFunction = Callable[[str, Sequence[str]], float]
 Values = Collection[str]
+PAIRS = 2**14  # of which a text metric's values are kept; a seed of `attributes` has a fourth of that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,33 +33,51 @@ class Metric:
         low, high: bounds of the value and so of every interval of its mean; None where there is none.
         accuracy: whether it counts right answers, so that chance stands beside it.
         chance: share of right answers of the best guess that does not look at the entity, and a question → the same
-            for this metric.
+            for this metric; None if it is the same.
         better: which values are.
         shown: whether tables have a column of it.
         needs: whether a question gives reason to report it; it is reported where any question of a set does.
-        text: the generated answer and the accepted ones → the value, if that is all it is computed from.
+        text: the generated answer and the accepted ones → the value, if that is all it is computed from, whenever it
+            is. `measure` then gives the same; of answers that have both in common it is computed once. What a metric
+            without it gives may depend on all that it is given: it is computed for each answer.
     """
 
     name: str
     description: str
-    measure: Callable[[Answer, Record, Values], float | None]
+    measure: Callable[[Said, Record, Values], float | None]
     low: float | None = None
     high: float | None = None
     accuracy: bool = False
-    chance: Callable[[float, Record], float] = lambda guess, record: guess
+    chance: Callable[[float, Record], float] | None = None
     better: Literal["higher", "lower"] = "higher"
     shown: bool = True
     needs: Callable[[Record], bool] = lambda record: True
     text: TextFunction | None = None
 
-    def of(self, answer: Answer, record: Record, values: Values = frozenset()) -> float | None:
+    def of(self, answer: Said, record: Record, values: Values = frozenset()) -> float | None:
         """The value for one answer; `values` are those of `group_values`, normalised."""
         return self.measure(answer, record, values)
+
+    def of_each(
+        self, answers: Iterable[Said], records: Iterable[Record], values: Iterable[Values]
+    ) -> Iterator[float | None]:
+        """What `of` gives for each of many answers."""
+        if self._of_pair is None:
+            return map(self.measure, answers, records, values)
+        return map(self._of_pair, [one.generated for one in answers], [one.answers for one in records])
+
+    @cached_property
+    def _of_pair(self) -> Callable[[str, tuple[str, ...]], float] | None:
+        return self.text and lru_cache(maxsize=PAIRS)(self.text)
 
     @classmethod
     def of_text(cls, text: TextFunction, **fields: Any) -> "Metric":
         """A metric of the generated text alone."""
         return cls(measure=lambda answer, record, _: text(answer.generated, record.answers), text=text, **fields)
+
+    def chance_of(self, guess: float, record: Record) -> float:
+        """The chance level of a question for this metric; `guess` as in `chance`."""
+        return guess if self.chance is None else self.chance(guess, record)
 
     @property
     def text_only(self) -> bool:
@@ -109,13 +129,13 @@ def unregister(name: str) -> None:
     del _REGISTERED[name]
 
 
-def _choice(answer: Answer, record: Record, values: Values) -> float | None:
+def _choice(answer: Said, record: Record, values: Values) -> float | None:
     if answer.choice is None or answer.choice >= len(record.options):  # what was submitted may be any number
         return None
     return float(record.options[answer.choice] == record.answers[0])
 
 
-def _form(answer: Answer, record: Record, values: Values) -> float | None:
+def _form(answer: Said, record: Record, values: Values) -> float | None:
     return float(normalize(answer.generated) in values) if record.options else None
 
 

@@ -1,11 +1,11 @@
 """The sample: an answer beside its question. It is derived, never stored."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
-from ocl_bench.evaluate.answers import Answer
-from ocl_bench.score.metrics import CHOICE, EM
+from ocl_bench.evaluate.answers import Said
+from ocl_bench.score.metrics import CHOICE, EM, Metric
 from ocl_bench.tasks.records import Record
 
 
@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     """
 
     record: Record
-    answer: Answer
+    answer: Said
     stage: str
     seed: int
     stage2_seed: int
@@ -70,8 +70,37 @@ class Sample(NamedTuple):
         }
 
 
+class Columns(NamedTuple):
+    """What samples are measured by, a column each: many are measured sooner than one after the other."""
+
+    answers: list[Said]
+    records: list[Record]
+    values: list[Collection[str]]
+    chance: list[float]
+
+    def measured(self, metric: Metric) -> Iterator[float | None]:
+        """A metric's value for each sample; None where it does not apply."""
+        return metric.of_each(self.answers, self.records, self.values)
+
+
+def columns(samples: Sequence[Sample]) -> Columns:
+    """Answers, questions, values and chance levels of samples."""
+    return Columns(
+        [one.answer for one in samples],
+        [one.record for one in samples],
+        [one.values for one in samples],
+        [one.chance for one in samples],
+    )
+
+
+def told(values: Iterable[float | None]) -> list[float]:
+    """Those values that there are."""
+    found = list(values)
+    return [value for value in found if value is not None] if None in found else cast(list[float], found)
+
+
 def samples_of(
-    answers: Iterable[Answer],
+    answers: Iterable[Said],
     records: Mapping[str, Record],
     chance: Mapping[tuple[str, str], float],
     values: Mapping[str, Collection[str]],

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import ne
 from typing import Any
 
 from ocl_bench.errors import OclBenchError, counted
@@ -11,7 +12,7 @@ from ocl_bench.evaluate.evaluator import Observed
 from ocl_bench.score.gaps import Scores, final_stages, score_set
 from ocl_bench.score.metrics import EM, EM_FORCED, group_values, main_metric
 from ocl_bench.score.result import Disagreement, Results, SetScores, Unlearned, Value
-from ocl_bench.score.samples import Sample, samples_of
+from ocl_bench.score.samples import Sample, columns, samples_of
 from ocl_bench.score.statistics import FEW_SEEDS
 from ocl_bench.tasks.build import chance_levels
 from ocl_bench.tasks.records import Record
@@ -85,9 +86,10 @@ def score_seeds(samples: Mapping[int, Iterable[Sample]], task: Task) -> dict[str
         by_set: dict[str, list[Sample]] = defaultdict(list)
         for one in samples[seed]:
             by_set[one.record.set].append(one)
-            count += 1
-            differing += EM.of(one.answer, one.record) != EM_FORCED.of(one.answer, one.record)
         for name, own in by_set.items():
+            asked = columns(own)
+            count += len(own)
+            differing += sum(map(ne, asked.measured(EM), asked.measured(EM_FORCED)))
             if name not in sets:
                 sets[name] = Scores(stages, partial(_of_set, samples, name))
             sets[name].add(seed, own)

@@ -34,7 +34,6 @@ def f1(generated: str, answers: Sequence[str]) -> float:
     return max([_f1(generated, answer) for answer in answers])
 
 
-@lru_cache(maxsize=2**16)
 def _f1(generated: str, answer: str) -> float:
     said, wanted = normalize(generated).split(), normalize(answer).split()
     if not said or not wanted:

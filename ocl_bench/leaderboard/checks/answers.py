@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from msgspec import MsgspecError
+from pydantic import ValidationError
 
-from ocl_bench.evaluate.answers import Answer
+from ocl_bench.evaluate.answers import Said
 from ocl_bench.evaluate.questions import question_settings
 from ocl_bench.files import json_text, sha256
 from ocl_bench.leaderboard.checks.consistency import (
@@ -22,7 +23,7 @@ from ocl_bench.leaderboard.checks.consistency import (
 )
 from ocl_bench.leaderboard.checks.data import Asked, Dataset, is_own, questions_of
 from ocl_bench.leaderboard.checks.reading import SHOWN, Checked, Floats, Hashes, few
-from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, SubmittedAnswer
+from ocl_bench.leaderboard.submission import MANIFEST, RESULTS, SAMPLES, AnswerLine, SubmittedAnswer, decode_answers
 from ocl_bench.leaderboard.untrusted import Problem, Unreadable, parse_json_line, printable
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.folder import results_of
@@ -48,7 +49,6 @@ _REGULAR = re.compile(
     rb'(?:, "choice": \d{1,6})?\}' % (_STRING, _STRING, _STRING)
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ROWS = TypeAdapter(list[SubmittedAnswer])
 
 
 def check_answers(
@@ -94,12 +94,12 @@ def check_answers(
         _check_results(checked, manifest, checked.results)
 
 
-def _as_asked(answers: list[SubmittedAnswer], asked: Mapping[str, Asked]) -> dict[str, list[SubmittedAnswer]] | None:
+def _as_asked(answers: list[AnswerLine], asked: Mapping[str, Asked]) -> dict[str, list[AnswerLine]] | None:
     """The answers of each stage, if they are those to all questions in the order in which they were asked."""
     found, start = {}, 0
     for stage, questions in asked.items():
         own = answers[start : start + len(questions.ids)]
-        if [one.id for one in own] != questions.ids or any(one.stage != stage for one in own):
+        if [one.id for one in own] != questions.ids or {one.stage for one in own} - {stage}:
             return None
         found[stage] = own
         start += len(own)
@@ -111,7 +111,7 @@ def _check_record(
     manifest: Manifest,
     cell: Cell,
     stage: str,
-    answers: Sequence[SubmittedAnswer],
+    answers: Sequence[AnswerLine],
     settings: dict[str, Any],
 ) -> None:
     """The manifest tells of these answers to these questions by these weights."""
@@ -167,7 +167,7 @@ def _settings(manifest: Manifest, questions: str) -> dict[str, Any]:
     )
 
 
-def _stored(answers: Iterable[Answer]) -> str:
+def _stored(answers: Iterable[Said]) -> str:
     """The lines that the run stored, which have no stage: what `to_json_lines` gives, in a third of the time."""
     return "".join(
         f'{{"id": {json_text(one.id)}, "em_forced": {one.em_forced}, "logprob": {one.logprob!r}, '
@@ -176,11 +176,11 @@ def _stored(answers: Iterable[Answer]) -> str:
     )
 
 
-def _stored_choice(one: Answer) -> str:
+def _stored_choice(one: Said) -> str:
     return "" if one.choice is None else f', "choice": {one.choice}'
 
 
-def _fingerprint(answers: Iterable[Answer]) -> tuple[Floats, Hashes]:
+def _fingerprint(answers: Iterable[Said]) -> tuple[Floats, Hashes]:
     """Log-probabilities and hashes of the generated texts, in the order of the questions' ids."""
     own = sorted(answers, key=lambda one: one.id)
     hashes = [zlib.crc32(one.generated.encode()) for one in own]
@@ -199,23 +199,23 @@ def _fits(checked: Checked, name: str, content: bytes, wanted: int) -> bool:
     return False
 
 
-def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswer]:
+def _answers(checked: Checked, name: str, content: bytes) -> list[AnswerLine]:
     """The answers of a file. Lines that are not as the suite writes them are read with care, slowly, and so but few."""
     lines = content.removesuffix(b"\n").split(b"\n")
     regular = list(map(_REGULAR.fullmatch, lines))
     if all(regular):
         try:
-            return _ROWS.validate_json(b"[%b]" % b",".join(lines), strict=True)
-        except ValidationError:
+            return decode_answers(lines)
+        except (MsgspecError, ValueError):
             pass  # which line it is, and what is wrong with it, is found below
-    answers: list[SubmittedAnswer] = []
+    answers: list[AnswerLine] = []
     wrong: list[Problem] = []
     odd = 0
     try:
         for number, (line, as_written) in enumerate(zip(lines, regular, strict=True), start=1):
             if as_written:
                 try:
-                    answers.append(SubmittedAnswer.model_validate_json(line, strict=True))
+                    answers.append(_read(SubmittedAnswer.model_validate_json(line, strict=True)))
                     continue
                 except ValidationError:
                     pass
@@ -225,7 +225,7 @@ def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswe
             try:
                 if line:
                     row = parse_json_line(number, line)
-                    answers.append(SubmittedAnswer.model_validate(row, strict=True))
+                    answers.append(_read(SubmittedAnswer.model_validate(row, strict=True)))
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 key = printable(".".join(map(str, first["loc"])))
@@ -236,7 +236,11 @@ def _answers(checked: Checked, name: str, content: bytes) -> list[SubmittedAnswe
     return answers
 
 
-def _all_answered(checked: Checked, name: str, answers: Sequence[SubmittedAnswer], asked: Mapping[str, Asked]) -> bool:
+def _read(one: SubmittedAnswer) -> AnswerLine:
+    return AnswerLine(**vars(one))
+
+
+def _all_answered(checked: Checked, name: str, answers: Sequence[AnswerLine], asked: Mapping[str, Asked]) -> bool:
     given = Counter((one.stage, one.id) for one in answers)
     wanted = {(stage, id) for stage, questions in asked.items() for id in questions.by_id}
     faults = {

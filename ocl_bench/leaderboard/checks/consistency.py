@@ -5,6 +5,7 @@ forced answers a log-probability below -5.9, and no curve ends further than 7e-7
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
@@ -16,14 +17,14 @@ from ocl_bench.evaluate.answers import LOGPROB_DIGITS
 from ocl_bench.evaluate.curve import CurvePoint
 from ocl_bench.leaderboard.checks.data import Dataset
 from ocl_bench.leaderboard.checks.reading import Checked
-from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, SubmittedAnswer
+from ocl_bench.leaderboard.submission import MANIFEST, SAMPLES, AnswerLine, SubmittedAnswer
 from ocl_bench.leaderboard.untrusted import Problem, printable
 from ocl_bench.models.word_level import count_tokens
 from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.identity import BaseIdentity
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.metrics import CHOICE, EM
-from ocl_bench.score.samples import Sample
+from ocl_bench.score.samples import Sample, columns, told
 from ocl_bench.score.text import exact_match
 from ocl_bench.tasks.records import Record
 
@@ -57,7 +58,7 @@ def is_word_level(manifest: Manifest, cell: Cell, records: Dataset) -> bool:
 
 def inconsistent_answers(
     name: str,
-    answers: Sequence[SubmittedAnswer],
+    answers: Sequence[AnswerLine],
     asked: Mapping[str, Record],
     manifest: Manifest,
     cell: Cell,
@@ -76,40 +77,44 @@ def inconsistent_answers(
     vocabulary = math.log(max(2, _vocabulary_size(config)))
     low = max(-vocabulary, UNLIKELY)  # nothing above is too low for any number of tokens
     unlikely, differing, not_chosen = [], [], []
+
+    def problem(key: str, text: str) -> Problem:
+        return Problem(name, f"{one.stage} {one.id}: {key}", text)
+
     for one in answers:
         record = asked.get(one.id)
         if record is None:
             continue
-        where = f"{one.stage} {one.id}"
-        if "\n" in one.generated or one.generated != one.generated.strip():
-            yield Problem(name, f"{where}: generated", "is not cut at the newline and stripped")
-        if one.logprob != round(one.logprob, LOGPROB_DIGITS):
-            yield Problem(name, f"{where}: logprob", f"has more than {LOGPROB_DIGITS} decimals")
-        if (one.choice is not None) != bool(record.options) or (one.choice or 0) >= max(1, len(record.options)):
-            yield Problem(name, f"{where}: choice", f"is {one.choice}; the question has {len(record.options)} options")
-        elif one.choice is not None and one.logprob > NOT_GREEDY and record.options[one.choice] != record.answers[0]:
-            text = f"is not the right one, though that has more than half of the probability ({one.logprob:g})"
-            yield Problem(name, f"{where}: choice", text)
-        elif one.choice is not None and one.generated in record.options and record.options[one.choice] != one.generated:
-            not_chosen.append(Problem(name, f"{where}: choice", "is another option than the one that was generated"))
+        generated, logprob, choice, options = one.generated, one.logprob, one.choice, record.options
+        if "\n" in generated or generated != generated.strip():
+            yield problem("generated", "is not cut at the newline and stripped")
+        if logprob != round(logprob, LOGPROB_DIGITS):
+            yield problem("logprob", f"has more than {LOGPROB_DIGITS} decimals")
+        if choice is None:
+            if options:
+                yield problem("choice", f"is None; the question has {len(options)} options")
+        elif choice >= len(options):
+            yield problem("choice", f"is {choice}; the question has {len(options)} options")
+        elif logprob > NOT_GREEDY and options[choice] != record.answers[0]:
+            text = f"is not the right one, though that has more than half of the probability ({logprob:g})"
+            yield problem("choice", text)
+        elif options[choice] != generated and generated in options:
+            not_chosen.append(problem("choice", "is another option than the one that was generated"))
         if not one.em_forced:
-            if one.logprob > NOT_GREEDY:
-                text = f"is {one.logprob:g}, more than half of the probability, but em_forced is 0"
-                yield Problem(name, f"{where}: logprob", text)
-            if one.generated == record.completion.strip():
-                differing.append(Problem(name, f"{where}: em_forced", "is 0, but just that answer was generated"))
+            if logprob > NOT_GREEDY:
+                yield problem("logprob", f"is {logprob:g}, more than half of the probability, but em_forced is 0")
+            if generated == record.completion.strip():
+                differing.append(problem("em_forced", "is 0, but just that answer was generated"))
         else:
-            if one.logprob < low:  # which few are: tokens are counted of these alone
+            if logprob < low:  # which few are: tokens are counted of these alone
                 tokens = count_tokens(record.completion) if word_level else len(record.completion.encode()) + 1
-                if one.logprob < -vocabulary * max(1, tokens):
-                    text = f"is {one.logprob:g}, less than a guess among all tokens, but em_forced is 1"
-                    yield Problem(name, f"{where}: logprob", text)
-                elif one.logprob < UNLIKELY * (1 if word_level else max(1, count_tokens(record.completion))):
-                    text = f"is {one.logprob:g}, but em_forced is 1"
-                    unlikely.append(Problem(name, f"{where}: logprob", text))
-            if not exact_match(one.generated, record.answers):
-                text = "is 1, but the generated answer is not an accepted one"
-                differing.append(Problem(name, f"{where}: em_forced", text))
+                if logprob < -vocabulary * max(1, tokens):
+                    text = f"is {logprob:g}, less than a guess among all tokens, but em_forced is 1"
+                    yield problem("logprob", text)
+                elif logprob < UNLIKELY * (1 if word_level else max(1, count_tokens(record.completion))):
+                    unlikely.append(problem("logprob", f"is {logprob:g}, but em_forced is 1"))
+            if generated not in record.answers and not exact_match(generated, record.answers):
+                differing.append(problem("em_forced", "is 1, but the generated answer is not an accepted one"))
     if len(unlikely) > UNLIKELY_SHARE * len(answers):
         yield from unlikely
     if len(not_chosen) > NOT_CHOSEN_SHARE * len(answers):
@@ -188,21 +193,24 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
     """What no training gives: knowledge of what was not taught yet, one score for all."""
     stages = [stage.name for stage in manifest.config.task.stages]
     late = set(stages[manifest.config.task.first_x2_stage :])
-    right: dict[tuple[int, int, str, str, str], list[tuple[float, float]]] = {}
+    untaught: dict[tuple[int, int, str, str], list[Sample]] = defaultdict(list)
     for sample in checked.samples:
-        record = sample.record
-        untaught = record.subset == "unseen" or (record.subset in LATE_SUBSETS and sample.stage not in late)
-        if untaught and record.set == "qa":
-            for metric in (EM, CHOICE):
-                value = metric.measure(sample.answer, record, sample.values)
-                if value is not None:
-                    which = sample.seed, sample.stage2_seed, sample.stage, record.subset, metric.name
-                    right.setdefault(which, []).append((value, metric.chance(sample.chance, record)))
-    for (seed, stage2_seed, stage, subset, metric_name), found in right.items():
-        share, chance = (fmean(values) for values in zip(*found, strict=True))
-        if share > chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(found)):
-            told = f"{metric_name} is {share:.2f} on what was not taught yet"
-            yield Problem(f"{Cell(seed, stage2_seed).name}/{SAMPLES}", f"{stage} {subset}", told)
+        subset, stage = sample.record.subset, sample.stage
+        if (subset == "unseen" or (subset in LATE_SUBSETS and stage not in late)) and sample.record.set == "qa":
+            untaught[sample.seed, sample.stage2_seed, stage, subset].append(sample)
+    for (seed, stage2_seed, stage, subset), own in untaught.items():
+        asked = columns(own)
+        for metric in (EM, CHOICE):
+            values = list(asked.measured(metric))
+            right = told(values)
+            if not right:
+                continue
+            levels = map(metric.chance_of, asked.chance, asked.records)
+            share = fmean(right)
+            chance = fmean([level for level, value in zip(levels, values, strict=True) if value is not None])
+            if share > chance + 0.1 + 5 * math.sqrt(chance * (1 - chance) / len(right)):
+                where, what = f"{stage} {subset}", f"{metric.name} is {share:.2f} on what was not taught yet"
+                yield Problem(f"{Cell(seed, stage2_seed).name}/{SAMPLES}", where, what)
     for cell in manifest.config.cells:
         owned = [checked.fingerprint.get((cell.name, stage.name)) for stage in cell.owned(manifest.config.task)]
         shown = [one[0][one[0] < -1e-3] for one in owned if one is not None]
@@ -210,7 +218,7 @@ def untold_trainings(checked: Checked, manifest: Manifest) -> Iterator[Problem]:
             yield Problem(f"{cell.name}/{SAMPLES}", "logprob", "is the same of more than half of the answers")
 
 
-def unchanged_stages(name: str, by_stage: Mapping[str, Sequence[SubmittedAnswer]]) -> Iterator[Problem]:
+def unchanged_stages(name: str, by_stage: Mapping[str, Sequence[AnswerLine | SubmittedAnswer]]) -> Iterator[Problem]:
     """Stages of a cell after which most of what was asked before has the same log-probability: nothing was trained."""
     for first, second in pairwise(by_stage.values()):
         before = {one.id: one.logprob for one in first if one.logprob < -1e-3}

@@ -1,7 +1,7 @@
 """Learning curves are of the questions that a run shows, and end where the samples are."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from ocl_bench.runner.cells import Cell
 from ocl_bench.runner.manifest import Manifest
 from ocl_bench.score.samples import Sample
 from ocl_bench.tasks.records import Record
+from ocl_bench.tasks.schema import Task
 
 MAX_POINTS = 20_000  # of all cells together; `attributes` has 1225
 
@@ -23,11 +24,10 @@ def check_curves(
     checked: Checked, manifest: Manifest, datasets: Mapping[Cell, Dataset], contents: Mapping[str, bytes]
 ) -> None:
     """Curves are of the questions that a run shows, and end where the samples are."""
-    by_cell: dict[tuple[int, int], dict[tuple[str, str], Sample]] = defaultdict(dict)
-    for sample in checked.samples:
-        by_cell[sample.seed, sample.stage2_seed][sample.stage, sample.record.id] = sample
     left, task = MAX_POINTS, manifest.config.task
-    for cell in manifest.config.cells:
+    wanted = {cell: _shown(datasets[cell], task, cell) for cell in manifest.config.cells}
+    by_cell = _at_ends(checked.samples, wanted)
+    for cell, shown in wanted.items():
         name = f"{cell.name}/{CURVES}"
         if name not in contents:
             if manifest.config.curves and not any(problem.file == name for problem in checked.problems):
@@ -36,13 +36,26 @@ def check_curves(
         points = _points(checked, name, contents[name], left)
         left -= len(points)
         checked.curves[cell] = points
-        shown = {
-            stage.name: datasets[cell]
-            .asked_after(task, stage.name, None, cell.seed)
-            .in_curves(task.evaluate.curve_questions)
-            for stage in cell.owned(task)
-        }
         _check_cell_curves(checked, name, points, shown, manifest, cell, by_cell[cell.seed, cell.stage2_seed])
+
+
+def _shown(dataset: Dataset, task: Task, cell: Cell) -> dict[str, Sequence[Record]]:
+    """Stage → the questions that its curve is of."""
+    per_subset = task.evaluate.curve_questions
+    asked = {stage.name: dataset.asked_after(task, stage.name, None, cell.seed) for stage in cell.owned(task)}
+    return {stage: questions.in_curves(per_subset) for stage, questions in asked.items()}
+
+
+def _at_ends(
+    samples: Iterable[Sample], wanted: Mapping[Cell, Mapping[str, Sequence[Record]]]
+) -> dict[tuple[int, int], dict[tuple[str, str], Sample]]:
+    """Seeds → stage and question → its sample, of the questions that curves are of."""
+    ids = {one.id for shown in wanted.values() for records in shown.values() for one in records}
+    found: dict[tuple[int, int], dict[tuple[str, str], Sample]] = defaultdict(dict)
+    for sample in samples:
+        if sample.record.id in ids:
+            found[sample.seed, sample.stage2_seed][sample.stage, sample.record.id] = sample
+    return found
 
 
 def _points(checked: Checked, name: str, content: bytes, most: int) -> list[CurvePoint]:
