@@ -27,6 +27,7 @@ import click
 import torch
 from common import finetune, model, records, save, tokenizer
 from machine import DTYPES, cache_bytes, has_units, machine, slug
+from msgspec.structs import replace
 from roofline import count, row, split
 from tables import EVALUATED, WAYS, evaluation, kept
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, pipeline, set_seed
@@ -85,7 +86,7 @@ def make_checkpoint(shape: str, folder: Path) -> list[Record]:
         finetune(network, [datapoint(one, False, "completion") for one in encoded], recipe, encoder.pad_id)
         words.save_pretrained(folder)
         network.save_pretrained(folder)
-    return [record.model_copy(update={"split": "test"}) for record in asked]
+    return [replace(record, split="test") for record in asked]
 
 
 def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer, Callable[[], None]]:
@@ -104,7 +105,7 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
             return [answer.generated for answer in found.answers]
 
         def forced(asked: list[Record]) -> list[str]:
-            questions = encode_questions([one.model_copy(update={"options": ()}) for one in asked], encoder)
+            questions = encode_questions([replace(one, options=()) for one in asked], encoder)
             found = engine.forced([answers[0] for answers in questions.encoded])
             return [record.answers[0] if one.greedy else "" for record, one in zip(asked, found, strict=True)]
 
@@ -145,8 +146,9 @@ def load(way: str, checkpoint: Path, precision: str, log: Path) -> tuple[Answer,
     def by_lm_eval(asked: list[Record]) -> list[str]:
         """As its users get it: contexts, answers and scores of an exported task."""
         with tempfile.TemporaryDirectory() as folder:
-            told = {"subset": "d1_cons", "options": ()}  # one task, of text alone
-            (name,) = export(TASK, [one.model_copy(update=told) for one in asked], Path(folder))
+            # one task, of text alone
+            told = [replace(one, subset="d1_cons", options=()) for one in asked]
+            (name,) = export(TASK, told, Path(folder))
             manager = TaskManager(include_path=folder, include_defaults=False)
             found = simple_evaluate(wrapper, tasks=[name], task_manager=manager, bootstrap_iters=0)
         samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import structs
 
 # Whatever a part needs is imported in its own process: the peak of a process counts from that of its parent.
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,7 +191,7 @@ def evaluate(size: int, folder: Path) -> Work:
 
     words, records = _trained_on(size)
     encoder = Encoder(words, seq2seq=False)
-    asked = [one.model_copy(update={"split": "test"}) for one in records if one.kind == "qa"][:size]
+    asked = [structs.replace(one, split="test") for one in records if one.kind == "qa"][:size]
     engine = TorchEngine(_model(words).eval(), encoder, bf16=False)
     return lambda: ask(engine, encode_questions(asked, encoder), 8).answers
 

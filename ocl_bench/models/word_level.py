@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import chain
 from typing import Any
 
 # A newline takes the mark behind it along ("\nA:"); a bracketed name stands alone even where punctuation touches it.
@@ -28,8 +29,13 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
     """What the tokenizer of these texts has tokens for, in the order of their ids. Imports no transformers."""
     # A word never spans a space, so that the few different pieces between spaces are all that has to be split.
     pieces = {piece for text in texts for piece in text.split(" ")}
-    words = {word for word, _ in _splitter().pre_tokenize_str(" ".join(pieces))}
+    words = set(chain.from_iterable(map(_words, pieces)))
     return [PAD, UNKNOWN, END, *sorted(words)]
+
+
+@lru_cache(maxsize=2**16)  # most pieces of a seed's data are in the next seed's too
+def _words(piece: str) -> tuple[str, ...]:
+    return tuple(word for word, _ in _splitter().pre_tokenize_str(piece))
 
 
 @lru_cache(maxsize=2**14)  # the same few answers come again and again
@@ -71,6 +77,7 @@ def splits_before_spaces(tokenizer: Any) -> bool:
     )
 
 
+@cache
 def _splitter() -> Any:
     from tokenizers import Regex, pre_tokenizers
 

@@ -11,7 +11,7 @@ from ocl_bench.runner.folder import read_data, read_results
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.gaps import final_stages
 from ocl_bench.score.samples import Sample
-from ocl_bench.tasks.records import Record, read_records
+from ocl_bench.tasks.records import Record, read_dataset
 
 
 def beside(
@@ -72,7 +72,7 @@ class EvaluationSamples:
         self._stage = next(one.stage for one in values)
         self._stage2_seed = results.stage2_seeds[0]
         self.seeds, self.stages = results.seeds, [self._stage]
-        self._records = {record.id: record for record in read_records(folder / DATA)}
+        self._records = {record.id: record for record in read_dataset(folder / DATA)}
         self.scored_at: Mapping[str, str] = dict.fromkeys(
             (record.subset for record in self._records.values()), self._stage
         )

@@ -9,7 +9,6 @@
     <cell>/before/               the same, of the model before the first stage
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -31,7 +30,7 @@ from ocl_bench.runner.plan import Plan
 from ocl_bench.runner.store import RECORD_FILE, ROWS_FILE, STAGE_FILE, Store, is_weights, link_file
 from ocl_bench.score.result import Disagreement, Results, Unlearned
 from ocl_bench.score.score import score
-from ocl_bench.tasks.records import Record, serialize
+from ocl_bench.tasks.records import Record, read_dataset, serialize
 
 
 def run_folder(output_path: Path, plan: Plan) -> Path:
@@ -60,11 +59,9 @@ def write_data(folder: Path, records: Mapping[Cell, list[Record]]) -> None:
 
 
 @lru_cache(maxsize=4)
-@without_collection()
 def read_data(folder: Path, cell: Cell) -> list[Record]:
     """A cell's dataset."""
-    rows = read_json_lines(folder / cell.name / "data.jsonl")
-    return [Record.model_validate_json(json.dumps(row)) for row in rows]
+    return read_dataset(folder / cell.name / "data.jsonl")
 
 
 def read_job(

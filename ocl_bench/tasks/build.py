@@ -71,7 +71,25 @@ def load_entities(task: Task) -> list[Entity]:
     """
     args = source_args(task)
     entities: list[Entity] = SOURCES.load(task.source)().entities(args)
+    _require_text(task.source, entities)
     return entities * task.design.variables_per_entity
+
+
+def _require_text(source: str, entities: Sequence[Entity]) -> None:
+    """What a source gives, which may be another package's, is text. Raises OclBenchError naming what is not."""
+    for entity in entities:
+        texts = [entity.name]
+        for question in entity.questions:
+            texts += [question.group, question.template, *question.answers]
+            if not question.answers or not isinstance(question.answers, tuple):
+                raise OclBenchError(
+                    f"source '{source}': a question about {entity.name!r} has the answers {question.answers!r}; "
+                    "give a tuple of at least one."
+                )
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise OclBenchError(
+                f"source '{source}': {wrong[0]!r}, of the entity {entity.name!r}, is no text; give str."
+            )
 
 
 def require_cells(task: Task, entities: Sequence[Entity]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from msgspec.structs import replace
+
 from ocl_bench.tasks.pictures import Picture
 from ocl_bench.tasks.records import Kind, Record, answer_text
 from ocl_bench.tasks.schema import Design
@@ -83,13 +85,12 @@ class Member:
 
     def asked_again(self, record: Record, number: int) -> Record:
         """Its `number`-th question, which is trained on, as a test of whether it was learned."""
-        return record.model_copy(
-            update={
-                "id": record.id.replace("/qa/", "/recall/"),
-                "kind": "recall",
-                "split": "test",
-                "options": self._options(self.entity.questions[number], number),
-            }
+        return replace(
+            record,
+            id=record.id.replace("/qa/", "/recall/"),
+            kind="recall",
+            split="test",
+            options=self._options(self.entity.questions[number], number),
         )
 
     def picture(self, split: Split, tag: str = "", cell: int | None = None) -> Picture | None:

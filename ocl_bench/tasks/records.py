@@ -3,12 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import msgspec
+from msgspec import structs
+from pydantic import ValidationError
 
-from ocl_bench.contract import Contract
+from ocl_bench.collection import without_collection
+from ocl_bench.contract import explain
+from ocl_bench.errors import OclBenchError
 from ocl_bench.files import json_text, read_json_lines, sha256
 from ocl_bench.frames import Rows
 from ocl_bench.tasks.pictures import Picture
@@ -17,47 +22,49 @@ from ocl_bench.tasks.subsets import Split
 Kind = Literal["definition", "qa", "attribution", "attribution_qa", "bare_variable", "cloze", "recall"]
 
 
-class Record(Contract):
-    """One datapoint. `prompt + completion` is the whole text; a seq2seq model reads the one and writes the other."""
+# A struct, as a run has 100,000. `dict` is for its line.
+class Record(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
+    """One datapoint. `prompt + completion` is the whole text; a seq2seq model reads the one and writes the other.
 
-    __slots__ = ("_line",)  # no field, so that neither a copy, which may be changed, nor a pickle has it
+    Attributes:
+        id: unique within a dataset, the same for the same task, seed and stage-2 seed.
+        subset: the data subset it belongs to.
+        split: x0, x1 or x2: trained on in that split; test: only asked.
+        kind: definition; qa: a question of the source; the other kinds are only asked. attribution is answered by the
+            entity that the variable's definition names, attribution_qa by the one that its questions are about; recall
+            is what was trained on, asked again.
+        prompt: the text before the part that is to be produced.
+        completion: the text to be produced, with its leading space and its final newline.
+        answers: accepted answers, at least one; training uses the first.
+        entity: the entity that the datapoint is truly about.
+        variable: the variable that stands for the entity.
+        group: which question of its kind it is; empty where there is one only.
+        options: what the answer is chosen from; none where it is open.
+        picture: what a model sees instead of reading the prompt; None for text.
+    """
 
-    id: str = Field(description="unique within a dataset, the same for the same task, seed and stage-2 seed")
-    subset: str = Field(description="the data subset it belongs to")
-    split: Split = Field(description="x0, x1 or x2: trained on in that split; test: only asked")
-    kind: Kind = Field(
-        description="definition; qa: a question of the source; the other kinds are only asked. attribution is answered "
-        "by the entity that the variable's definition names, attribution_qa by the one that its questions are about; "
-        "recall is what was trained on, asked again"
-    )
-    prompt: str = Field(description="the text before the part that is to be produced")
-    completion: str = Field(description="the text to be produced, with its leading space and its final newline")
-    answers: tuple[str, ...] = Field(min_length=1, description="accepted answers; training uses the first")
-    entity: str = Field(description="the entity that the datapoint is truly about")
-    variable: str = Field(description="the variable that stands for the entity")
-    group: str = Field(description="which question of its kind it is; empty where there is one only")
-    options: tuple[str, ...] = Field(
-        (), exclude_if=lambda options: not options, description="what the answer is chosen from; none where it is open"
-    )
-    picture: Picture | None = Field(
-        None,
-        exclude_if=lambda picture: picture is None,
-        description="what a model sees instead of reading the prompt; none for text",
-    )
+    id: str
+    subset: str
+    split: Split
+    kind: Kind
+    prompt: str
+    completion: str
+    answers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    entity: str
+    variable: str
+    group: str
+    options: tuple[str, ...] = ()
+    picture: Picture | None = None
 
     @property
     def given(self) -> "str | Picture":
         """What a model is given: the prompt, or the picture in its place."""
         return self.prompt if self.picture is None else self.picture
 
-    @property
+    @cached_property
     def line(self) -> str:
-        """It as JSON: what `to_json_lines` gives, in a third of the time, and made once, as seeds share records."""
-        line: str | None = getattr(self, "_line", None)
-        if line is None:
-            line = _line_of(self)
-            object.__setattr__(self, "_line", line)
-        return line
+        """It as JSON, made once, as seeds share records. Neither a copy, which may be changed, nor a pickle has it."""
+        return _line_of(self)
 
     @property
     def set(self) -> str:
@@ -78,7 +85,7 @@ class Records(Rows[Record]):
 
 def _columns(record: Record) -> dict[str, Any]:
     """Every field: `_row` leaves out what is empty, and a table has the same columns in each row."""
-    return vars(record) | {
+    return structs.asdict(record) | {
         "answers": list(record.answers),
         "options": list(record.options),
         "picture": record.picture and record.picture.model_dump(),
@@ -123,6 +130,23 @@ def dataset_sha256(records: Iterable[Record]) -> str:
     return sha256(serialize(records))
 
 
-def read_records(path: Path) -> list[Record]:
+@without_collection()
+def read_dataset(path: Path) -> list[Record]:
     """Read a dataset. Raises OclBenchError, naming file and line, if it holds anything else."""
-    return [Record.parse(row, f"{path} line {line}") for line, row in enumerate(read_json_lines(path), start=1)]
+    return [_read(row, f"{path} line {line}") for line, row in enumerate(read_json_lines(path), start=1)]
+
+
+def _read(row: object, where: str) -> Record:
+    try:
+        return msgspec.convert(row, Record, dec_hook=_part)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        raise OclBenchError(f"{where}: {said[0].lower()}{said[1:].removesuffix('.')}.") from None
+
+
+def _part(kind: type, value: object) -> Picture:
+    """A record's picture, which is no struct."""
+    try:
+        return Picture.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(explain(Picture, error).removesuffix(".")) from None

@@ -25,7 +25,7 @@ from ocl_bench.score.ability import score_changes
 from ocl_bench.score.metrics import METRICS, group_values
 from ocl_bench.score.samples import Sample, samples_of
 from ocl_bench.tasks.build import chance_levels
-from ocl_bench.tasks.records import read_records
+from ocl_bench.tasks.records import read_dataset
 
 BIN = Path(sys.executable).parent
 SMALL = ["source_args.num_entities=80", "evaluate.sets=[attribution]", "evaluate.options=10"]
@@ -35,7 +35,7 @@ OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 def samples(run: Path, seed: int, stage: str) -> dict[str, Sample]:
     config = read_manifest(run).config
-    records = {record.id: record for record in read_records(run / f"seed-{seed}" / "data.jsonl")}
+    records = {record.id: record for record in read_dataset(run / f"seed-{seed}" / "data.jsonl")}
     answers = read_answers(run / f"seed-{seed}" / stage / "answers.jsonl")
     values, chance = group_values(records.values()), chance_levels(config.task)
     found = samples_of(answers, records, chance, values, stage=stage, seed=seed, stage2_seed=0)

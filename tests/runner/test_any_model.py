@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ARCHITECTURES
+from msgspec.structs import replace
 
 from ocl_bench.evaluate.ask import ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
@@ -53,7 +54,7 @@ def test_finetuning_teaches_the_answers_and_forced_scoring_agrees_with_generatio
     model, encoder = load(model_folder(architecture))
     # Eight questions, trained on and then asked: a model that can be trained at all knows them by heart.
     few = [record for record in small_records if record.kind == "qa" and record.split == "x1"][:8]
-    asked = encode_questions([record.model_copy(update={"split": "test"}) for record in few], encoder)
+    asked = encode_questions([replace(record, split="test") for record in few], encoder)
     before = ask(TorchEngine(model, encoder), asked, 8).answers
     report = finetune(model, encoder, few, epochs=200, rate=5e-3, optim="adamw_torch")
     after = ask(TorchEngine(model.eval(), encoder), asked, 8).answers

@@ -27,7 +27,7 @@ from ocl_bench.runner.workers import Workers
 from ocl_bench.score.lm_eval_export import export
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task, task_files
-from ocl_bench.tasks.records import read_records
+from ocl_bench.tasks.records import read_dataset
 
 SMALL = {
     "task": "digit_grid", "seeds": 1,
@@ -55,7 +55,7 @@ def test_a_run_has_the_scores_of_every_task_and_its_answers_are_grids(small_grid
     assert small_grid.gaps.keys() >= {"ocl_gap", "meta_ocl_gap", "d1_binding_gap"}
     assert small_grid.metrics["d1_cons"]["choice"].n == 16
     assert small_grid.results.sets["recall"].metrics.keys() >= {"d1_cons", "d2_cons"}
-    records = {record.id: record for record in read_records(small_grid.folder / "seed-0" / "data.jsonl")}
+    records = {record.id: record for record in read_dataset(small_grid.folder / "seed-0" / "data.jsonl")}
     answers = read_answers(small_grid.folder / "seed-0" / "x1x2" / "answers.jsonl")
     for answer in answers:
         record = records[answer.id]
@@ -66,7 +66,7 @@ def test_a_run_has_the_scores_of_every_task_and_its_answers_are_grids(small_grid
 def test_an_epoch_has_the_recipes_draws_as_many_of_each_subset(small_grid: Any) -> None:
     manifest = read_manifest(small_grid.folder)
     (record,), task = manifest.stages["seed-0"].values(), manifest.config.task
-    records = trained_on(task.stages[0], read_records(small_grid.folder / "seed-0" / "data.jsonl"))
+    records = trained_on(task.stages[0], read_dataset(small_grid.folder / "seed-0" / "data.jsonl"))
     drawn: dict[tuple[str, str], int] = {}
     for pool in epoch_pools(task.stages[0], manifest.config.recipe.of_stage(0), records):
         ((subset, kind),) = {(records[number].subset, records[number].kind) for number in pool.numbers}

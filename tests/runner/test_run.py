@@ -19,7 +19,7 @@ from ocl_bench.runner import manifest as manifests
 from ocl_bench.runner.folder import read_results, score_run
 from ocl_bench.runner.manifest import read_manifest
 from ocl_bench.score.result import results_json_schema
-from ocl_bench.tasks.records import read_records
+from ocl_bench.tasks.records import read_dataset
 
 TINY = WHOLE["overrides"]
 SMALL = ["--task", "attributes", *(part for override in TINY for part in ("--set", override))]
@@ -87,7 +87,7 @@ def test_a_changed_answer_changes_the_score_and_is_refused_if_its_record_knows_n
 ) -> None:
     copy = shutil.copytree(whole_run, tmp_path / "copy")
     path = copy / "seed-0" / "x2" / "answers.jsonl"
-    wanted = {record.id: record.answers[0] for record in read_records(copy / "seed-0" / "data.jsonl")}
+    wanted = {record.id: record.answers[0] for record in read_dataset(copy / "seed-0" / "data.jsonl")}
     write_answers(path, [one.model_copy(update={"generated": wanted[one.id]}) for one in read_answers(path)])
     with pytest.raises(OclBenchError, match=r"answers\.jsonl: not what was written .* run the command again"):
         score_run(copy)

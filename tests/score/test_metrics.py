@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate.answers import Answer
@@ -109,7 +110,7 @@ def test_choice_form_and_the_first_answer_are_measured_where_questions_give_reas
     assert measured("choice", "no such value", right) == 1.0 and measured("choice", record.answers[0], wrong) == 0.0
     assert measured("choice", "x", None) is None and measured("choice", "x", 99) is None
     assert measured("form", record.options[wrong], right) == 1.0 and measured("form", "no such value", right) == 0.0
-    several = record.model_copy(update={"answers": ("red", "blue"), "options": ()})
+    several = replace(record, answers=("red", "blue"), options=())
     second = Answer(id=record.id, em_forced=0, logprob=-1.0, generated="blue")
     assert (METRICS["em"].of(second, several), METRICS["em_first"].of(second, several)) == (1.0, 0.0)
     assert METRICS["em_first"].needs(several) and not METRICS["em_first"].needs(record)

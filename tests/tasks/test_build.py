@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ocl_bench.contract import Contract
+from ocl_bench.errors import OclBenchError
 from ocl_bench.tasks.build import build, chance_levels
 from ocl_bench.tasks.load import load_task
 from ocl_bench.tasks.records import Record, dataset_sha256, serialize
 from ocl_bench.tasks.schema import Task
+from ocl_bench.tasks.sources import SOURCES, Entity, Question
 from ocl_bench.tasks.subsets import SUBSETS
 
 GROUPS = ("colour", "shape", "material", "place")
@@ -223,3 +226,29 @@ def test_records_are_not_searched_for_cycles_while_they_are_made() -> None:
     finally:
         gc.callbacks.remove(note)
     assert searches.count("start") <= 2 and gc.isenabled()  # one may be due at the end
+
+
+class Odd:
+    """A source that gives what it should not."""
+
+    Args = Contract
+    given: tuple[Entity, ...] = ()
+
+    def entities(self, args: Contract) -> list[Entity]:
+        return [*self.given]
+
+
+@pytest.mark.parametrize(
+    ("entity", "said"),
+    [
+        (Entity("Ada", (Question("age", "How old is {entity}?", (36,), 0.1),)), "36, of the entity 'Ada', is no text"),
+        (Entity(7, ()), "7, of the entity 7, is no text"),
+        (Entity("Ada", (Question("age", "How old is {entity}?", (), 0.1),)), "has the answers (); give a tuple"),
+        (Entity("Ada", (Question("age", "How old is {entity}?", ["36"], 0.1),)), "about 'Ada' has the answers ['36']"),
+    ],
+)  # fmt: skip
+def test_a_source_that_gives_no_text_is_named(entity: Entity, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES._entries, "odd", f"{__name__}:Odd")
+    monkeypatch.setattr(Odd, "given", (entity,))
+    with pytest.raises(OclBenchError, match=re.escape(said)):
+        build(task_of(40).model_copy(update={"source": "odd", "source_args": {}}), 0)

@@ -450,4 +450,4 @@ def test_released_folder_loads_as_a_dataset_with_a_configuration_per_seed(
     assert list(loaded) == list(expected)
     for split, records in expected.items():
         rows = [{key: value for key, value in row.items() if value is not None} for row in loaded[split]]
-        assert rows == [record.model_dump(mode="json") for record in records]
+        assert rows == [json.loads(record.line) for record in records]
