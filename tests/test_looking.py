@@ -222,12 +222,13 @@ def test_the_leaderboard_is_what_its_table_says() -> None:
     board = ocl_bench.load_leaderboard(BOARD)
     text = (BOARD / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| ([\d–]*) *\| \[([\w/.-]+)\].*?\| ([\w-]+) ", text, re.MULTILINE)
-    assert [(one.rank_text, one.name, one.level) for one in board] == listed and len(listed) == 19
+    assert [(one.rank_text, one.name, one.level) for one in board] == listed
+    assert len(listed) == len(list(BOARD.glob("results/*/*/*/submission.json"))) > 0
     frame = board.to_pandas()
     assert frame["rank_best"].notna().sum() == sum(bool(rank) for rank, *_ in listed)
     row = frame[(frame["model"] == "ocl-bench/llama-2x64") & (frame["task"] == "attributes")].iloc[0]
     assert (row["meta_ocl_gap"], row["meta_ocl_gap_low"]) == (0.358625, pytest.approx(0.314766, abs=1e-6))
-    assert "1–3" in repr(board) and board._repr_html_().count("<table>") == 3
+    assert all(rank in repr(board) for rank, *_ in listed) and board._repr_html_().count("<table>") == 3
     with pytest.raises(OclBenchError, match="no folder 'results'"):
         ocl_bench.load_leaderboard(BOARD / "results")
 

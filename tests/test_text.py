@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from msgspec import structs
 from pydantic import TypeAdapter, ValidationError
 
 from ocl_bench import text
@@ -216,7 +217,7 @@ def test_any_text_in_any_field_is_refused_or_inert(small_submission: Path, data:
 def test_answers_and_recipe_are_shown_spelled_out(small_submission: Path, nasty: str) -> None:
     checked, _, _, shapes, _ = original(small_submission)
     assert checked.manifest is not None
-    samples = [one._replace(answer=one.answer.model_copy(update={"generated": nasty})) for one in checked.samples]
+    samples = [one._replace(answer=structs.replace(one.answer, generated=nasty)) for one in checked.samples]
     recipe = checked.manifest.config.recipe.model_copy(update={"description": nasty})
     config = checked.manifest.config.model_copy(update={"recipe": recipe})
     manifest = checked.manifest.model_copy(update={"config": config})

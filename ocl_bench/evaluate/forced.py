@@ -98,8 +98,8 @@ def likeliest(logits: Tensor) -> NDArray[np.int64]:
 def _read(logits: Tensor, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The likeliest token of each row of logits, and the log-probability of some tokens, by a softmax in float32.
 
-    A CPU takes as many rows at a time as stay in its cache: all at once, 256 rows of a vocabulary of fifty thousand
-    took three times as long.
+    A CPU takes as many rows at a time as stay in its cache: with a vocabulary of fifty thousand, bf16 and two threads
+    all at once made evaluation a tenth slower (docs/performance.md).
     """
     size = max(1, AT_ONCE // logits.shape[1]) if logits.is_cpu else len(logits)
     best, logprobs = [], np.empty(len(rows), dtype=np.float32)

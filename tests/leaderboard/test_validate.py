@@ -6,10 +6,12 @@ import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,17 +109,26 @@ def link(name: str, target: str) -> Callable[[Copy], None]:
     return change
 
 
-def bomb(line: bool) -> bytes:
-    """Some kilobytes that unpack to a gigabyte: of zeros, or of one text."""
-    packed = bytearray()
-    with tempfile.TemporaryFile() as target:
-        with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=9) as writer:
-            writer.write(b'{"id": "' if line else b"")
-            for _ in range(1024):
-                writer.write((b"a" if line else b"\0") * 2**20)
-        target.seek(0)
-        packed += target.read()
-    return bytes(packed)
+def bomb(copy: Copy, start: bytes, filling: bytes) -> None:
+    """A megabyte that unpacks to a gigabyte: of one member, whose end is right."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    # After a full flush nothing refers to what was before: packed once, it may be there as often as one likes.
+    first, again = (packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for part in (start, filling))
+    count = 2**30 // len(filling)
+    checksum = zlib.crc32(start)
+    for _ in range(count):
+        checksum = zlib.crc32(filling, checksum)
+    header = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    end = packer.flush() + struct.pack("<II", checksum, len(start) + count * len(filling))
+    copy.write(SAMPLES, header + first + count * again + end)
+
+
+def zip_bomb(copy: Copy) -> None:
+    bomb(copy, b"", bytes(2**20))
+
+
+def long_text(copy: Copy) -> None:
+    bomb(copy, b'{"id": "', b"a" * 2**20)
 
 
 def many_bombs(copy: Copy) -> None:
@@ -204,8 +215,8 @@ TAMPERED: dict[str, tuple[Callable[[Copy], None], str]] = {
     "swapped seeds": (swap_seeds, r"^seed-0/samples.*: x1 .*: was not asked"),
     "no samples": (lambda copy: (copy.path / SAMPLES).unlink(), r"^seed-0/samples.jsonl.gz: is missing"),
     "a line that is a list": (file(SAMPLES, gzip.compress(b"[]\n")), r"^seed-0/samples.*: line 1 is not a JSON object"),
-    "a zip bomb": (file(SAMPLES, bomb(line=False)), rf"^seed-0/samples.*: unpacks to more than {MAX_UNPACKED_BYTES} bytes"),
-    "a text of a gigabyte": (file(SAMPLES, bomb(line=True)), r"^seed-0/samples.*: unpacks to more than"),
+    "a zip bomb": (zip_bomb, rf"^seed-0/samples.*: unpacks to more than {MAX_UNPACKED_BYTES} bytes"),
+    "a text of a gigabyte": (long_text, r"^seed-0/samples.*: unpacks to more than"),
     "many archives": (many_bombs, rf"^its files unpack to more than {MAX_TOTAL_BYTES} bytes in all"),
     "an archive cut off": (lambda copy: copy.write(SAMPLES, (copy.path / SAMPLES).read_bytes()[:-9]), r"^seed-0/samples.*: is cut off"),
     "an archive with a second part": (
