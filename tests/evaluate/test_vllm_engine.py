@@ -1,7 +1,7 @@
 """A real vLLM process: it answers as the torch engine does, takes one checkpoint after another, and cannot hang a run.
 
 All tests but those that lose or refuse an engine share one process, as a run does. Processes are forked from one that
-has imported vLLM, which takes most of their time; in `test_serving.py` they are started as a run starts them.
+has imported vLLM, which takes most of their time; in `test_serving.py` most are started as a run starts them.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import make_tokenizer
+from conftest import VLLM, make_tokenizer
 
 from ocl_bench.errors import OclBenchError
 from ocl_bench.evaluate import vllm_engine
@@ -25,11 +25,10 @@ from ocl_bench.evaluate.vllm_engine import EngineLost, EngineUnsupported, VllmEn
 from ocl_bench.finetune.epoch import everything
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import train_stage
-from ocl_bench.forking import forked
 from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
-from ocl_bench.processes import Child
+from ocl_bench.processes import Child, Start
 from ocl_bench.score.metrics import EM
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
@@ -47,7 +46,6 @@ SHAPE = {
     "vocab_size": 2048, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256,
     "max_position_embeddings": 128,
 }  # fmt: skip
-PRELOAD = ("vllm.entrypoints.llm", "vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker")
 ENGINE_ARGS = {"dtype": "float32", "max_model_len": 128, "enforce_eager": True}
 
 
@@ -81,21 +79,10 @@ def finetuned(encoder: Encoder) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    import torch
-
-    if torch.cuda.is_available():  # which no fork of a process could use that has looked at it
-        yield
-        return
+def imported(vllm_template: Start) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vllm_engine, "Child", partial(Child, start=forked(PRELOAD)))
+        patch.setattr(vllm_engine, "Child", partial(Child, start=vllm_template))
         yield
-
-
-def engine(args: dict[str, Any], log: Path, **options: Any) -> VllmEngine:
-    """One in the same environment in every test."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    return VllmEngine(10**6, args, log, environment=environment, **options)
 
 
 @pytest.fixture(scope="session")
@@ -108,11 +95,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def vllm(checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
-    with engine(ENGINE_ARGS, tmp_path_factory.mktemp("engine") / "vllm.log") as started:
-        started.progress_seconds = -1  # a slow machine tells of every answer, also of the first, before it has started
-        started.start(str(checkpoints[0]))
-        yield started
+def vllm(checkpoints: list[Path], imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+    with VllmEngine(10**6, ENGINE_ARGS, tmp_path_factory.mktemp("engine") / "vllm.log") as engine:
+        engine.progress_seconds = -1  # a slow machine tells of every answer, also of the first, before it has started
+        engine.start(str(checkpoints[0]))
+        yield engine
 
 
 @dataclass
@@ -158,7 +145,7 @@ def test_vllm_says_token_for_token_what_the_torch_engine_says(kind: str, vllm: V
 def servers() -> list[psutil.Process]:
     """The vLLM processes of this one, and of the template that they are forked from."""
     own = [(one, " ".join(one.cmdline())) for one in psutil.Process().children()]
-    forked_from = [one for one, words in own if PRELOAD[0] in words]
+    forked_from = [one for one, words in own if VLLM[0] in words]
     return [one for one, words in own if "vllm_server" in words] + [
         one for template in forked_from for one in template.children()
     ]
@@ -208,10 +195,10 @@ def test_a_value_that_vllm_rejects_is_a_mistake_and_no_reason_to_take_another_en
     passed: dict[str, Any], sentence: str, checkpoints: list[Path], tmp_path: Path
 ) -> None:
     others = len(servers())
-    with engine(ENGINE_ARGS | passed, tmp_path / "vllm.log", defaults=ENGINE_ARGS) as started:
+    with VllmEngine(10**6, ENGINE_ARGS | passed, tmp_path / "vllm.log", defaults=ENGINE_ARGS) as engine:
         with pytest.raises(OclBenchError, match=sentence) as refused:
-            started.start(str(checkpoints[0]))
-        assert not isinstance(refused.value, EngineUnsupported) and started.served is None
+            engine.start(str(checkpoints[0]))
+        assert not isinstance(refused.value, EngineUnsupported) and engine.served is None
         assert "\n" not in str(refused.value)
     assert len(servers()) == others
 
@@ -221,10 +208,10 @@ def test_an_argument_that_vllm_does_not_know_is_a_mistake_and_no_reason_to_take_
 ) -> None:
     args = ENGINE_ARGS | {"max_model_length": 5}
     with (
-        engine(args, tmp_path / "vllm.log") as started,
+        VllmEngine(10**6, args, tmp_path / "vllm.log") as engine,
         pytest.raises(OclBenchError, match="vLLM knows no 'max_model_length'; did you mean 'max_model_len'") as refused,
     ):
-        started.start(str(checkpoints[0]))
+        engine.start(str(checkpoints[0]))
     assert not isinstance(refused.value, EngineUnsupported)
 
 
