@@ -180,13 +180,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
 
 # Files that take long, the longest first: two processes that are given them early end at about the same time.
 LONG = (
-    "test_torture", "test_corpus", "test_verify", "test_workflow", "test_vllm_engine", "test_clusters", "test_replay",
-    "test_sharding", "test_site", "test_validate", "test_lm_eval", "test_serving", "test_digits", "test_notebook",
-    "test_going_on", "test_run", "test_keeping", "test_submit", "test_any_model", "test_resume", "test_shard",
-    "test_docs", "test_availability", "test_task_files", "test_world", "test_contribution", "test_pull_request",
-    "test_evaluators", "test_world_entry", "test_mechanism", "test_mechanisms", "test_part", "test_sweep", "test_study",
-    "test_wheel", "test_wrong_options", "test_initial", "test_bad_input", "test_plugins", "test_fetch",
-    "test_processes", "test_plan", "test_digit_grid", "test_copies", "test_live", "test_metrics",
+    "test_torture", "test_corpus", "test_lm_eval", "test_site", "test_notebook", "test_workflow", "test_serving",
+    "test_verify", "test_clusters", "test_replay", "test_availability", "test_validate", "test_sharding",
+    "test_vllm_engine", "test_task_files", "test_going_on", "test_run", "test_world", "test_keeping", "test_mechanism",
+    "test_any_model", "test_initial", "test_digit_grid", "test_resume", "test_digits", "test_part", "test_world_entry",
+    "test_contribution", "test_shard", "test_docs", "test_pull_request", "test_evaluators", "test_submit",
+    "test_probes", "test_wheel", "test_wrong_options", "test_mechanisms", "test_plugins", "test_study", "test_sweep",
+    "test_processes", "test_gradients", "test_bad_input", "test_fetch", "test_plan", "test_copies", "test_live",
+    "test_metrics",
 )  # fmt: skip
 
 
