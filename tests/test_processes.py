@@ -222,10 +222,11 @@ ASKS = (
     PARENT
     + """
 for what, value in (
-    ("numbers", "2"), ("environment", "JE_ARROW_MALLOC_CONF"), ("open", "kept"), ("path", ""), ("leave", "3")
+    ("numbers", "2"), ("environment", "JE_ARROW_MALLOC_CONF"), ("open", "kept"), ("path", ""), ("fail", "no more.")
 ):
     children[0].send(Do(what, value))
     print(getattr(said := events.get()[1], "text", said))
+print(events.get()[1])
 """
 )
 
@@ -265,9 +266,10 @@ def test_children_of_a_template_that_is_a_fork_have_nothing_of_the_parents(tmp_p
         out, _ = started(ASKS, words, tmp_path).communicate(timeout=60)
         said.append(out.splitlines())
     numbers, *rest = said[0]
-    assert numbers.startswith("2 ") and rest == ["unset", "False", "False", "Exited(code=3)"]
+    failed = Failed("no more.", 3)
+    assert numbers.startswith("2 ") and rest == ["unset", "False", "False", str(failed), "Exited(code=1)"]
     assert said[1] == ["printed before", *said[0]]
-    assert (tmp_path / "kept").read_text() == "once" and (tmp_path / "log").read_text() == ""
+    assert (tmp_path / "kept").read_text() == "once" and "printed" not in (tmp_path / "log").read_text()
 
 
 def test_a_lean_process_has_what_transformers_does_without() -> None:
