@@ -21,9 +21,9 @@ from ocl_bench.processes import Child, Events, Exited, Failed, Message, Start, s
 TESTS = Path(__file__).parent
 MODULE = typed_children.__name__
 PRELOAD = ("torch", MODULE)
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"} | {
-    "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))
-}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED")
+} | {"PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))}
 
 
 class Children:
