@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from ocl_bench.cli_results import compare, samples
 from ocl_bench.errors import OclBenchError, counted, did_you_mean
+from ocl_bench.forking import own_process
 from ocl_bench.leaderboard.cli import leaderboard, submit
 
 RESUMED = ("run", "study", "sweep")
@@ -46,9 +47,11 @@ def _terminated_by_signal() -> Iterator[None]:
 class Group(click.Group):
     """Commands whose options may be spelled with hyphens or underscores, and whose mistakes are one sentence."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:
+        if args is None:  # then they are the process's own
+            own_process()
         try:
-            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+            sys.exit(super().main(args, *rest, **{**kwargs, "standalone_mode": False}) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)

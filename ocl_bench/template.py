@@ -2,7 +2,7 @@
 
 It runs one thread and no computation, so that a fork of it is as good as new. Forks are asked for over a Unix socket,
 which carries the standard files of the new process and a pipe by which the template tells two lines: its number, and
-later its exit code.
+later its exit code. A process that has just imported the modules itself may fork its template, which then `become`s it.
 """
 
 import contextlib
@@ -13,8 +13,10 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -53,14 +55,62 @@ def main() -> None:
     """Entry point of the template: `python -m ocl_bench.template SOCKET MODULE…`."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     before = dict(os.environ)
-    with without_collection():
-        for name in sys.argv[2:]:
-            importlib.import_module(name)
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
+    load(sys.argv[2:])
+    if threads() > 1:
         sys.exit("the imports have started threads, which a fork would lose")
+    _work(requests, [before, dict(os.environ)])
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import modules."""
+    with without_collection():
+        for name in modules:
+            importlib.import_module(name)
+
+
+def threads() -> int:
+    """How many threads this process has, those of libraries included."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def become(requests: socket.socket, environments: Sequence[Mapping[str, str]]) -> NoReturn:
+    """Be the template, in a fork of a process that has imported the modules; give up all else that is that process's.
+
+    Args:
+        requests: where forks are asked for.
+        environments: before and after the imports.
+    """
+    code: object = 1
+    try:
+        os.setsid()  # Ctrl-C is not for this process
+        for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            signal.signal(number, handler)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        # Files stay open, as another one, because whatever holds their numbers here may close them.
+        for file in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+            with contextlib.suppress(OSError):  # the one that listed them
+                if file not in (requests.fileno(), nothing):
+                    os.dup2(nothing, file, inheritable=file < 3)
+        if not sys.flags.safe_path:
+            del sys.path[0]
+        _work(requests, environments)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Not as Python ends, which would clear up what that process still uses.
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _work(requests: socket.socket, environments: Sequence[Mapping[str, str]]) -> None:
     gc.collect()
     gc.freeze()  # what is never looked at is never copied
-    job = _Forker(requests, [before, dict(os.environ)]).serve()
+    job = _Forker(requests, environments).serve()
     # Here is the forked process, which goes on as one that was started on its own.
     module = importlib.import_module(job.module)
     sys.argv = [str(module.__file__), *job.arguments]

@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from ocl_bench.cli import main
+from ocl_bench.evaluate import vllm_engine
+from ocl_bench.forking import Refused, Template
 from ocl_bench.leaderboard import validate
 from ocl_bench.leaderboard.initial import Initial
+from ocl_bench.processes import Child, Files, Process, Start, spawn
 from ocl_bench.runner import compute
 from ocl_bench.runner.messages import Note
 from ocl_bench.tasks.build import build
@@ -176,13 +180,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, small_records: list[R
 
 # Files that take long, the longest first: two processes that are given them early end at about the same time.
 LONG = (
-    "test_torture", "test_corpus", "test_verify", "test_workflow", "test_vllm_engine", "test_clusters", "test_replay",
-    "test_sharding", "test_site", "test_validate", "test_lm_eval", "test_serving", "test_digits", "test_notebook",
-    "test_going_on", "test_run", "test_keeping", "test_submit", "test_any_model", "test_resume", "test_shard",
-    "test_docs", "test_availability", "test_task_files", "test_world", "test_contribution", "test_pull_request",
-    "test_evaluators", "test_world_entry", "test_mechanism", "test_mechanisms", "test_part", "test_sweep", "test_study",
-    "test_wheel", "test_wrong_options", "test_initial", "test_bad_input", "test_plugins", "test_fetch",
-    "test_processes", "test_plan", "test_digit_grid", "test_copies", "test_live", "test_metrics",
+    "test_torture", "test_corpus", "test_lm_eval", "test_site", "test_notebook", "test_workflow", "test_serving",
+    "test_verify", "test_clusters", "test_replay", "test_availability", "test_validate", "test_sharding",
+    "test_vllm_engine", "test_task_files", "test_going_on", "test_run", "test_world", "test_keeping", "test_mechanism",
+    "test_any_model", "test_initial", "test_digit_grid", "test_resume", "test_digits", "test_part", "test_world_entry",
+    "test_contribution", "test_shard", "test_docs", "test_pull_request", "test_evaluators", "test_submit",
+    "test_probes", "test_wheel", "test_wrong_options", "test_mechanisms", "test_plugins", "test_study", "test_sweep",
+    "test_processes", "test_gradients", "test_bad_input", "test_fetch", "test_plan", "test_copies", "test_live",
+    "test_metrics",
 )  # fmt: skip
 
 
@@ -223,6 +228,36 @@ def initial() -> Iterator[Initial]:
     with Initial() as process, pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "Initial", lambda: contextlib.nullcontext(process))
         yield process
+
+
+VLLM = ("vllm.entrypoints.llm", "vllm.v1.engine.llm_engine")
+
+
+@pytest.fixture(scope="session")
+def vllm_template() -> Iterator[Start]:
+    """Starts vLLM's processes by forking one that has imported it, which takes most of their time."""
+    import torch
+
+    kept: list[Template] = []
+
+    def start(module: str, arguments: Any, environment: Mapping[str, str], files: Files) -> Process:
+        if torch.cuda.is_available():  # which no fork of a process can use that has looked at it
+            return spawn(module, arguments, environment, files)
+        own = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+        with contextlib.suppress(IndexError, Refused):
+            return kept[-1].fork(module, arguments, own, files)
+        kept.append(Template.started(VLLM, own))
+        return kept[-1].fork(module, arguments, own, files)
+
+    yield start
+    for template in kept:
+        template.end()
+
+
+@pytest.fixture
+def vllm_imported(vllm_template: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a test, vLLM is imported already."""
+    monkeypatch.setattr(vllm_engine, "Child", partial(Child, start=vllm_template))
 
 
 class Heard:

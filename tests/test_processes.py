@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +21,9 @@ from ocl_bench.processes import Child, Events, Exited, Failed, Message, Start, s
 TESTS = Path(__file__).parent
 MODULE = typed_children.__name__
 PRELOAD = ("torch", MODULE)
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"} | {
-    "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))
-}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("PYTEST_CURRENT_TEST", "PYTHONUNBUFFERED")
+} | {"PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))}
 
 
 class Children:
@@ -192,34 +191,85 @@ def test_a_template_that_is_killed_takes_nothing_with_it(tmp_path: Path) -> None
     warm(("msgspec",), ENVIRONMENT)  # so that the next test has one of its own
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
-def test_neither_template_nor_children_outlive_the_parent(how: signal.Signals | None, tmp_path: Path) -> None:
-    script = textwrap.dedent(f"""
-        import os, sys
-        from pathlib import Path
-        from queue import Queue
-        from ocl_bench.forking import forked
-        from ocl_bench.processes import Child
-        from typed_children import Said
-        events = Queue()
-        for number in range(2):
-            Child("{MODULE}", [], os.environ, Path("log"), events, sends=Said, start=forked(["torch"]))
-        events.get(), events.get()
-        print("up", flush=True)
-        sys.stdin.read(1)
-    """)
+# A parent of two children; with a word, the suite's own, of which its template is a fork.
+PARENT = f"""
+import os, sys
+from pathlib import Path
+from queue import Queue
+from ocl_bench.forking import forked, own_process, warm
+from ocl_bench.processes import Child
+from typed_children import Do, Said
+if "own" in sys.argv:
+    print("printed before")
+    kept = open("kept", "w")
+    kept.write("once")
+    own_process()
+    warm({PRELOAD}, os.environ)
+events = Queue()
+children = [
+    Child("{MODULE}", ["one"], os.environ, Path("log"), events, sends=Said, start=forked({PRELOAD})) for _ in range(2)
+]
+events.get(), events.get()
+"""
+WAITS = (
+    PARENT
+    + """
+print("up", "torch" in sys.modules, flush=True)
+sys.stdin.read(1)
+"""
+)
+ASKS = (
+    PARENT
+    + """
+for what, value in (
+    ("numbers", "2"), ("environment", "JE_ARROW_MALLOC_CONF"), ("open", "kept"), ("path", ""), ("fail", "no more.")
+):
+    children[0].send(Do(what, value))
+    print(getattr(said := events.get()[1], "text", said))
+print(events.get()[1])
+"""
+)
+
+
+def started(code: str, words: list[str], folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *words]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes)
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, **pipes)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(signal.SIGKILL, []), (signal.SIGTERM, []), (None, []), (signal.SIGKILL, ["own"]), (None, ["own"])],
+)
+def test_neither_template_nor_children_outlive_the_parent(
+    how: signal.Signals | None, words: list[str], tmp_path: Path
+) -> None:
+    parent = started(WAITS, words, tmp_path)
     assert parent.stdout is not None and parent.stdin is not None
-    assert parent.stdout.readline() == "up\n"
-    started = psutil.Process(parent.pid).children(recursive=True)
-    assert len(started) == 3
+    if words:
+        assert parent.stdout.readline() == "printed before\n"
+    assert parent.stdout.readline() == f"up {bool(words)}\n"
+    below = psutil.Process(parent.pid).children(recursive=True)
+    assert len(below) == 3 and len(templates(psutil.Process(parent.pid))) == int(not words)
+    assert len({os.getpgid(pid) for pid in (parent.pid, *(one.pid for one in below))}) == 4
     if how is None:
         parent.stdin.close()
     else:
         parent.send_signal(how)
     assert parent.wait(timeout=60) == (0 if how is None else -how)
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not psutil.wait_procs(below, timeout=10)[1]
+
+
+def test_children_of_a_template_that_is_a_fork_have_nothing_of_the_parents(tmp_path: Path) -> None:
+    said = []
+    for words in ([], ["own"]):
+        out, _ = started(ASKS, words, tmp_path).communicate(timeout=60)
+        said.append(out.splitlines())
+    numbers, *rest = said[0]
+    failed = Failed("no more.", 3)
+    assert numbers.startswith("2 ") and rest == ["unset", "False", "False", str(failed), "Exited(code=1)"]
+    assert said[1] == ["printed before", *said[0]]
+    assert (tmp_path / "kept").read_text() == "once" and "printed" not in (tmp_path / "log").read_text()
 
 
 def test_a_lean_process_has_what_transformers_does_without() -> None:

@@ -15,7 +15,7 @@ from conftest import call
 
 from ocl_bench.cli import main
 
-ENTRY = next((Path(__file__).parents[1] / "leaderboard" / "results" / "attributes").glob("*/*"))
+ENTRY = next((Path(__file__).parents[1] / "leaderboard" / "results" / "digit_grid").glob("*/*"))  # of a small task
 # What each command needs besides; `file` is a file, `entry` a submission.
 ARGUMENTS = {
     "compare": ["entry", "entry"],

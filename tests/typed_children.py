@@ -8,6 +8,7 @@ from queue import Queue
 from typing import Any
 
 import msgspec
+import psutil
 
 from ocl_bench.errors import RunFailed
 from ocl_bench.processes import Emit, serve
@@ -37,6 +38,10 @@ def _work(messages: "Queue[Any]", emit: Emit) -> None:
                 emit(Said(os.environ.get(do.value, "unset")))
             case "folder":
                 emit(Said(str(Path.cwd())))
+            case "open":
+                emit(Said(str(any(file.path.endswith(do.value) for file in psutil.Process().open_files()))))
+            case "path":
+                emit(Said(str("" in sys.path)))
             case "print":
                 print(do.value)
                 print(do.value, file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ class Fault:
         how: how it is injected.
         expected: what has to be true after it, besides what is true after all of them.
         long: the cases of the long form.
-        short: those of the short form.
+        short: those of the short form; what hits a run of another fault's has none of its own.
     """
 
     name: str
@@ -45,7 +45,12 @@ def _damages() -> Cases:
     }
 
 
-_SWEEP = kills.sweep(POSITIONS)
+# What hits one run in the short form, start after start, before a worker of its last start is killed.
+HITS = (
+    kills.signalled(signal.SIGINT, 130, 10),
+    kills.struck("worker", "replace", 0.25, "before", "all"),
+    kills.signalled(signal.SIGKILL, -signal.SIGKILL, 30),
+)
 
 FAULTS = (
     Fault(
@@ -54,7 +59,7 @@ FAULTS = (
         f"one moment drawn from each of {RANDOM_KILLS} equal parts of a run's duration (seeded), a run each",
         "no process of it is left; the same command completes",
         {f"at-{one:.2f}": kills.kill_run(one) for one in kills.moments(RANDOM_KILLS)},
-        _named(late=kills.interrupt(signal.SIGKILL, -signal.SIGKILL, 30)),
+        {},
     ),
     Fault(
         "moment",
@@ -65,7 +70,7 @@ FAULTS = (
         f"{POSITIONS} positions over all calls that an undisturbed run makes, up to {kills.KILLS} times in each run",
         "the same command completes",
         kills.sweep(POSITIONS),
-        _named(rename=kills.kill_at("worker", "replace", 0.5, "before", "all", 1)),
+        {},
     ),
     Fault(
         "worker",
@@ -73,7 +78,7 @@ FAULTS = (
         "after an `os.fsync` in a worker, at four positions",
         "another worker tries the job once more; the command completes by itself",
         {f"at-{share}": kills.kill_worker(share) for share in (0.05, 0.35, 0.65, 0.95)},
-        _named(middle=kills.kill_worker(0.35)),
+        _named(last=kills.kill_worker(0.05, *HITS)),
     ),
     Fault(
         "workers",
@@ -89,7 +94,7 @@ FAULTS = (
         "SIGINT to the command's process, before training and after 10 and 39 of 40 epochs",
         "exit code 130, no traceback, no process is left; the same command completes",
         {f"after-{epochs}": kills.interrupt(signal.SIGINT, 130, epochs) for epochs in (0, 10, 39)},
-        _named(middle=kills.interrupt(signal.SIGINT, 130, 10)),
+        {},
     ),
     Fault(
         "terminate",

@@ -10,6 +10,8 @@ from torture.runs import Bench, Lost, Place, check_whole
 
 SEED = 20251125
 KILLS = 3  # of one run, at most
+# Starts a run in a place, and ends it before it is complete.
+Hit = Callable[[Bench, Place], None]
 
 
 def moments(count: int) -> list[float]:
@@ -64,17 +66,32 @@ def kill_at(role: str, call: str, share: float, when: str, whom: str, times: int
     return case
 
 
-def kill_worker(share: float) -> Callable[[Bench], Lost]:
-    """SIGKILL of one worker: the command goes on without help."""
+def struck(role: str, call: str, share: float, when: str, whom: str) -> Hit:
+    """SIGKILL at a call, as `kill_at` has it."""
+
+    def hit(bench: Bench, place: Place) -> None:
+        number, before = 1 + int(share * bench.calls(role, call)), place.strikes()
+        ended = place.run(environment=strike(place, role, call, number, when, whom))
+        assert place.strikes() == before + 1, f"not killed, but ended with {ended.code}: {ended.stderr}"
+
+    return hit
+
+
+def kill_worker(share: float, *before: Hit) -> Callable[[Bench], Lost]:
+    """SIGKILL of one worker: the command goes on without help. So it does in a run that others have hit `before`."""
 
     def case(bench: Bench) -> Lost:
         place = bench.place()
-        number = 1 + int(share * bench.calls("worker", "fsync"))
-        ended = place.run(environment=strike(place, "worker", "fsync", number, "after", "self"))
+        for hit in before:
+            hit(bench, place)
+        number, strikes = 1 + int(share * bench.calls("worker", "fsync")), place.strikes()
+        ended = place.run(environment=strike(place, "worker", "fsync", number, "after", "self", strikes + 1))
         assert ended.code == 0, ended.stderr
-        assert place.strikes() == 0 or "trying it once more" in ended.stderr, ended.stderr
+        killed = place.strikes() - strikes
+        assert killed or not before, "what is left of a run that was hit has no such call"
+        assert not killed or "trying it once more" in ended.stderr, ended.stderr
         bench.check(place)
-        return Lost(place.strikes(), 1, place.epochs_again())
+        return Lost(len(before) + killed, len(before) + 1, place.epochs_again())
 
     return case
 
@@ -89,11 +106,10 @@ def kill_worker_twice(bench: Bench) -> Lost:
     return Lost(place.strikes(), starts, place.epochs_again())
 
 
-def interrupt(number: signal.Signals, code: int, epochs: int) -> Callable[[Bench], Lost]:
-    """A signal after so many epochs; 0: before training has begun."""
+def signalled(number: signal.Signals, code: int, epochs: int) -> Hit:
+    """A signal after so many epochs, those of former starts included; 0: before training has begun."""
 
-    def case(bench: Bench) -> Lost:
-        place = bench.place()
+    def hit(bench: Bench, place: Place) -> None:
         run = place.start()
         if epochs:
             assert run.until_epochs(epochs)
@@ -103,6 +119,16 @@ def interrupt(number: signal.Signals, code: int, epochs: int) -> Callable[[Bench
         ended = run.wait()
         assert ended.code == code, f"exit code {ended.code}, not {code}: {ended.stderr}"
         assert "Traceback" not in ended.stderr, ended.stderr
+
+    return hit
+
+
+def interrupt(number: signal.Signals, code: int, epochs: int) -> Callable[[Bench], Lost]:
+    """A signal after so many epochs, and the same command again."""
+
+    def case(bench: Bench) -> Lost:
+        place = bench.place()
+        signalled(number, code, epochs)(bench, place)
         starts = 1 + place.finish()
         bench.check(place)
         return Lost(1, starts, place.epochs_again())

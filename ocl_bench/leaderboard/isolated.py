@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ocl_bench.errors import OclBenchError, RunFailed
+from ocl_bench.forking import own_process
 from ocl_bench.leaderboard.handed import Handed, take_in
 from ocl_bench.plugins import SWITCH
 from ocl_bench.processes import Child, Emit, Events, Exited, Failed, Message, serve
@@ -257,7 +258,11 @@ class _Told:
 
 def main() -> None:
     """Entry point. The network is left before a library can start a thread, which would keep it."""
+    from ocl_bench.runner.workers import prepare
+
     reason = leave_network()
+    own_process()
+    prepare()  # before there is another thread
 
     def work(messages: "Queue[Any]", emit: Emit) -> None:
         if reason is not None:

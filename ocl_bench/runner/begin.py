@@ -10,7 +10,7 @@ from ocl_bench.files import require_writable
 from ocl_bench.runner.messages import FromRun, Note
 from ocl_bench.runner.plan import Choice, Plan, check_choice, choose, make_plan
 from ocl_bench.runner.request import RunRequest
-from ocl_bench.runner.workers import Workers
+from ocl_bench.runner.workers import Workers, prepare
 from ocl_bench.score import metrics
 from ocl_bench.score.result import Results
 from ocl_bench.tasks.schema import Task
@@ -55,6 +55,7 @@ def check_requests(requests: Sequence[RunRequest], progress: Progress | None = N
         OclBenchError: for the first that cannot work, with its task.
     """
     choices = [(choose(request), request) for request in requests]
+    prepare()
     for choice, request in choices:
         try:
             _make_ready(choice, request, progress)
@@ -79,7 +80,7 @@ def perform_request(request: RunRequest, workers: Workers, progress: Progress | 
         RunFailed: if a stage fails; what is finished is kept.
     """
     choice = _ready(request, progress)
-    workers.warm()  # libraries are imported while the plan is made
+    prepare()  # libraries are imported while the plan is made
     with _shown(choice, request, progress) as shown:
         for _, fault in (*EVALUATORS.plugins.listed(), *metrics.PLUGINS.listed()):
             if fault:
@@ -93,7 +94,7 @@ def perform_request(request: RunRequest, workers: Workers, progress: Progress | 
 def perform_part(request: RunRequest, seeds: tuple[int, ...], folder: Path, workers: Workers) -> None:
     """Do the stages of some of a request's seeds, and show nothing; see `execute_part`. Raises as `perform_request`."""
     choice = _ready(request, None)
-    workers.warm()
+    prepare()
     with _shown(choice, request, None) as shown:
         # The whole request's plan: which engine answers, for one, depends on how much is asked in all.
         plan = make_plan(choice, request, shown.built, jobs=max(1, len(seeds)))

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ocl_bench.errors import OclBenchError, RunFailed
 from ocl_bench.files import sha256
+from ocl_bench.forking import own_process
 from ocl_bench.processes import Child, Emit, Events, Exited, Failed, serve
 
 if TYPE_CHECKING:
@@ -146,6 +147,10 @@ def _ended(part: Part, environment: Mapping[str, str]) -> Ended:
 
 def main() -> None:
     """Entry point of `python -m ocl_bench.runner.part`."""
+    from ocl_bench.runner.workers import prepare
+
+    own_process()
+    prepare()  # before there is another thread
     serve(_work, Part)
 
 

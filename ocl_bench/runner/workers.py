@@ -35,6 +35,11 @@ PRELOAD = ("ocl_bench.lean", "ocl_bench.runner.worker", "ocl_bench.runner.perfor
 BEAT_SECONDS = 10.0  # after which a run says that it is there
 
 
+def prepare() -> None:
+    """Have libraries imported from now on, so that workers start at once when they are needed."""
+    warm(PRELOAD, device_environment("cpu"))
+
+
 class Workers:
     """The processes that train, kept for the next run that needs the same, and ended with the block."""
 
@@ -53,10 +58,6 @@ class Workers:
 
     def __exit__(self, *error: Any) -> None:
         self._end()
-
-    def warm(self) -> None:
-        """Have libraries imported from now on, so that workers start at once when they are needed."""
-        warm(PRELOAD, device_environment("cpu"))
 
     def perform(self, schedule: Schedule, folder: Path, serving: Serving | None) -> Iterator[FromRun]:
         """Do every job of a schedule that is not done; yields messages as they come.

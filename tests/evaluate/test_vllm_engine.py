@@ -1,6 +1,7 @@
 """A real vLLM process: it answers as the torch engine does, takes one checkpoint after another, and cannot hang a run.
 
-All tests but those that lose or refuse an engine share one process, as a run does.
+All tests but those that lose or refuse an engine share one process, as a run does. Processes are forked from one that
+has imported vLLM, which takes most of their time; in `test_serving.py` most are started as a run starts them.
 """
 
 import math
@@ -8,14 +9,16 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import make_tokenizer
+from conftest import VLLM, make_tokenizer
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.evaluate import vllm_engine
 from ocl_bench.evaluate.ask import Questions, ask, encode_questions
 from ocl_bench.evaluate.torch_engine import TorchEngine
 from ocl_bench.evaluate.vllm_engine import EngineLost, EngineUnsupported, VllmEngine
@@ -25,6 +28,7 @@ from ocl_bench.finetune.stage import train_stage
 from ocl_bench.models.batches import datapoint
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import word_level_tokenizer
+from ocl_bench.processes import Child, Start
 from ocl_bench.score.metrics import EM
 from ocl_bench.tasks.build import build
 from ocl_bench.tasks.load import load_task
@@ -74,6 +78,13 @@ def finetuned(encoder: Encoder) -> Any:
     return model.eval()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(vllm_template: Start) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_engine, "Child", partial(Child, start=vllm_template))
+        yield
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two checkpoints of one shape with different random weights."""
@@ -84,7 +95,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def vllm(checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
+def vllm(checkpoints: list[Path], imported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmEngine]:
     with VllmEngine(10**6, ENGINE_ARGS, tmp_path_factory.mktemp("engine") / "vllm.log") as engine:
         engine.progress_seconds = -1  # a slow machine tells of every answer, also of the first, before it has started
         engine.start(str(checkpoints[0]))
@@ -132,8 +143,12 @@ def test_vllm_says_token_for_token_what_the_torch_engine_says(kind: str, vllm: V
 
 
 def servers() -> list[psutil.Process]:
-    """The vLLM processes of this one."""
-    return [one for one in psutil.Process().children() if "vllm_server" in " ".join(one.cmdline())]
+    """The vLLM processes of this one, and of the template that they are forked from."""
+    own = [(one, " ".join(one.cmdline())) for one in psutil.Process().children()]
+    forked_from = [one for one, words in own if VLLM[0] in words]
+    return [one for one, words in own if "vllm_server" in words] + [
+        one for template in forked_from for one in template.children()
+    ]
 
 
 def some_prompts() -> tuple[Questions, list[tuple[int, ...]], list[int]]:

@@ -18,6 +18,7 @@ from ocl_bench.finetune.checkpoints import EpochCheckpoints
 from ocl_bench.finetune.epoch import mixed
 from ocl_bench.finetune.recipe import load_recipe
 from ocl_bench.finetune.stage import Trained, train_stage
+from ocl_bench.forking import POSSIBLE
 from ocl_bench.models.batches import Datapoint
 
 EPOCHS, VOCABULARY = 4, 60
@@ -158,9 +159,10 @@ def test_a_killed_process_costs_what_came_after_its_last_checkpoint(
     while_writing: bool, epoch: int, tmp_path: Path
 ) -> None:
     overrides = RECIPES["AdamW, fused"][0]
-    process = multiprocessing.get_context("spawn").Process(
-        target=killed, args=(str(tmp_path), overrides, while_writing)
-    )
+    context = multiprocessing.get_context("forkserver" if POSSIBLE else "spawn")
+    if POSSIBLE:
+        context.set_forkserver_preload(["ocl_bench.finetune.trainer"])  # which both import
+    process = context.Process(target=killed, args=(str(tmp_path), overrides, while_writing))  # type: ignore[attr-defined]
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -31,9 +31,11 @@ counts: Counter[tuple[int, str]] = Counter()
 
 def role() -> str:
     """What this process is to the run."""
-    if "ocl_bench.template" not in sys.orig_argv:
-        return "run" if any("ocl_bench" in argument for argument in sys.orig_argv) else "other"
-    return "worker" if sys.argv[0].endswith("worker.py") else "template"
+    if sys.argv[0].endswith("worker.py"):
+        return "worker"
+    if "ocl_bench.template" in sys.orig_argv:
+        return "template"
+    return "run" if any("ocl_bench" in argument for argument in sys.orig_argv) else "other"
 
 
 def log(**what: Any) -> None:
