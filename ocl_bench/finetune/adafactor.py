@@ -185,8 +185,10 @@ def _factored(
 def _sum_of_squares(gradient: Tensor, dimension: int) -> Tensor:
     """Over a dimension."""
     if gradient.is_cpu and dimension == -2:  # a norm's kernel goes down columns one number at a time
-        return torch.linalg.vecdot(gradient, gradient, dim=dimension)
-    return torch.linalg.vector_norm(gradient, dim=dimension).square_()
+        sums: Tensor = torch.linalg.vecdot(gradient, gradient, dim=dimension)
+    else:
+        sums = torch.linalg.vector_norm(gradient, dim=dimension).square_()
+    return sums
 
 
 def _average(averages: list[Tensor], new: list[Tensor], decays: Sequence[float]) -> None:
