@@ -172,8 +172,7 @@ def _factored(
     """Gradients over the root of their mean squares, as rows and columns have them."""
     rows, columns = ([state[f"exp_avg_sq_{name}"] for state in states] for name in ("row", "col"))
     for averages, dimension in ((rows, -1), (columns, -2)):
-        squares = [torch.linalg.vector_norm(one, dim=dimension) for one in gradients]
-        torch._foreach_mul_(squares, squares)
+        squares = [_sum_of_squares(one, dimension) for one in gradients]
         means = parts.means(squares, dimension)
         torch._foreach_add_(means, eps)
         _average(averages, means, decays)
@@ -181,6 +180,15 @@ def _factored(
     scales = [column.rsqrt().unsqueeze(-2) for column in columns]
     shares, scales = parts.own(shares, gradients), parts.own(scales, gradients)
     return [(one * share).mul_(scale) for one, share, scale in zip(gradients, shares, scales, strict=True)]
+
+
+def _sum_of_squares(gradient: Tensor, dimension: int) -> Tensor:
+    """Over a dimension."""
+    if gradient.is_cpu and dimension == -2:  # a norm's kernel goes down columns one number at a time
+        sums: Tensor = torch.linalg.vecdot(gradient, gradient, dim=dimension)
+    else:
+        sums = torch.linalg.vector_norm(gradient, dim=dimension).square_()
+    return sums
 
 
 def _average(averages: list[Tensor], new: list[Tensor], decays: Sequence[float]) -> None:

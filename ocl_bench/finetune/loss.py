@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from ocl_bench.models.group import processes
 from ocl_bench.models.labelled_positions import LabelledPositions
@@ -20,6 +20,7 @@ MANY = 2**22  # logits; tables of fewer are not new to the process each time
 AT_ONCE = 2**20  # logits, 4 MiB in float32
 # What stands between the output layer and the logits of a model that does nothing to them, under autocast.
 NOTHING_DONE = {"ToCopyBackward0", "SqueezeBackward1"}
+_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.out
 
 
 class LabelledLoss(LabelledPositions):
@@ -91,14 +92,21 @@ class _InPlace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
-        rows = max(1, AT_ONCE // logits.shape[1])
-        total = torch.zeros(())
+        rows = min(len(logits), max(1, AT_ONCE // logits.shape[1]))
+        # Autograd would take new memory for each of these tables, and write zeros into the last, for every few rows.
+        exact, log_likelihoods = (torch.empty(rows, logits.shape[1]) for _ in range(2))
+        outer = torch.zeros(rows, logits.shape[1])  # gradient of the log-likelihoods, zero but at the targets
+        each, total = -float(torch.ones(()) / count), torch.zeros(())
         for some, own in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
-            with torch.enable_grad():
-                leaf = some.detach().requires_grad_()
-                loss = cross_entropy(leaf.float(), own, reduction="sum") / count
-            some.copy_(torch.autograd.grad(loss, leaf)[0])
-            total += loss.detach()
+            log_p, at_targets = log_likelihoods[: len(some)], outer[: len(some)]
+            x = some if some.dtype == torch.float32 else exact[: len(some)].copy_(some)
+            torch.log_softmax(x, dim=1, out=log_p)
+            total += nll_loss(log_p, own, reduction="sum") / count
+            at_targets.scatter_(1, own.unsqueeze(1), each)
+            _log_softmax_backward(at_targets, log_p, 1, x.dtype, out=x)
+            at_targets.scatter_(1, own.unsqueeze(1), 0.0)
+            if x is not some:
+                some.copy_(x)
         ctx.save_for_backward(logits)
         return total
 

@@ -243,7 +243,6 @@ def train_stage(
         found = checkpoints.newest()
 
     def attempt(size: int) -> Trained:
-        clear_device_cache(garbage_collection=True)  # an attempt that ran out of memory has left a model
         with _memory_needed(f"out of memory on {device}: the model does not fit; take a smaller one."):
             model = model_of()
             adapted = None if recipe.adapter is None else Adapted(model, recipe.adapter, seed)
@@ -305,6 +304,7 @@ def train_stage(
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
+        clear_device_cache(garbage_collection=True)  # the attempt has left a model
         smaller()
 
 

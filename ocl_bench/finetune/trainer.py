@@ -1,5 +1,6 @@
 """transformers' Trainer, with loss on labelled positions alone and checkpoints that give back every bit."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer
 from transformers.optimization import Adafactor
@@ -24,6 +26,7 @@ from ocl_bench.models.group import processes, rank, smallest, total
 
 WEIGHTS, OPTIMIZER, SCHEDULER = "model.safetensors", "optimizer.pt", "scheduler.pt"  # files of a checkpoint
 NO_STEP = 2**62
+FEW_TOKENS = 128  # of a sequence: up to there plain attention in bf16 is faster on a CPU, and its tables are small
 MOST_DRAWS = 2**31  # of one training, so that no two seeds show the same scans
 
 
@@ -144,11 +147,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         count = torch.tensor(total(sum(batch["targets"].numel() for batch in batches)), device=device)
         return batches, count
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward of one micro-batch; its loss."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+        with self._attention(inputs):
+            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.watch.see(loss, self.state.global_step + 1)
         return loss
+
+    def _attention(self, inputs: dict[str, Tensor]) -> contextlib.AbstractContextManager[None]:
+        """On a CPU the fused kernel's backward pass takes several times as long as plain products, of few tokens."""
+        longest = max((ids.shape[1] for name, ids in inputs.items() if name.endswith("input_ids")), default=0)
+        if self.args.bf16 and self.args.device.type == "cpu" and longest <= FEW_TOKENS:
+            return sdpa_kernel(SDPBackend.MATH)
+        return contextlib.nullcontext()
 
     def compute_loss(
         self,

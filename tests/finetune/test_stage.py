@@ -243,3 +243,13 @@ def test_where_no_batch_fits_one_sentence_says_so(tiny: Any, tmp_path: Path) -> 
             copy.deepcopy(model), points, tmp_path,
             on_epoch=lambda model, epoch, loss: [{"size": len(torch.empty(10**15, dtype=torch.uint8))}],
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("fp32", True), ("bf16", False)])
+def test_attention_in_bf16_is_plain_products_on_a_cpu(tiny: Any, tmp_path: Path, precision: str, fused: bool) -> None:
+    model, points = tiny
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        train(copy.deepcopy(model), points[:24], tmp_path, epochs="[1]", precision=precision)
+    names = {event.key for event in profiler.key_averages()}
+    assert any("scaled_dot_product_flash_attention" in name for name in names) == fused
+    assert ("aten::_scaled_dot_product_attention_math" in names) != fused
