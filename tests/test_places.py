@@ -42,7 +42,7 @@ def card(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def built(task: str) -> dict[str, list[dict[str, Any]]]:
     found = splits(build(load_task(task), 0))
-    return {split: [one.model_dump(mode="json") for one in records] for split, records in found.items() if records}
+    return {split: [json.loads(one.line) for one in records] for split, records in found.items() if records}
 
 
 def held(row: dict[str, Any]) -> dict[str, Any]:

@@ -52,8 +52,9 @@ def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Childre
 
 
 def templates(process: psutil.Process | None = None) -> list[psutil.Process]:
+    """A process's templates of these tests: other tests keep some of their own."""
     found = (process or psutil.Process()).children()
-    return [one for one in found if "ocl_bench.template" in one.cmdline()]
+    return [one for one in found if {"ocl_bench.template", *PRELOAD} <= {*one.cmdline()}]
 
 
 def test_a_child_gets_arguments_environment_folder_and_messages_and_prints_to_its_log(children: Children) -> None:
