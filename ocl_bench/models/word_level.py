@@ -9,6 +9,7 @@ from typing import Any
 # A newline takes the mark behind it along ("\nA:"); a bracketed name stands alone even where punctuation touches it.
 WORD = r"\n\S*|<\|\w+\|>|(?:(?!<\|)\S)+"
 PAD, UNKNOWN, END = "<pad>", "<unk>", "</s>"
+SHORT = 64  # characters of a piece whose words are kept: a submitted task may have any, and long ones fill memory
 
 
 def word_level_tokenizer(texts: Iterable[str]) -> Any:
@@ -33,8 +34,12 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
     return [PAD, UNKNOWN, END, *sorted(words)]
 
 
-@lru_cache(maxsize=2**16)  # most pieces of a seed's data are in the next seed's too
 def _words(piece: str) -> tuple[str, ...]:
+    return _kept_words(piece) if len(piece) <= SHORT else _kept_words.__wrapped__(piece)
+
+
+@lru_cache(maxsize=2**16)  # most pieces of a seed's data are in the next seed's too
+def _kept_words(piece: str) -> tuple[str, ...]:
     return tuple(word for word, _ in _splitter().pre_tokenize_str(piece))
 
 

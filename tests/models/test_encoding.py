@@ -14,6 +14,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from ocl_bench.errors import OclBenchError
+from ocl_bench.models import word_level
 from ocl_bench.models.encoding import Encoder
 from ocl_bench.models.word_level import splits_at_spaces, word_level_tokenizer
 from ocl_bench.tasks.build import build
@@ -288,3 +289,12 @@ def test_what_may_meet_in_a_token_is_not_encoded_apart() -> None:
     assert encoder._encode_apart([(PROMPT, COMPLETION)])
     for pair in [(PROMPT, "blue\n"), (PROMPT, "  blue\n"), (PROMPT + " ", COMPLETION)]:
         assert not encoder._encode_apart([(PROMPT, COMPLETION), pair])
+
+
+def test_words_of_long_pieces_are_found_and_not_kept() -> None:
+    long = "x" * 100_000
+    before = word_level._kept_words.cache_info().currsize
+    assert long in word_level.vocabulary([f"{long} {long[1:]}?"])
+    assert word_level._kept_words.cache_info().currsize == before
+    assert "unseen-piece" in word_level.vocabulary(["an unseen-piece"])
+    assert word_level._kept_words.cache_info().currsize > before
